@@ -1,0 +1,30 @@
+//! The small set of classes by which callers branch on an error, whatever layer it comes from.
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The thing asked for does not exist.
+    NotFound,
+    /// Stored bytes are not what they must be.
+    Corrupt,
+    /// Neither password nor key opens the repository.
+    WrongKey,
+    /// The key opens the repository but its role does not permit this.
+    Forbidden,
+    /// The repository needs a newer program.
+    TooNew,
+    /// The request itself makes no sense.
+    Usage,
+    /// May succeed when tried again.
+    Transient,
+    /// The user stopped it.
+    Interrupted,
+    /// Everything else.
+    Fatal,
+}
+
+/// Implemented by each layer's error.
+pub trait Classify {
+    /// Returns the class by which callers branch.
+    fn class(&self) -> ErrorClass;
+}

@@ -1,0 +1,56 @@
+//! Every bound of the format in one place, tied together by assertions.
+//!
+//! A decoder checks a bound before it allocates; an encoder checks it before it writes.
+//! The normative text is `format-spec/limits.md`.
+
+use super::units::{GIB, KIB, MIB};
+
+/// Longest plain blob (chunk, recipe node or tree node).
+pub const BLOB_BYTES_MAX: u64 = 8 * MIB;
+/// Longest plain content of one frame (one or several blobs).
+pub const FRAME_PLAIN_BYTES_MAX: u64 = 8 * MIB;
+/// Longest sealed frame, header and tag included; compression may expand a little.
+pub const FRAME_SEALED_BYTES_MAX: u64 = FRAME_PLAIN_BYTES_MAX + 64 * KIB;
+/// Most blobs that share a frame.
+pub const FRAME_BLOBS_MAX: u64 = 4096;
+/// Longest pack.
+pub const PACK_BYTES_MAX: u64 = 256 * MIB;
+/// Most frames in a pack.
+pub const PACK_FRAMES_MAX: u64 = 1 << 20;
+/// Most blobs in a pack.
+pub const PACK_BLOBS_MAX: u64 = 1 << 21;
+/// Most origins in a pack.
+pub const PACK_ORIGINS_MAX: u64 = 4096;
+/// Longest chain of differences: depth 0 stands alone.
+pub const DEPTH_MAX: u8 = 32;
+/// Most records in one index run.
+pub const INDEX_RECORDS_MAX: u64 = 1 << 28;
+/// Most records in one sealed block of an index run.
+pub const INDEX_BLOCK_RECORDS_MAX: u64 = 4096;
+/// Longest structured object (snapshot, registry, annotation, session, slot) before sealing.
+pub const STRUCTURED_BYTES_MAX: u64 = 16 * MIB;
+/// Longest catalogue or condemnation before sealing.
+pub const LISTING_BYTES_MAX: u64 = GIB;
+/// Longest plain-text configuration.
+pub const CONFIG_BYTES_MAX: u64 = 64 * KIB;
+/// Longest key slot.
+pub const SLOT_BYTES_MAX: u64 = 64 * KIB;
+/// Longest name of one path component, host, label, tag key or tag value.
+pub const NAME_BYTES_MAX: u64 = 4096;
+/// Longest symbolic link target or extended attribute value.
+pub const VALUE_BYTES_MAX: u64 = 64 * KIB;
+/// Deepest nesting of folders.
+pub const TREE_DEPTH_MAX: usize = 1024;
+/// Most levels of a recipe or of the parts of one folder.
+pub const LIST_LEVELS_MAX: u8 = 8;
+/// Argon2id: bounds on what a slot may ask of the machine that reads it.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 1024 * 1024;
+/// Argon2id: most passes.
+pub const ARGON2_PASSES_MAX: u32 = 64;
+/// Argon2id: most lanes.
+pub const ARGON2_LANES_MAX: u32 = 64;
+
+const _: () = assert!(BLOB_BYTES_MAX <= FRAME_PLAIN_BYTES_MAX);
+const _: () = assert!(FRAME_SEALED_BYTES_MAX < PACK_BYTES_MAX);
+const _: () = assert!(PACK_BYTES_MAX <= u32::MAX as u64, "offsets in packs are 32 bits");
+const _: () = assert!(FRAME_PLAIN_BYTES_MAX <= u32::MAX as u64, "lengths in frames are 32 bits");

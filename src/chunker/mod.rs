@@ -1,0 +1,1 @@
+//! Where content is cut: cut points, recognition of database files, similarity sketches.

@@ -1,0 +1,1 @@
+//! How content is packed small: zstd frames and differences, always with a bound on the output.

@@ -1,0 +1,1 @@
+//! Secrets and what is done with them: derivation, keyed hashes, sealing, signatures.

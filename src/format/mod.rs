@@ -1,0 +1,1 @@
+//! One file per on-disk object: encode, decode, validate; no I/O. The normative text is `format-spec/`.

@@ -1,0 +1,1 @@
+//! The write path: cut, identify, look up, encode, seal, pack, commit.

@@ -1,0 +1,1 @@
+//! The local file system: scanning, metadata, sparse files, durable restore writes.

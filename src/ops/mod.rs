@@ -1,0 +1,1 @@
+//! Operations, each a plan that can be shown, then run.

@@ -1,0 +1,1 @@
+//! The repository: open and init, keyring, packs, index, blobs, roots.

@@ -1,0 +1,1 @@
+//! SQLite databases: how to take a consistent copy.

@@ -1,0 +1,1 @@
+//! Where objects are kept: the `Store` trait, its stores and decorators.

@@ -1,0 +1,1 @@
+//! The read path: walk, look up, ordered parallel streaming.
