@@ -1,1 +1,15 @@
 //! How content is packed small: zstd frames and differences, always with a bound on the output.
+//!
+//! - `encoding`: the numbers by which the format names an encoding
+//! - `compress`: plain bytes in, the smaller of stored and zstd out; differences against a base
+//! - `decompress`: the inverse, total on hostile bytes and bounded by the length that was announced
+
+mod compress;
+mod decompress;
+mod encoding;
+mod error;
+
+pub use compress::Compressor;
+pub use decompress::Decompressor;
+pub use encoding::Encoding;
+pub use error::CodecError;

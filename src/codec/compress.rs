@@ -1,0 +1,112 @@
+//! Encoding: the smaller of zstd and the bytes themselves, and differences against a base.
+
+use super::{CodecError, Encoding};
+use crate::base::limits;
+use std::io;
+use zstd::zstd_safe::{self, CCtx, CParameter};
+
+/// Compresses frames at one level, reusing one context; one per thread.
+pub struct Compressor {
+    context: CCtx<'static>,
+    level: i32,
+}
+
+impl Compressor {
+    /// Makes a compressor; levels beyond what zstd offers are brought into its range.
+    ///
+    /// # Errors
+    /// [`CodecError::Encode`] when memory is short.
+    pub fn new(level: i32) -> Result<Self, CodecError> {
+        let level = level.clamp(zstd_safe::min_c_level(), zstd_safe::max_c_level());
+        Ok(Self { context: context(level)?, level })
+    }
+
+    /// Appends the encoded form of `plain` to `out` and says which encoding it is: zstd where it
+    /// saves at least one byte in 64, else the bytes as they are, which decode for free.
+    ///
+    /// # Errors
+    /// [`CodecError::TooLong`] beyond what a frame may hold; [`CodecError::Encode`] when memory is short.
+    pub fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<Encoding, CodecError> {
+        check_length(plain)?;
+        let from = out.len();
+        append(&mut self.context, plain, out)?;
+        if out.len() - from <= plain.len() - plain.len().div_ceil(64) {
+            return Ok(Encoding::Zstd);
+        }
+        out.truncate(from);
+        out.extend_from_slice(plain);
+        Ok(Encoding::Stored)
+    }
+
+    /// Appends `plain` to `out` as a difference against `base`, however large that turns out.
+    ///
+    /// # Errors
+    /// As [`Self::compress`].
+    pub fn difference(&mut self, base: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+        check_length(plain)?;
+        check_length(base)?;
+        // The context borrows the prefix for its own lifetime, hence one of its own for every difference.
+        let mut context = context(self.level)?;
+        context
+            .set_parameter(CParameter::WindowLog(window_log(base.len() + plain.len())))
+            .map_err(encode_error)?;
+        context.ref_prefix(base).map_err(encode_error)?;
+        append(&mut context, plain, out)
+    }
+
+    /// Appends `plain` to `out`, compressed with a dictionary as `zstd --train` makes them.
+    ///
+    /// # Errors
+    /// As [`Self::compress`].
+    pub fn with_dictionary(
+        &mut self,
+        dictionary: &[u8],
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        check_length(plain)?;
+        check_length(dictionary)?;
+        let mut context = context(self.level)?;
+        context.load_dictionary(dictionary).map_err(encode_error)?;
+        append(&mut context, plain, out)
+    }
+}
+
+fn context(level: i32) -> Result<CCtx<'static>, CodecError> {
+    let mut context =
+        CCtx::try_create().ok_or_else(|| CodecError::Encode(io::Error::from(io::ErrorKind::OutOfMemory)))?;
+    context.set_parameter(CParameter::CompressionLevel(level)).map_err(encode_error)?;
+    // Frames are sealed and blobs checked against their ids: a checksum would be a third opinion.
+    context.set_parameter(CParameter::ChecksumFlag(false)).map_err(encode_error)?;
+    Ok(context)
+}
+
+/// Compresses `plain` as one frame behind what `out` holds.
+fn append(context: &mut CCtx<'_>, plain: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let from = out.len();
+    let bound = zstd_safe::compress_bound(plain.len());
+    if from == 0 {
+        out.reserve(bound);
+        context.compress2(out, plain).map_err(encode_error)?;
+        return Ok(());
+    }
+    out.resize(from + bound, 0);
+    let written =
+        out.get_mut(from..).map_or(Ok(0), |tail| context.compress2(tail, plain)).map_err(encode_error)?;
+    out.truncate(from + written);
+    Ok(())
+}
+
+fn check_length(plain: &[u8]) -> Result<(), CodecError> {
+    let (length, limit) = (plain.len(), limits::FRAME_PLAIN_BYTES_MAX);
+    if length as u64 > limit { Err(CodecError::TooLong { length, limit }) } else { Ok(()) }
+}
+
+/// The least window that spans `bytes`, within what zstd offers everywhere.
+fn window_log(bytes: usize) -> u32 {
+    bytes.max(1 << 10).next_power_of_two().ilog2().min(27)
+}
+
+fn encode_error(code: usize) -> CodecError {
+    CodecError::Encode(io::Error::other(zstd_safe::get_error_name(code)))
+}
