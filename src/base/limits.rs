@@ -27,6 +27,22 @@ pub const DEPTH_MAX: u8 = 32;
 pub const INDEX_RECORDS_MAX: u64 = 1 << 28;
 /// Most records in one sealed block of an index run.
 pub const INDEX_BLOCK_RECORDS_MAX: u64 = 4096;
+/// Most packs that one index run describes.
+pub const INDEX_PACKS_MAX: u64 = 1 << 20;
+/// Most origins of all packs that one index run describes.
+pub const INDEX_ORIGINS_MAX: u64 = 1 << 20;
+/// Most blocks in one index run.
+pub const INDEX_BLOCKS_MAX: u64 = 1 << 20;
+/// Longest sealed block of an index run.
+pub const INDEX_BLOCK_STORED_BYTES_MAX: u64 = 512 * KIB;
+/// Longest directory of an index run, plain or sealed.
+pub const INDEX_DIRECTORY_BYTES_MAX: u64 = 256 * MIB;
+/// Longest file or stream.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+/// Most entries in one node of a recipe.
+pub const RECIPE_NODE_ENTRIES_MAX: u64 = 4096;
+/// Most entries in one node of a tree.
+pub const TREE_NODE_ENTRIES_MAX: u64 = 4096;
 /// Longest structured object (snapshot, registry, annotation, session, slot) before sealing.
 pub const STRUCTURED_BYTES_MAX: u64 = 16 * MIB;
 /// Longest catalogue or condemnation before sealing.
@@ -54,3 +70,8 @@ const _: () = assert!(BLOB_BYTES_MAX <= FRAME_PLAIN_BYTES_MAX);
 const _: () = assert!(FRAME_SEALED_BYTES_MAX < PACK_BYTES_MAX);
 const _: () = assert!(PACK_BYTES_MAX <= u32::MAX as u64, "offsets in packs are 32 bits");
 const _: () = assert!(FRAME_PLAIN_BYTES_MAX <= u32::MAX as u64, "lengths in frames are 32 bits");
+const _: () = assert!(INDEX_BLOCK_RECORDS_MAX * (64 + 32) + 64 * KIB <= INDEX_BLOCK_STORED_BYTES_MAX);
+const _: () = assert!(
+    INDEX_PACKS_MAX * 48 + INDEX_ORIGINS_MAX * 104 + INDEX_BLOCKS_MAX * 48 < INDEX_DIRECTORY_BYTES_MAX
+);
+const _: () = assert!(16 + RECIPE_NODE_ENTRIES_MAX * 48 <= BLOB_BYTES_MAX);
