@@ -2,12 +2,16 @@
 
 mod bytes;
 pub mod cbor;
+pub mod envelope;
 mod error;
 pub mod index;
+pub mod kind;
 pub mod pack;
 pub mod recipe;
 pub mod snapshot;
 pub mod tree;
 mod words;
 
+pub use envelope::Envelope;
 pub use error::FormatError;
+pub use kind::ObjectKind;
