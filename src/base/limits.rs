@@ -41,8 +41,20 @@ pub const INDEX_DIRECTORY_BYTES_MAX: u64 = 256 * MIB;
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 /// Most entries in one node of a recipe.
 pub const RECIPE_NODE_ENTRIES_MAX: u64 = 4096;
+/// Most entries of a recipe that stands in the tree entry itself.
+pub const RECIPE_INLINE_ENTRIES_MAX: u64 = 64;
 /// Most entries in one node of a tree.
 pub const TREE_NODE_ENTRIES_MAX: u64 = 4096;
+/// Most extended attributes of one tree entry.
+pub const ENTRY_ATTRIBUTES_MAX: u64 = 1024;
+/// Longest digest of a whole file or stream.
+pub const DIGEST_BYTES_MAX: u64 = 64;
+/// Most sources of one snapshot.
+pub const SNAPSHOT_SOURCES_MAX: u64 = 1 << 16;
+/// Most tags that one snapshot is made with.
+pub const SNAPSHOT_TAGS_MAX: u64 = 1024;
+/// Most facts that an engine notes in one snapshot.
+pub const SNAPSHOT_FACTS_MAX: u64 = 4096;
 /// Longest structured object (snapshot, registry, annotation, session, slot) before sealing.
 pub const STRUCTURED_BYTES_MAX: u64 = 16 * MIB;
 /// Longest catalogue or condemnation before sealing.

@@ -68,6 +68,12 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Writes an array whose items are encoded already, one after the other.
+    pub fn encoded_array(self, count: u64, items: &[u8]) {
+        head(self.out, ARRAY, count);
+        self.out.extend_from_slice(items);
+    }
+
     /// Writes a map of numbered fields, together with the unknown ones it was read with.
     pub fn map(self, extra: &Extra, write: impl FnOnce(&mut MapWriter<'_>)) {
         let start = self.out.len();

@@ -1,11 +1,11 @@
 //! What an index run opens with.
 
-use super::{INDEX_HEAD_BOUND_BYTES, INDEX_HEAD_BYTES, KIND_INDEX};
+use super::{INDEX_HEAD_BOUND_BYTES, INDEX_HEAD_BYTES};
 use crate::base::{KeyId, RepositoryId, limits};
 use crate::crypto::{SIGNATURE_BYTES, Suite, TAG_BYTES};
 use crate::format::bytes::{Fields, at_most, ensure, version_one};
 use crate::format::error::FormatError;
-use crate::format::pack::MAGIC;
+use crate::format::kind::{MAGIC, ObjectKind};
 use crate::format::words::suite_from;
 
 /// The number by which the directory is sealed, where blocks have 0, 1, 2 ...
@@ -53,7 +53,7 @@ impl IndexHead {
     fn bound(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(INDEX_HEAD_BYTES);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&[KIND_INDEX, 1, self.suite.number(), 0]);
+        bytes.extend_from_slice(&[ObjectKind::IndexRun as u8, 1, self.suite.number(), 0]);
         bytes.extend_from_slice(&self.epoch.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(self.signer.as_bytes());
@@ -75,7 +75,7 @@ impl IndexHead {
         fields.magic(MAGIC)?;
         let kind = fields.u8()?;
         version_one(fields.u8()?, "index version")?;
-        ensure(kind == KIND_INDEX, "index kind", "this object is no index run")?;
+        ensure(kind == ObjectKind::IndexRun as u8, "index kind", "this object is no index run")?;
         let suite = suite_from(fields.u8()?)?;
         fields.zeros(1, "index head")?;
         let epoch = fields.u32()?;

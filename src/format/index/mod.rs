@@ -15,8 +15,6 @@ pub use directory::{BlockEntry, Directory, PackEntry};
 pub use head::{DIRECTORY_NUMBER, IndexHead, block_nonce};
 pub use record::{IndexRecord, RecordOrder};
 
-/// Object kind of index runs.
-pub const KIND_INDEX: u8 = 5;
 /// Length of a run's head.
 pub const INDEX_HEAD_BYTES: usize = 160;
 /// How much of the head the seals of blocks and directory are bound to.

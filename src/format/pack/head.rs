@@ -1,10 +1,11 @@
 //! What a pack opens with: whose it is, and the origins from which frame keys follow.
 
-use super::{BlobClass, HEAD_BYTES, MAGIC, ORIGIN_BYTES};
+use super::{BlobClass, HEAD_BYTES, ORIGIN_BYTES};
 use crate::base::{KeyId, limits};
 use crate::crypto::Suite;
 use crate::format::bytes::{Fields, at_most, ensure, is_zero, version_one};
 use crate::format::error::FormatError;
+use crate::format::kind::MAGIC;
 use crate::format::words::suite_from;
 
 /// The first [`HEAD_BYTES`] of a pack.

@@ -20,9 +20,8 @@ pub use view::{PackTail, PackView};
 
 use super::bytes::invalid;
 use super::error::FormatError;
+use super::kind::ObjectKind;
 
-/// First bytes of every object with a fixed head.
-pub const MAGIC: [u8; 4] = *b"CHRN";
 /// Length of a pack's head.
 pub const HEAD_BYTES: usize = 64;
 /// Length of one origin.
@@ -31,10 +30,8 @@ pub const ORIGIN_BYTES: usize = 104;
 pub const FRAME_HEADER_BYTES: usize = 24;
 /// Length of a pack's trailer, signature included.
 pub const TRAILER_BYTES: usize = 192;
-/// Object kind of packs with content.
-pub const KIND_CONTENT: u8 = 3;
-/// Object kind of packs with recipes and tree nodes.
-pub const KIND_METADATA: u8 = 4;
+const KIND_CONTENT: u8 = ObjectKind::ContentPack as u8;
+const KIND_METADATA: u8 = ObjectKind::MetadataPack as u8;
 
 /// The two worlds that never share a pack or a key: content, and what describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,8 +2,8 @@
 
 use super::node::head;
 use super::{
-    RECIPE_HEAD_BYTES, RECIPE_INLINE_ENTRIES_MAX, RECIPE_SPLIT_MAX, RECIPE_SPLIT_MIN, RecipeChild,
-    RecipeEntry,
+    RECIPE_HEAD_BYTES, RECIPE_INLINE_ENTRIES, RECIPE_SPLIT_MAX, RECIPE_SPLIT_MIN, RecipeChild, RecipeEntry,
+    RecipeNode,
 };
 use crate::base::{BlobId, limits};
 use crate::format::bytes::at_most;
@@ -12,9 +12,9 @@ use crate::format::error::FormatError;
 /// Where a recipe begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecipeRoot {
-    /// Short: the one node stands in the tree entry.
-    Inline(Vec<u8>),
-    /// The topmost node.
+    /// Short: the one node, of level 0, stands in the tree entry.
+    Inline(RecipeNode),
+    /// In blobs, of which this is the topmost.
     Node(BlobId),
 }
 
@@ -159,7 +159,9 @@ impl RecipeBuilder {
         mut emit: impl FnMut(&[u8]) -> Result<BlobId, E>,
     ) -> Result<Recipe, E> {
         let root = match self.levels.as_mut_slice() {
-            [leaf] if leaf.count <= RECIPE_INLINE_ENTRIES_MAX => RecipeRoot::Inline(leaf.take()),
+            [leaf] if leaf.count <= RECIPE_INLINE_ENTRIES => {
+                RecipeRoot::Inline(RecipeNode::decode(&leaf.take())?)
+            }
             levels => RecipeRoot::Node(Self::finish_levels(levels, &mut emit)?),
         };
         Ok(Recipe { root, plain_bytes: self.plain_bytes, entries: self.entries })

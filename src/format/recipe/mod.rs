@@ -15,8 +15,8 @@ pub use node::{RecipeChild, RecipeEntry, RecipeNode};
 pub const RECIPE_MAGIC: [u8; 4] = *b"RCPE";
 /// Length of what stands before a node's entries.
 pub const RECIPE_HEAD_BYTES: usize = 16;
-/// Up to this many entries a recipe stands in the tree entry itself.
-pub const RECIPE_INLINE_ENTRIES_MAX: usize = 16;
+/// A writer keeps recipes of at most so many entries in the tree entry itself.
+pub const RECIPE_INLINE_ENTRIES: usize = 16;
 /// A writer closes no node with fewer entries, but for the last of a level.
 pub const RECIPE_SPLIT_MIN: usize = 128;
 /// A writer closes a node that has this many entries.
