@@ -124,6 +124,11 @@ impl Directory {
             .get(record.pack as usize)
             .ok_or_else(|| invalid("index record pack", "the run has no such pack"))?;
         ensure(pack.class == record.class, "index record class", "is not that of its pack")?;
+        ensure(
+            usize::from(record.origin) < pack.origins.len(),
+            "index record origin",
+            "its pack has no such origin",
+        )?;
         ensure(record.frame_end() <= u64::from(pack.length), "index record frame", "ends behind its pack")
     }
 }

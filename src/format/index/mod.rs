@@ -20,7 +20,7 @@ pub const INDEX_HEAD_BYTES: usize = 160;
 /// How much of the head the seals of blocks and directory are bound to.
 pub const INDEX_HEAD_BOUND_BYTES: usize = 112;
 /// Length of one record.
-pub const INDEX_RECORD_BYTES: usize = 64;
+pub const INDEX_RECORD_BYTES: usize = 72;
 /// Records after which a writer begins a new block.
 pub const INDEX_BLOCK_RECORDS: usize = 1024;
 /// Context by which the key of a run is derived.

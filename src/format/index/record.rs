@@ -5,9 +5,7 @@ use crate::base::BlobId;
 use crate::codec::Encoding;
 use crate::format::bytes::{Fields, ensure, invalid};
 use crate::format::error::FormatError;
-use crate::format::pack::{
-    BlobClass, FRAME_HEADER_BYTES, HEAD_BYTES, ORIGIN_BYTES, check_depth, check_lengths,
-};
+use crate::format::pack::{BlobClass, HEAD_BYTES, ORIGIN_BYTES, check_depth, check_lengths};
 use crate::format::words::encoding_from;
 
 /// The number that stands for "no base".
@@ -22,9 +20,9 @@ pub struct IndexRecord {
     pub class: BlobClass,
     /// Number of the pack in the run's directory.
     pub pack: u32,
-    /// Where the frame's header begins in the pack.
+    /// Where the frame begins in the pack.
     pub frame_offset: u32,
-    /// Length of the sealed bytes after the header, tag included.
+    /// Length of the sealed bytes, tag included.
     pub sealed_length: u32,
     /// Length of the frame's decoded bytes.
     pub plain_length: u32,
@@ -32,6 +30,10 @@ pub struct IndexRecord {
     pub offset: u32,
     /// Length of the blob.
     pub length: u32,
+    /// Counts the frames of one origin; makes the nonce.
+    pub counter: u64,
+    /// Number of the origin within the pack.
+    pub origin: u16,
     /// How the frame was made smaller.
     pub encoding: Encoding,
     /// How many bases must be decoded before the frame, at most.
@@ -50,14 +52,9 @@ impl IndexRecord {
         (&self.id, self.class, self.depth, self.pack, self.frame_offset, self.offset)
     }
 
-    /// Returns how many bytes of the pack the frame takes, its header included.
-    pub fn frame_length(&self) -> u64 {
-        FRAME_HEADER_BYTES as u64 + u64::from(self.sealed_length)
-    }
-
     /// Returns the offset of the first byte after the frame.
     pub fn frame_end(&self) -> u64 {
-        u64::from(self.frame_offset) + self.frame_length()
+        u64::from(self.frame_offset) + u64::from(self.sealed_length)
     }
 
     /// Encodes the record; the base is written as its number in the block.
@@ -71,9 +68,13 @@ impl IndexRecord {
         for (place, word) in numbers.chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
-        let (small, number) = rest.split_at_mut(4);
-        small.copy_from_slice(&[u8::from(self.encoding), self.depth, class_code(self.class), 0]);
+        let (counter, rest) = rest.split_at_mut(8);
+        counter.copy_from_slice(&self.counter.to_le_bytes());
+        let (number, rest) = rest.split_at_mut(4);
         number.copy_from_slice(&base.unwrap_or(NO_BASE).to_le_bytes());
+        let (origin, small) = rest.split_at_mut(2);
+        origin.copy_from_slice(&self.origin.to_le_bytes());
+        small.copy_from_slice(&[u8::from(self.encoding) | class_code(self.class) << 4, self.depth]);
         bytes
     }
 
@@ -87,14 +88,15 @@ impl IndexRecord {
         let plain_length = fields.u32()?;
         let offset = fields.u32()?;
         let length = fields.u32()?;
-        let encoding = encoding_from(fields.u8()?)?;
-        let depth = fields.u8()?;
-        let class = class_from(fields.u8()?)?;
-        fields.zeros(1, "index record")?;
+        let counter = fields.u64()?;
         let base = match fields.u32()? {
             NO_BASE => None,
             number => Some(base_at(bases, number)?),
         };
+        let origin = fields.u16()?;
+        let kinds = fields.u8()?;
+        let (encoding, class) = (encoding_from(kinds & 0xF)?, class_from(kinds >> 4)?);
+        let depth = fields.u8()?;
         fields.end("index record")?;
         let record = Self {
             id,
@@ -105,6 +107,8 @@ impl IndexRecord {
             plain_length,
             offset,
             length,
+            counter,
+            origin,
             encoding,
             depth,
             base,

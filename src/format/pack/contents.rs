@@ -1,15 +1,16 @@
 //! The table of contents: every frame of a pack and the blobs in it, in the order in which they lie.
 
+use super::PackTrailer;
 use super::frame::{check_depth, check_lengths};
-use super::{FRAME_HEADER_BYTES, FrameHeader, PackTrailer};
 use crate::base::{BlobId, limits};
 use crate::codec::Encoding;
 use crate::format::bytes::{Fields, at_most, ensure};
 use crate::format::error::FormatError;
 use crate::format::words::encoding_from;
+use std::collections::HashSet;
 
 /// Length of a frame's record without base and blobs.
-const RECORD_BYTES: u64 = 16;
+const RECORD_BYTES: u64 = 28;
 /// Length of one blob's entry.
 const BLOB_BYTES: u64 = 36;
 /// Length of the count before the records.
@@ -18,9 +19,9 @@ const COUNT_BYTES: u64 = 4;
 /// One frame as the table of contents describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameRecord {
-    /// Where the frame's header begins, from the start of the pack.
+    /// Where the sealed bytes begin, from the start of the pack.
     pub offset: u32,
-    /// Length of the sealed bytes after the header, tag included.
+    /// Length of the sealed bytes, tag included.
     pub sealed_length: u32,
     /// Length of the decoded bytes.
     pub plain_length: u32,
@@ -28,6 +29,10 @@ pub struct FrameRecord {
     pub encoding: Encoding,
     /// How many bases must be decoded before this frame, at most.
     pub depth: u8,
+    /// Number of the origin within this pack, from 0.
+    pub origin: u16,
+    /// Counts the frames of one origin; makes the nonce, so it never repeats under one origin.
+    pub counter: u64,
     /// The blob that a difference or dictionary frame decodes against.
     pub base: Option<BlobId>,
     /// The blobs whose bytes, one after the other, are the decoded bytes; with their lengths.
@@ -37,18 +42,7 @@ pub struct FrameRecord {
 impl FrameRecord {
     /// Returns the offset of the first byte after the sealed frame.
     pub fn end(&self) -> u64 {
-        u64::from(self.offset) + FRAME_HEADER_BYTES as u64 + u64::from(self.sealed_length)
-    }
-
-    /// Checks that the header in the pack says what this record says.
-    pub fn check_header(&self, header: &FrameHeader, origin_count: u16) -> Result<(), FormatError> {
-        ensure(header.origin < origin_count, "frame origin", "the pack has no such origin")?;
-        ensure(
-            (header.encoding, header.plain_length, header.sealed_length)
-                == (self.encoding, self.plain_length, self.sealed_length),
-            "frame header",
-            "does not agree with the table of contents",
-        )
+        u64::from(self.offset) + u64::from(self.sealed_length)
     }
 
     fn check(&self) -> Result<(), FormatError> {
@@ -72,6 +66,9 @@ impl FrameRecord {
         out.extend_from_slice(&self.plain_length.to_le_bytes());
         out.extend_from_slice(&[u8::from(self.encoding), self.depth]);
         out.extend_from_slice(&count.to_le_bytes());
+        out.extend_from_slice(&self.origin.to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.counter.to_le_bytes());
         if let Some(base) = &self.base {
             out.extend_from_slice(base.as_bytes());
         }
@@ -90,12 +87,16 @@ impl FrameRecord {
         let depth = fields.u8()?;
         let count = fields.u16()?;
         at_most("frame blobs", u64::from(count), limits::FRAME_BLOBS_MAX)?;
+        let origin = fields.u16()?;
+        fields.zeros(2, "frame record")?;
+        let counter = fields.u64()?;
         let base = if encoding.needs_base() { Some(BlobId::new(fields.array()?)) } else { None };
         let mut blobs = Vec::with_capacity(usize::from(count));
         for _ in 0..count {
             blobs.push((BlobId::new(fields.array()?), fields.u32()?));
         }
-        let record = Self { offset, sealed_length, plain_length, encoding, depth, base, blobs };
+        let record =
+            Self { offset, sealed_length, plain_length, encoding, depth, origin, counter, base, blobs };
         record.check()?;
         Ok(record)
     }
@@ -132,10 +133,13 @@ impl TableOfContents {
         // A record is never shorter than RECORD_BYTES and one blob: the bytes at hand bound the memory.
         let room = bytes.len() as u64 / (RECORD_BYTES + BLOB_BYTES);
         let mut frames = Vec::with_capacity(u64::from(count).min(room) as usize);
+        let mut seen = HashSet::with_capacity(frames.capacity());
         let mut blobs = 0;
         let mut next = trailer.frames_offset();
         for _ in 0..count {
             let frame = FrameRecord::decode(&mut fields)?;
+            ensure(frame.origin < trailer.origin_count, "frame origin", "the pack has no such origin")?;
+            ensure(seen.insert((frame.origin, frame.counter)), "frame counter", "repeats under one origin")?;
             ensure(u64::from(frame.offset) == next, "frame offset", "is not where the one before it ends")?;
             next = frame.end();
             blobs += frame.blobs.len() as u64;

@@ -1,56 +1,12 @@
-//! What stands before each sealed frame, and what its seal is bound to.
+//! Frames: sealed bytes and nothing else, so that a store without keys does not see where one ends;
+//! what its seal is bound to, and the rules for what tables say of it.
 
-use super::{BlobClass, FRAME_HEADER_BYTES};
+use super::BlobClass;
 use crate::base::{BlobId, RepositoryId, limits};
 use crate::codec::Encoding;
 use crate::crypto::TAG_BYTES;
-use crate::format::bytes::{Fields, at_most, ensure};
+use crate::format::bytes::{at_most, ensure};
 use crate::format::error::FormatError;
-use crate::format::words::encoding_from;
-
-const FRAME_MAGIC: [u8; 4] = *b"FRAM";
-
-/// The header before each sealed frame: enough to open the frame without the table of contents,
-/// but for the base of a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameHeader {
-    /// Number of the origin within this pack, from 0.
-    pub origin: u16,
-    /// How the plain bytes were made smaller.
-    pub encoding: Encoding,
-    /// Counts the frames of one origin; makes the nonce, so it never repeats under one origin.
-    pub counter: u64,
-    /// Length of the decoded bytes.
-    pub plain_length: u32,
-    /// Length of the sealed bytes that follow, tag included.
-    pub sealed_length: u32,
-}
-
-impl FrameHeader {
-    /// Appends the header.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&FRAME_MAGIC);
-        out.extend_from_slice(&self.origin.to_le_bytes());
-        out.extend_from_slice(&[u8::from(self.encoding), 0]);
-        out.extend_from_slice(&self.counter.to_le_bytes());
-        out.extend_from_slice(&self.plain_length.to_le_bytes());
-        out.extend_from_slice(&self.sealed_length.to_le_bytes());
-    }
-
-    /// Reads the header from the first [`FRAME_HEADER_BYTES`]; what follows them is not looked at.
-    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut fields = Fields::new(bytes.get(..FRAME_HEADER_BYTES).ok_or(FormatError::Truncated)?);
-        fields.magic(FRAME_MAGIC)?;
-        let origin = fields.u16()?;
-        let encoding = encoding_from(fields.u8()?)?;
-        fields.zeros(1, "frame header")?;
-        let counter = fields.u64()?;
-        let plain_length = fields.u32()?;
-        let sealed_length = fields.u32()?;
-        check_lengths(encoding, plain_length, sealed_length)?;
-        Ok(Self { origin, encoding, counter, plain_length, sealed_length })
-    }
-}
 
 /// Checks the lengths of a frame, wherever they are written down.
 pub(in crate::format) fn check_lengths(
@@ -62,7 +18,7 @@ pub(in crate::format) fn check_lengths(
     ensure(plain > 0, "frame plain length", "no frame is empty")?;
     at_most("frame plain length", plain, limits::FRAME_PLAIN_BYTES_MAX)?;
     ensure(sealed > TAG_BYTES as u64, "frame sealed length", "no room for the tag and a byte")?;
-    at_most("frame sealed length", sealed + FRAME_HEADER_BYTES as u64, limits::FRAME_SEALED_BYTES_MAX)?;
+    at_most("frame sealed length", sealed, limits::FRAME_SEALED_BYTES_MAX)?;
     ensure(
         encoding != Encoding::Stored || sealed == plain + TAG_BYTES as u64,
         "frame sealed length",
@@ -104,7 +60,9 @@ impl FrameAssociatedData {
     pub fn new(
         repository: &RepositoryId,
         class: BlobClass,
-        header: &FrameHeader,
+        encoding: Encoding,
+        counter: u64,
+        plain_length: u32,
         base: Option<&BlobId>,
     ) -> Self {
         let mut bytes = [0; 78];
@@ -116,9 +74,9 @@ impl FrameAssociatedData {
             }
         };
         put(repository.as_bytes());
-        put(&[class.pack_kind(), u8::from(header.encoding)]);
-        put(&header.counter.to_le_bytes());
-        put(&header.plain_length.to_le_bytes());
+        put(&[class.pack_kind(), u8::from(encoding)]);
+        put(&counter.to_le_bytes());
+        put(&plain_length.to_le_bytes());
         if let Some(base) = base {
             put(base.as_bytes());
         }

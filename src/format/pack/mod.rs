@@ -1,6 +1,6 @@
 //! A pack: a head, origins, sealed frames, a sealed table of contents, the origins again, a trailer.
 //!
-//! Rooms: [`PackHead`] and [`Origin`] open it, [`FrameHeader`] stands before each sealed frame,
+//! Rooms: [`PackHead`] and [`Origin`] open it, [`FrameAssociatedData`] binds each seal,
 //! [`TableOfContents`] describes all frames and their blobs, [`PackTrailer`] ends it, and
 //! [`PackView`] is a whole pack in memory with every part where it must be.
 //! Normative: `format-spec/pack.md`.
@@ -12,7 +12,7 @@ mod trailer;
 mod view;
 
 pub use contents::{FrameRecord, TableOfContents};
-pub use frame::{FrameAssociatedData, FrameHeader, frame_nonce};
+pub use frame::{FrameAssociatedData, frame_nonce};
 pub(super) use frame::{check_depth, check_lengths};
 pub use head::{Origin, PackHead};
 pub use trailer::{PackTrailer, contents_associated_data};
@@ -26,8 +26,6 @@ use super::kind::ObjectKind;
 pub const HEAD_BYTES: usize = 64;
 /// Length of one origin.
 pub const ORIGIN_BYTES: usize = 104;
-/// Length of the header before each sealed frame.
-pub const FRAME_HEADER_BYTES: usize = 24;
 /// Length of a pack's trailer, signature included.
 pub const TRAILER_BYTES: usize = 192;
 const KIND_CONTENT: u8 = ObjectKind::ContentPack as u8;

@@ -1,13 +1,9 @@
 //! A pack as a whole, or its tail, with every part where it must be.
 
-use super::{
-    FRAME_HEADER_BYTES, FrameHeader, FrameRecord, HEAD_BYTES, Origin, PackHead, PackTrailer, TRAILER_BYTES,
-    TableOfContents,
-};
+use super::{FrameRecord, HEAD_BYTES, Origin, PackHead, PackTrailer, TRAILER_BYTES};
 use crate::crypto::SIGNATURE_BYTES;
-use crate::format::bytes::{ensure, invalid};
+use crate::format::bytes::ensure;
 use crate::format::error::FormatError;
-use std::collections::HashSet;
 
 /// The end of a pack: what describes it, without the frames.
 #[derive(Debug)]
@@ -93,27 +89,10 @@ impl<'a> PackView<'a> {
         })
     }
 
-    /// Returns the header and the sealed bytes of a frame that the table of contents describes.
-    pub fn frame(&self, record: &FrameRecord) -> Result<(FrameHeader, &'a [u8]), FormatError> {
+    /// Returns the sealed bytes of a frame that the table of contents describes.
+    pub fn frame(&self, record: &FrameRecord) -> Result<&'a [u8], FormatError> {
         let start = record.offset as usize;
         let end = usize::try_from(record.end()).map_err(|_| FormatError::Truncated)?;
-        let frame = self.bytes.get(start..end).ok_or(FormatError::Truncated)?;
-        let header = FrameHeader::decode(frame)?;
-        record.check_header(&header, self.head.origin_count)?;
-        let sealed = frame.get(FRAME_HEADER_BYTES..).ok_or(FormatError::Truncated)?;
-        Ok((header, sealed))
-    }
-
-    /// Checks every frame header against the table of contents, and that no counter repeats under
-    /// one origin.
-    pub fn check_frames(&self, contents: &TableOfContents) -> Result<(), FormatError> {
-        let mut seen = HashSet::with_capacity(contents.frames.len());
-        for record in &contents.frames {
-            let (header, _) = self.frame(record)?;
-            if !seen.insert((header.origin, header.counter)) {
-                return Err(invalid("frame counter", "repeats under one origin"));
-            }
-        }
-        Ok(())
+        self.bytes.get(start..end).ok_or(FormatError::Truncated)
     }
 }
