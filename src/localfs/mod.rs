@@ -1,1 +1,29 @@
 //! The local file system: scanning, metadata, sparse files, durable restore writes.
+//!
+//! Paths and names are bytes. Everything is reached through open directories, one component at a
+//! time and without following symbolic links, so that nobody who changes a tree while it is read
+//! or written can lead the program out of it.
+//!
+//! | room | holds |
+//! |---|---|
+//! | `metadata`, `attributes`, `owners` | all that is known of a file without its content |
+//! | `excludes`, `scan` | the walk over a source, in the order of a tree |
+//! | `source` | an open file that notices when it changes while it is read |
+//! | `target`, `writer`, `special`, `apply`, `remove` | writing a tree, content first, metadata last |
+
+mod attributes;
+mod error;
+mod excludes;
+mod metadata;
+mod owners;
+mod path;
+mod scan;
+mod source;
+
+pub use error::LocalError;
+pub use excludes::Excludes;
+pub use metadata::{FileKind, Metadata};
+pub use owners::Owners;
+pub use path::{check_component, printable};
+pub use scan::{Entry, Scan, ScanEvent, ScanOptions};
+pub use source::SourceFile;
