@@ -9,7 +9,7 @@ use super::units::{GIB, KIB, MIB};
 pub const BLOB_BYTES_MAX: u64 = 8 * MIB;
 /// Longest plain content of one frame (one or several blobs).
 pub const FRAME_PLAIN_BYTES_MAX: u64 = 8 * MIB;
-/// Longest sealed frame, header and tag included; compression may expand a little.
+/// Longest sealed frame, tag included; compression may expand a little.
 pub const FRAME_SEALED_BYTES_MAX: u64 = FRAME_PLAIN_BYTES_MAX + 64 * KIB;
 /// Most blobs that share a frame.
 pub const FRAME_BLOBS_MAX: u64 = 4096;
@@ -82,7 +82,7 @@ const _: () = assert!(BLOB_BYTES_MAX <= FRAME_PLAIN_BYTES_MAX);
 const _: () = assert!(FRAME_SEALED_BYTES_MAX < PACK_BYTES_MAX);
 const _: () = assert!(PACK_BYTES_MAX <= u32::MAX as u64, "offsets in packs are 32 bits");
 const _: () = assert!(FRAME_PLAIN_BYTES_MAX <= u32::MAX as u64, "lengths in frames are 32 bits");
-const _: () = assert!(INDEX_BLOCK_RECORDS_MAX * (64 + 32) + 64 * KIB <= INDEX_BLOCK_STORED_BYTES_MAX);
+const _: () = assert!(INDEX_BLOCK_RECORDS_MAX * (72 + 32) + 64 * KIB <= INDEX_BLOCK_STORED_BYTES_MAX);
 const _: () = assert!(
     INDEX_PACKS_MAX * 48 + INDEX_ORIGINS_MAX * 104 + INDEX_BLOCKS_MAX * 48 < INDEX_DIRECTORY_BYTES_MAX
 );

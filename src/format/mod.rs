@@ -9,6 +9,8 @@ pub mod kind;
 pub mod pack;
 pub mod recipe;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 mod words;
 

@@ -288,3 +288,6 @@ fn decode_tags(reader: Reader<'_, '_>) -> Result<BTreeMap<String, Option<String>
     ensure(tags.is_sorted_by(|a, b| a.0 < b.0), "snapshot tags", "are not in strict order")?;
     Ok(tags.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,8 +123,3 @@ impl IndexHead {
         ensure(end == Some(run_length), "index run length", "is not what the head says")
     }
 }
-
-/// Returns the nonce of a block, or of the directory ([`DIRECTORY_NUMBER`]).
-pub fn block_nonce(number: u64) -> [u8; 12] {
-    crate::format::pack::frame_nonce(number)
-}

@@ -10,11 +10,17 @@ mod directory;
 mod head;
 mod record;
 
+use super::kind::ObjectKind;
+
+pub use crate::crypto::derive::context::INDEX_RUN as INDEX_CONTEXT;
+pub use crate::crypto::seal::counter_nonce as block_nonce;
 pub use block::{IndexBlock, encode_block, split_blocks};
 pub use directory::{BlockEntry, Directory, PackEntry};
-pub use head::{DIRECTORY_NUMBER, IndexHead, block_nonce};
+pub use head::{DIRECTORY_NUMBER, IndexHead};
 pub use record::{IndexRecord, RecordOrder};
 
+/// Object kind of index runs.
+pub const KIND_INDEX: u8 = ObjectKind::IndexRun as u8;
 /// Length of a run's head.
 pub const INDEX_HEAD_BYTES: usize = 160;
 /// How much of the head the seals of blocks and directory are bound to.
@@ -23,5 +29,6 @@ pub const INDEX_HEAD_BOUND_BYTES: usize = 112;
 pub const INDEX_RECORD_BYTES: usize = 72;
 /// Records after which a writer begins a new block.
 pub const INDEX_BLOCK_RECORDS: usize = 1024;
-/// Context by which the key of a run is derived.
-pub const INDEX_CONTEXT: &str = "chronolith v1 index run";
+
+#[cfg(test)]
+mod tests;

@@ -40,14 +40,6 @@ pub(in crate::format) fn check_depth(
     at_most("frame depth", u64::from(depth), u64::from(limits::DEPTH_MAX))
 }
 
-/// Returns the nonce of a frame: unique under its origin's key because the counter is.
-pub fn frame_nonce(counter: u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    let (_, low) = nonce.split_at_mut(4);
-    low.copy_from_slice(&counter.to_le_bytes());
-    nonce
-}
-
 /// What a frame's seal is bound to besides its key: repository, class, encoding, counter, length
 /// and base; neither the pack nor the place in it, so that sealed frames can move.
 pub struct FrameAssociatedData {

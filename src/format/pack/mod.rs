@@ -11,8 +11,10 @@ mod head;
 mod trailer;
 mod view;
 
+pub use crate::crypto::derive::context::PACK_CONTENTS as CONTENTS_CONTEXT;
+pub use crate::crypto::seal::counter_nonce as frame_nonce;
 pub use contents::{FrameRecord, TableOfContents};
-pub use frame::{FrameAssociatedData, frame_nonce};
+pub use frame::FrameAssociatedData;
 pub(super) use frame::{check_depth, check_lengths};
 pub use head::{Origin, PackHead};
 pub use trailer::{PackTrailer, contents_associated_data};
@@ -21,6 +23,7 @@ pub use view::{PackTail, PackView};
 use super::bytes::invalid;
 use super::error::FormatError;
 use super::kind::ObjectKind;
+use crate::crypto::derive::context;
 
 /// Length of a pack's head.
 pub const HEAD_BYTES: usize = 64;
@@ -61,11 +64,11 @@ impl BlobClass {
     /// Returns the context by which frame keys of this class are derived.
     pub const fn frame_context(self) -> &'static str {
         match self {
-            Self::Content => "chronolith v1 content frames",
-            Self::Metadata => "chronolith v1 metadata frames",
+            Self::Content => context::CONTENT_FRAMES,
+            Self::Metadata => context::METADATA_FRAMES,
         }
     }
 }
 
-/// Context by which the key of a table of contents is derived.
-pub const CONTENTS_CONTEXT: &str = "chronolith v1 pack contents";
+#[cfg(test)]
+mod tests;

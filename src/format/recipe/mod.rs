@@ -21,3 +21,6 @@ pub const RECIPE_INLINE_ENTRIES: usize = 16;
 pub const RECIPE_SPLIT_MIN: usize = 128;
 /// A writer closes a node that has this many entries.
 pub const RECIPE_SPLIT_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests;

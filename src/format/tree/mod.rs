@@ -20,3 +20,6 @@ pub const TREE_SPLIT_MIN: usize = 64;
 pub const TREE_SPLIT_MAX: usize = 1024;
 /// A writer closes a node rather than let its entries grow beyond this; one entry alone may.
 pub const TREE_SPLIT_BYTES_MAX: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests;
