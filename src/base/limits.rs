@@ -3,7 +3,7 @@
 //! A decoder checks a bound before it allocates; an encoder checks it before it writes.
 //! The normative text is `format-spec/limits.md`.
 
-use super::units::{GIB, KIB, MIB};
+use super::units::{KIB, MIB};
 
 /// Longest plain blob (chunk, recipe node or tree node).
 pub const BLOB_BYTES_MAX: u64 = 8 * MIB;
@@ -57,8 +57,26 @@ pub const SNAPSHOT_TAGS_MAX: u64 = 1024;
 pub const SNAPSHOT_FACTS_MAX: u64 = 4096;
 /// Longest structured object (snapshot, registry, annotation, session, slot) before sealing.
 pub const STRUCTURED_BYTES_MAX: u64 = 16 * MIB;
-/// Longest catalogue or condemnation before sealing.
-pub const LISTING_BYTES_MAX: u64 = GIB;
+/// Longest catalogue or condemnation before sealing; what is longer is cut into several.
+pub const LISTING_BYTES_MAX: u64 = 64 * MIB;
+/// Most ids, names or entries in one list of a structured object.
+pub const LIST_IDS_MAX: u64 = 1 << 20;
+/// Most facts (texts with keys) in one structured object.
+pub const FACTS_MAX: u64 = 1024;
+/// Longest time that a session may promise between two renewals.
+pub const SESSION_PROMISE_SECONDS_MAX: u64 = 24 * 60 * 60;
+/// Longest grace of a condemnation.
+pub const GRACE_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
+/// Longest stored record of a log segment: an envelope.
+pub const LOG_RECORD_BYTES_MAX: u64 = MIB;
+/// Most records in one log pack.
+pub const LOG_PACK_RECORDS_MAX: u64 = 1 << 17;
+/// Most plain bytes that one record stands for; a longer segment is stored in pieces.
+pub const LOG_PIECE_BYTES_MAX: u64 = 128 * MIB;
+/// Most shards of one sort in a parity object.
+pub const PARITY_SHARDS_MAX: u64 = 1 << 15;
+/// Longest shard.
+pub const PARITY_SHARD_BYTES_MAX: u64 = 16 * MIB;
 /// Longest plain-text configuration.
 pub const CONFIG_BYTES_MAX: u64 = 64 * KIB;
 /// Longest key slot.
@@ -86,4 +104,6 @@ const _: () = assert!(INDEX_BLOCK_RECORDS_MAX * (72 + 32) + 64 * KIB <= INDEX_BL
 const _: () = assert!(
     INDEX_PACKS_MAX * 48 + INDEX_ORIGINS_MAX * 104 + INDEX_BLOCKS_MAX * 48 < INDEX_DIRECTORY_BYTES_MAX
 );
+const _: () =
+    assert!(LOG_PIECE_BYTES_MAX * 2 <= PACK_BYTES_MAX, "a piece fits a pack however badly it shrinks");
 const _: () = assert!(16 + RECIPE_NODE_ENTRIES_MAX * 48 <= BLOB_BYTES_MAX);

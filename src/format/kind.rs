@@ -39,8 +39,8 @@ pub enum ObjectKind {
     Catalog = 12,
     /// Parity of one object.
     Parity = 13,
-    /// A record of a hole in a log stream.
-    Gap = 14,
+    /// What is known of a log segment, or of a hole: inside a log pack, or by itself.
+    LogRecord = 14,
 }
 
 impl ObjectKind {
@@ -60,7 +60,7 @@ impl ObjectKind {
         Self::Damaged,
         Self::Catalog,
         Self::Parity,
-        Self::Gap,
+        Self::LogRecord,
     ];
 
     /// Returns the number that stands for the kind in stored objects and signatures.
@@ -85,7 +85,7 @@ impl ObjectKind {
             Self::Damaged => "damage report",
             Self::Catalog => "catalogue",
             Self::Parity => "parity",
-            Self::Gap => "gap record",
+            Self::LogRecord => "log record",
         }
     }
 
@@ -112,9 +112,12 @@ impl ObjectKind {
     /// Returns the most plain bytes of a payload in an envelope; `None` for kinds with layouts of their own.
     pub const fn payload_bytes_max(self) -> Option<u64> {
         match self {
-            Self::Trust | Self::Snapshot | Self::Annotation | Self::Session | Self::Damaged | Self::Gap => {
-                Some(STRUCTURED_BYTES_MAX)
-            }
+            Self::Trust
+            | Self::Snapshot
+            | Self::Annotation
+            | Self::Session
+            | Self::Damaged
+            | Self::LogRecord => Some(STRUCTURED_BYTES_MAX),
             Self::Slot => Some(SLOT_BYTES_MAX),
             Self::Condemned | Self::Catalog => Some(LISTING_BYTES_MAX),
             Self::Configuration

@@ -1,13 +1,20 @@
 //! One file per on-disk object: encode, decode, validate; no I/O. The normative text is `format-spec/`.
 
+pub mod annotation;
 mod bytes;
+pub mod catalog;
 pub mod cbor;
+pub mod condemned;
+pub mod damaged;
 pub mod envelope;
 mod error;
 pub mod index;
 pub mod kind;
 pub mod pack;
+pub mod place;
 pub mod recipe;
+pub mod session;
+pub mod sets;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
@@ -17,3 +24,5 @@ mod words;
 pub use envelope::Envelope;
 pub use error::FormatError;
 pub use kind::ObjectKind;
+pub use place::Place;
+pub use sets::IdSet;
