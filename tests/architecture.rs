@@ -57,40 +57,31 @@ fn code(path: &Path) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// Every module name that follows `crate::` in a line, braces included.
+/// Every module name that follows `crate::` in a line: one, or those on the first level of a group.
 fn named(line: &str) -> Vec<String> {
+    let name = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
     let mut names = Vec::new();
-    for (at, _) in line.match_indices("crate::") {
-        let rest = &line[at + "crate::".len()..];
-        let list = rest.strip_prefix('{').map_or(rest, |r| r);
+    for (at, word) in line.match_indices("crate::") {
+        let rest = &line[at + word.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            names.push(name(rest));
+            continue;
+        };
+        names.push(name(group));
         let mut depth = 0;
-        let mut word = String::new();
-        let braced = rest.starts_with('{');
-        for c in list.chars() {
+        for (at, c) in group.char_indices() {
             match c {
                 '{' => depth += 1,
                 '}' if depth == 0 => break,
                 '}' => depth -= 1,
-                c if depth == 0 && (c.is_alphanumeric() || c == '_') => word.push(c),
-                ',' if depth == 0 && braced => names.push(std::mem::take(&mut word)),
-                ':' if depth == 0 => {
-                    if !word.is_empty() {
-                        names.push(std::mem::take(&mut word));
-                    }
-                    if !braced {
-                        break;
-                    }
-                    depth += 1000;
-                }
-                ',' if depth >= 1000 => depth = 0,
-                _ if !braced => break,
+                ',' if depth == 0 => names.push(name(&group[at + 1..])),
                 _ => {}
             }
         }
-        if !word.is_empty() {
-            names.push(word);
-        }
     }
+    names.retain(|name| !name.is_empty());
     names
 }
 
