@@ -81,6 +81,16 @@ pub const PARITY_SHARD_BYTES_MAX: u64 = 16 * MIB;
 pub const CONFIG_BYTES_MAX: u64 = 64 * KIB;
 /// Longest key slot.
 pub const SLOT_BYTES_MAX: u64 = 64 * KIB;
+/// Most keys in the registry of trust, and grants in one of its epochs.
+pub const TRUST_KEYS_MAX: u64 = 4096;
+/// Most epochs in the registry of trust.
+pub const TRUST_EPOCHS_MAX: u64 = 4096;
+/// Most patterns in one list of what a key may write.
+pub const TRUST_PATTERNS_MAX: u64 = 256;
+/// Most single objects that a revocation accepts.
+pub const TRUST_ACCEPTED_MAX: u64 = 1 << 16;
+/// Longest wrapped bundle of secrets.
+pub const TRUST_GRANT_BYTES_MAX: u64 = 4096;
 /// Longest name of one path component, host, label, tag key or tag value.
 pub const NAME_BYTES_MAX: u64 = 4096;
 /// Longest symbolic link target or extended attribute value.

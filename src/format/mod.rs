@@ -5,9 +5,11 @@ mod bytes;
 pub mod catalog;
 pub mod cbor;
 pub mod condemned;
+pub mod config;
 pub mod damaged;
 pub mod envelope;
 mod error;
+pub mod grant;
 pub mod index;
 pub mod kind;
 pub mod pack;
@@ -15,10 +17,12 @@ pub mod place;
 pub mod recipe;
 pub mod session;
 pub mod sets;
+pub mod slot;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
 pub mod tree;
+pub mod trust;
 mod words;
 
 pub use envelope::Envelope;

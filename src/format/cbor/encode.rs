@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 /// Encodes an object: a map of numbered fields, together with the unknown ones it was read with.
 pub fn encode_map(extra: &Extra, write: impl FnOnce(&mut MapWriter<'_>)) -> Vec<u8> {
-    let mut out = Vec::new();
+    // Room for a bundle of secrets, so that growing leaves no copy of them behind.
+    let mut out = Vec::with_capacity(1024);
     Writer { out: &mut out }.map(extra, write);
     out
 }
