@@ -1,7 +1,7 @@
 //! The numbers of the kinds of stored objects, and how long each may be.
 
 use super::FormatError;
-use crate::base::limits::{LISTING_BYTES_MAX, SLOT_BYTES_MAX, STRUCTURED_BYTES_MAX};
+use crate::base::limits::{LISTING_BYTES_MAX, LOG_RECORD_BYTES_MAX, SLOT_BYTES_MAX, STRUCTURED_BYTES_MAX};
 use std::fmt;
 
 /// The first four bytes of every stored object but the configuration.
@@ -112,12 +112,10 @@ impl ObjectKind {
     /// Returns the most plain bytes of a payload in an envelope; `None` for kinds with layouts of their own.
     pub const fn payload_bytes_max(self) -> Option<u64> {
         match self {
-            Self::Trust
-            | Self::Snapshot
-            | Self::Annotation
-            | Self::Session
-            | Self::Damaged
-            | Self::LogRecord => Some(STRUCTURED_BYTES_MAX),
+            Self::Trust | Self::Snapshot | Self::Annotation | Self::Session | Self::Damaged => {
+                Some(STRUCTURED_BYTES_MAX)
+            }
+            Self::LogRecord => Some(LOG_RECORD_BYTES_MAX),
             Self::Slot => Some(SLOT_BYTES_MAX),
             Self::Condemned | Self::Catalog => Some(LISTING_BYTES_MAX),
             Self::Configuration

@@ -126,6 +126,15 @@ impl TableOfContents {
     /// Reads a plain table of contents and checks it against the trailer of its pack: the same
     /// counts, and frames that fill the pack from the origins to the table without a gap.
     pub fn decode(bytes: &[u8], trailer: &PackTrailer) -> Result<Self, FormatError> {
+        Self::decode_from(bytes, trailer, trailer.frames_offset())
+    }
+
+    /// Reads the table of a pack whose frames begin at another place than right after the origins.
+    pub(in crate::format) fn decode_from(
+        bytes: &[u8],
+        trailer: &PackTrailer,
+        frames_offset: u64,
+    ) -> Result<Self, FormatError> {
         let mut fields = Fields::new(bytes);
         let count = fields.u32()?;
         ensure(count == trailer.frame_count, "pack frames", "their number is not the trailer's")?;
@@ -135,7 +144,7 @@ impl TableOfContents {
         let mut frames = Vec::with_capacity(u64::from(count).min(room) as usize);
         let mut seen = HashSet::with_capacity(frames.capacity());
         let mut blobs = 0;
-        let mut next = trailer.frames_offset();
+        let mut next = frames_offset;
         for _ in 0..count {
             let frame = FrameRecord::decode(&mut fields)?;
             ensure(frame.origin < trailer.origin_count, "frame origin", "the pack has no such origin")?;
