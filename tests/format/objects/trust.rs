@@ -111,7 +111,7 @@ fn cases() -> Vec<Case> {
         trust.keys.iter_mut().find_map(|key| key.revoked.as_mut()).unwrap()
     }
     // The role of the only key: field 3 behind three byte strings of 32.
-    let role = good.windows(3).position(|w| w == [0x03, 0x01, 0x04]).unwrap() + 1;
+    let role = good.windows(4).position(|w| w == [0x03, 0x01, 0x04, 0x65]).unwrap() + 1;
     vec![
         Case::accept("first", "the first version: one owner, one epoch", good.clone()),
         Case::accept(
