@@ -11,14 +11,19 @@
 //! | `source` | an open file that notices when it changes while it is read |
 //! | `target`, `writer`, `special`, `apply`, `remove` | writing a tree, content first, metadata last |
 
+mod apply;
 mod attributes;
 mod error;
 mod excludes;
 mod metadata;
 mod owners;
 mod path;
+mod remove;
 mod scan;
 mod source;
+mod special;
+mod target;
+mod writer;
 
 pub use error::LocalError;
 pub use excludes::Excludes;
@@ -27,3 +32,5 @@ pub use owners::Owners;
 pub use path::{check_component, printable};
 pub use scan::{Entry, Scan, ScanEvent, ScanOptions};
 pub use source::SourceFile;
+pub use target::{Durability, Ownership, RestoreOptions, TEMPORARY_PREFIX, TargetFolder};
+pub use writer::FileWriter;

@@ -1,9 +1,9 @@
 //! The walk over one source: folders before their content, entries sorted by the bytes of their
 //! names, everything that could not be read reported and passed over.
 //!
-//! The walk holds open the folders on the way down to where it is, and the names of each; nothing
-//! else. A tree can be built from its events bottom-up: what an [`ScanEvent::Enter`] opened is
-//! complete at its [`ScanEvent::Leave`].
+//! The walk holds the names of the folders on the way down to where it is, and the innermost of
+//! them open; nothing else. A tree can be built from its events bottom-up: what an
+//! [`ScanEvent::Enter`] opened is complete at its [`ScanEvent::Leave`].
 
 use super::error::LocalError;
 use super::excludes::Excludes;
@@ -45,7 +45,13 @@ pub enum ScanEvent {
     Problem(LocalError),
 }
 
+/// Most folders that a walk holds open: somebody's deep tree must not use up the handles that the
+/// rest of the program needs. Those further up are found again from below when it is their turn.
+const OPEN_LEVELS_MAX: usize = 64;
+
 /// An entry of a folder (or the source itself), with what is needed to read it.
+///
+/// It keeps its folder open: hold few entries at a time.
 #[derive(Debug, Clone)]
 pub struct Entry {
     path: Vec<u8>,
@@ -62,7 +68,9 @@ struct Folder {
 
 /// A folder that is being walked.
 struct Level {
-    folder: Arc<Folder>,
+    path: Vec<u8>,
+    /// `None` once the walk is far below.
+    folder: Option<Arc<Folder>>,
     identity: (u64, u64),
     names: Names,
     next: usize,
@@ -70,7 +78,7 @@ struct Level {
 
 /// The names of a folder in one piece of memory: there may be millions.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     bytes: Vec<u8>,
     ranges: Vec<Range<usize>>,
 }
@@ -115,8 +123,22 @@ impl Entry {
     }
 }
 
+impl Level {
+    /// Opens this folder by a name in another, if it is still the same.
+    fn open(&self, from: &Folder, name: &[u8]) -> Result<Arc<Folder>, LocalError> {
+        let path = self.path.clone();
+        let handle = open_entry(from.handle.as_fd(), name, false, OFlags::DIRECTORY)
+            .map_err(|errno| LocalError::reading("open", &path, errno))?;
+        let stat = fs::fstat(&handle).map_err(|errno| LocalError::reading("open", &path, errno))?;
+        if (stat.st_dev, stat.st_ino) != self.identity {
+            return Err(LocalError::Replaced { path });
+        }
+        Ok(Arc::new(Folder { handle, path }))
+    }
+}
+
 impl Names {
-    fn read(folder: &OwnedFd) -> Result<Self, Errno> {
+    pub(super) fn read(folder: &OwnedFd) -> Result<Self, Errno> {
         let mut names = Self::default();
         let mut buffer = Vec::with_capacity(1 << 15);
         let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
@@ -132,6 +154,10 @@ impl Names {
         let Self { bytes, ranges } = &mut names;
         ranges.sort_unstable_by_key(|range| bytes.get(range.clone()));
         Ok(names)
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<Vec<u8>> {
+        (0..self.ranges.len()).filter_map(|number| self.get(number).map(<[u8]>::to_vec)).collect()
     }
 
     fn get(&self, number: usize) -> Option<&[u8]> {
@@ -204,7 +230,14 @@ impl<'a> Scan<'a> {
             return ScanEvent::Leaf(entry);
         }
         match self.enter(&entry) {
-            Ok(level) => self.levels.push(level),
+            Ok(level) => {
+                self.levels.push(level);
+                // The source itself stays open.
+                let far_up = self.levels.len().checked_sub(OPEN_LEVELS_MAX + 1).filter(|number| *number > 0);
+                if let Some(level) = far_up.and_then(|number| self.levels.get_mut(number)) {
+                    level.folder = None;
+                }
+            }
             Err(error) => self.waiting.extend([ScanEvent::Leave, ScanEvent::Problem(error)]),
         }
         ScanEvent::Enter(entry)
@@ -231,7 +264,43 @@ impl<'a> Scan<'a> {
         }
         let mounted = self.options.one_file_system && self.device != Some(identity.0);
         let names = if mounted { Names::default() } else { Names::read(&handle).map_err(failed)? };
-        Ok(Level { folder: Arc::new(Folder { handle, path }), identity, names, next: 0 })
+        let folder = Some(Arc::new(Folder { handle, path: path.clone() }));
+        Ok(Level { path, folder, identity, names, next: 0 })
+    }
+
+    /// Leaves the innermost folder, and opens the one above it again if it was closed.
+    fn leave(&mut self) -> Option<ScanEvent> {
+        let left = self.levels.pop()?;
+        if self.levels.last().is_some_and(|level| level.folder.is_none()) {
+            let reopened = self.reopen(&left);
+            if let Some(level) = self.levels.last_mut() {
+                match reopened {
+                    Ok(folder) => level.folder = Some(folder),
+                    Err(error) => {
+                        level.names = Names::default();
+                        self.waiting.push(ScanEvent::Problem(error));
+                    }
+                }
+            }
+        }
+        Some(ScanEvent::Leave)
+    }
+
+    /// Opens the innermost folder again: from the one just left in it, or, where that was moved
+    /// away meanwhile, from the source down.
+    fn reopen(&self, left: &Level) -> Result<Arc<Folder>, LocalError> {
+        let mut levels = self.levels.iter();
+        if let (Some(below), Some(level)) = (&left.folder, self.levels.last())
+            && let Ok(folder) = level.open(below, b"..")
+        {
+            return Ok(folder);
+        }
+        let source = levels.next().and_then(|level| level.folder.clone());
+        let mut folder = source.ok_or_else(|| LocalError::Vanished { path: self.source.clone() })?;
+        for level in levels {
+            folder = level.open(&folder, split(&level.path).1)?;
+        }
+        Ok(folder)
     }
 }
 
@@ -248,12 +317,11 @@ impl Iterator for Scan<'_> {
         }
         loop {
             let level = self.levels.last_mut()?;
-            let Some(name) = level.names.get(level.next).map(<[u8]>::to_vec) else {
-                self.levels.pop();
-                return Some(ScanEvent::Leave);
+            let (name, folder) = (level.names.get(level.next).map(<[u8]>::to_vec), level.folder.clone());
+            let (Some(name), Some(folder)) = (name, folder) else {
+                return self.leave();
             };
             level.next += 1;
-            let folder = level.folder.clone();
             if let Some(event) = self.look(folder, &name) {
                 return Some(event);
             }

@@ -1,7 +1,10 @@
 //! The local file system, with everything that real ones hold against a backup program.
 
+mod attack;
+mod restore;
 mod scan;
 mod source;
+mod tree;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

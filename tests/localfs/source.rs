@@ -97,7 +97,8 @@ fn a_dense_file_is_one_range() {
 fn a_file_that_changes_while_it_is_read_is_noticed() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("file");
-    let changes: [(&str, fn(&Path)); 5] = [
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 5] = [
         ("its length", |path| File::options().append(true).open(path).unwrap().write_all(b"more").unwrap()),
         ("its length", |path| File::options().write(true).open(path).unwrap().set_len(3).unwrap()),
         ("its modification time", |path| {
