@@ -23,8 +23,10 @@ pub const PACK_BLOBS_MAX: u64 = 1 << 21;
 pub const PACK_ORIGINS_MAX: u64 = 4096;
 /// Longest chain of differences: depth 0 stands alone.
 pub const DEPTH_MAX: u8 = 32;
-/// Most records in one index run.
-pub const INDEX_RECORDS_MAX: u64 = 1 << 28;
+/// Most records in one index run: a reader holds one run in memory while it opens it.
+pub const INDEX_RECORDS_MAX: u64 = 1 << 20;
+/// Longest index run as stored.
+pub const INDEX_RUN_BYTES_MAX: u64 = 256 * MIB;
 /// Most records in one sealed block of an index run.
 pub const INDEX_BLOCK_RECORDS_MAX: u64 = 4096;
 /// Most packs that one index run describes.

@@ -1,1 +1,47 @@
 //! The repository: open and init, keyring, packs, index, blobs, roots.
+//!
+//! - `environment`: what is passed in from outside
+//! - `init`, `open`, `slots`, `sheet`, `seen`: how a repository comes to be and is unlocked
+//! - `registry`, `keyring`: who may do what, and what this client holds
+//! - `sealed`, `frames`, `packs`: bytes that only the right keys open
+//! - `index`: which pack holds which blob
+//! - `blobs`, `walk`: reading content, trees and recipes
+//! - `session`: writing
+//! - `roots`: snapshots and annotations
+
+mod blobs;
+mod environment;
+mod error;
+mod frames;
+mod index;
+mod init;
+mod keyring;
+mod open;
+mod packs;
+mod registry;
+mod repository;
+mod roots;
+mod sealed;
+mod seen;
+mod session;
+mod sheet;
+mod slots;
+mod walk;
+
+pub use blobs::BlobReader;
+pub use environment::{Environment, KeyCache, NoKeyCache};
+pub use error::RepoError;
+pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};
+pub use index::{IndexSet, KnownPack, Located, RunContent};
+pub use init::{InitOptions, init};
+pub use keyring::{EpochKeys, Identity, Keyring};
+pub use open::{open, open_with_sheet};
+pub use packs::{OpenedPack, open_pack, pack_name};
+pub use registry::Registry;
+pub use repository::{FIRST_GENERATION, Repository};
+pub use roots::{FoundAnnotation, FoundSnapshot, Listing};
+pub use seen::Seen;
+pub use session::{Finished, SessionCounts, WriteSession};
+pub use sheet::RecoverySheet;
+pub use slots::{Credential, FoundSlot, NewSlot, check_slot, list_slots, make_slot, put_twice};
+pub use walk::{FolderEntries, Pieces, find_entry, find_path};

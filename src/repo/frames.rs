@@ -1,0 +1,332 @@
+//! Frames: how plain blobs become sealed bytes, and back.
+
+use super::error::RepoError;
+use super::keyring::Keyring;
+use crate::base::{BlobId, Entropy, RepositoryId, Secret};
+use crate::codec::{CodecError, Compressor, Decompressor, Encoding};
+use crate::crypto::derive::content_info;
+use crate::crypto::{
+    CryptoError, IdKey, Sealer, Suite, decapsulate, derive_committed, derive_pair, encapsulate,
+};
+use crate::format::pack::{BlobClass, FrameAssociatedData, FrameRecord, Origin, frame_nonce};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub(super) fn internal(doing: &'static str) -> impl FnOnce(CryptoError) -> RepoError {
+    move |why| RepoError::Internal { doing, why: why.to_string() }
+}
+
+fn coding(doing: &'static str) -> impl FnOnce(CodecError) -> RepoError {
+    move |why| RepoError::Internal { doing, why: why.to_string() }
+}
+
+/// A sealed frame on its way into a pack.
+pub struct SealedFrame {
+    /// The sealed bytes.
+    pub bytes: Vec<u8>,
+    /// What the table of contents will say; the offset is set when the frame finds its place.
+    pub record: FrameRecord,
+}
+
+/// The one origin of a writer session for one class of blobs: a key nobody else seals with, and a
+/// counter that never goes back.
+pub struct SessionOrigin {
+    /// What packs carry, so that readers can derive the key.
+    pub origin: Origin,
+    /// The cipher under the session's key.
+    pub sealer: Arc<Sealer>,
+    class: BlobClass,
+    counter: AtomicU64,
+}
+
+impl SessionOrigin {
+    /// Draws a fresh origin under the newest epoch.
+    ///
+    /// # Errors
+    ///
+    /// When the key was granted no epoch, or the epoch's public key is not usable.
+    pub fn draw(
+        class: BlobClass,
+        suite: Suite,
+        repository: &RepositoryId,
+        keyring: &Keyring,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, RepoError> {
+        let epoch = keyring.current()?;
+        let (encapsulation, secret) = match class {
+            BlobClass::Metadata => ([0; 32], epoch.metadata.duplicate()),
+            BlobClass::Content => {
+                let info = content_info(repository, epoch.number);
+                encapsulate(&epoch.content_public, entropy, &info)
+                    .map_err(internal("making a content key"))?
+            }
+        };
+        let salt = entropy.draw();
+        let (key, commitment) = derive_pair(class.frame_context(), &secret, &salt);
+        Ok(Self {
+            origin: Origin { suite, epoch: epoch.number, encapsulation, salt, commitment },
+            sealer: Arc::new(Sealer::new(suite, &key)),
+            class,
+            counter: AtomicU64::new(0),
+        })
+    }
+}
+
+/// Opens origins of packs; remembers them, since one session's packs share one.
+#[derive(Default)]
+pub struct OriginCache {
+    sealers: Mutex<HashMap<[u8; 32], Arc<Sealer>>>,
+}
+
+/// Origins remembered before the cache starts over.
+const ORIGINS_REMEMBERED: usize = 4096;
+
+impl OriginCache {
+    /// Remembers the origin of this process's own session, which it may be unable to open otherwise.
+    pub fn remember(&self, own: &SessionOrigin) {
+        self.sealers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(own.origin.commitment, own.sealer.clone());
+    }
+
+    /// Returns the cipher of an origin.
+    ///
+    /// # Errors
+    ///
+    /// When this key may not read that class or epoch, or the origin is not what was committed to.
+    pub fn open(
+        &self,
+        class: BlobClass,
+        origin: &Origin,
+        repository: &RepositoryId,
+        keyring: &Keyring,
+    ) -> Result<Arc<Sealer>, RepoError> {
+        let mut sealers = self.sealers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sealer) = sealers.get(&origin.commitment) {
+            return Ok(sealer.clone());
+        }
+        let derived: Secret;
+        let secret = match class {
+            BlobClass::Metadata => &keyring.epoch(origin.epoch)?.metadata,
+            BlobClass::Content => {
+                let info = content_info(repository, origin.epoch);
+                derived = decapsulate(keyring.content_secret(origin.epoch)?, &origin.encapsulation, &info)
+                    .map_err(internal("opening a content key"))?;
+                &derived
+            }
+        };
+        let key = derive_committed(class.frame_context(), secret, &origin.salt, &origin.commitment)
+            .map_err(internal("deriving a frame key"))?;
+        let sealer = Arc::new(Sealer::new(origin.suite, &key));
+        if sealers.len() >= ORIGINS_REMEMBERED {
+            sealers.clear();
+        }
+        sealers.insert(origin.commitment, sealer.clone());
+        Ok(sealer)
+    }
+}
+
+/// The base of a difference: its id, its plain bytes and its depth.
+pub struct Base<'a> {
+    /// Id of the base blob.
+    pub id: BlobId,
+    /// Its plain bytes.
+    pub plain: &'a [u8],
+    /// Depth of the copy that readers will decode it from.
+    pub depth: u8,
+}
+
+/// Compresses and seals frames; one per thread, so that contexts and buffers are reused.
+pub struct FrameEncoder {
+    compressor: Compressor,
+    decompressor: Decompressor,
+    opened: Vec<u8>,
+    decoded: Vec<u8>,
+}
+
+impl FrameEncoder {
+    /// Prepares an encoder for a zstd level.
+    ///
+    /// # Errors
+    ///
+    /// When the level does not exist or memory is short.
+    pub fn new(level: i32) -> Result<Self, RepoError> {
+        Ok(Self {
+            compressor: Compressor::new(level).map_err(coding("preparing compression"))?,
+            decompressor: Decompressor::new().map_err(coding("preparing decompression"))?,
+            opened: Vec::new(),
+            decoded: Vec::new(),
+        })
+    }
+
+    /// Encodes and seals one frame, then opens, decodes and identifies it again, before anything is
+    /// published: a flaw of the compressor or of memory shows here and not at the restore.
+    ///
+    /// # Errors
+    ///
+    /// When compression fails or the frame does not read back as what it was made from.
+    pub fn seal(
+        &mut self,
+        session: &SessionOrigin,
+        repository: &RepositoryId,
+        ids: &IdKey,
+        plain: &[u8],
+        blobs: Vec<(BlobId, u32)>,
+        base: Option<&Base<'_>>,
+    ) -> Result<SealedFrame, RepoError> {
+        let mut bytes = Vec::new();
+        let encoding = match base {
+            Some(base) => {
+                self.compressor
+                    .difference(base.plain, plain, &mut bytes)
+                    .map_err(coding("encoding a difference"))?;
+                Encoding::Difference
+            }
+            None => self.compressor.compress(plain, &mut bytes).map_err(coding("compressing"))?,
+        };
+        let counter = session.counter.fetch_add(1, Ordering::Relaxed);
+        let base_id = base.map(|base| base.id);
+        let plain_length = length_u32(plain.len())?;
+        let bound = FrameAssociatedData::new(
+            repository,
+            session.class,
+            encoding,
+            counter,
+            plain_length,
+            base_id.as_ref(),
+        );
+        session
+            .sealer
+            .seal(frame_nonce(counter), bound.as_ref(), &mut bytes, 0)
+            .map_err(internal("sealing a frame"))?;
+        self.verify(session, ids, &bytes, &blobs, encoding, counter, plain_length, bound.as_ref(), base)?;
+        let record = FrameRecord {
+            offset: 0,
+            sealed_length: length_u32(bytes.len())?,
+            plain_length,
+            encoding,
+            depth: base.map_or(0, |base| base.depth + 1),
+            origin: 0,
+            counter,
+            base: base_id,
+            blobs,
+        };
+        Ok(SealedFrame { bytes, record })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one frame, checked in one place")]
+    fn verify(
+        &mut self,
+        session: &SessionOrigin,
+        ids: &IdKey,
+        sealed: &[u8],
+        blobs: &[(BlobId, u32)],
+        encoding: Encoding,
+        counter: u64,
+        plain_length: u32,
+        bound: &[u8],
+        base: Option<&Base<'_>>,
+    ) -> Result<(), RepoError> {
+        self.opened.clear();
+        self.opened.extend_from_slice(sealed);
+        self.decoded.clear();
+        session
+            .sealer
+            .open(frame_nonce(counter), bound, &mut self.opened, 0)
+            .map_err(internal("verifying a sealed frame"))?;
+        self.decompressor
+            .decode(
+                encoding,
+                base.map(|base| base.plain),
+                &self.opened,
+                plain_length as usize,
+                &mut self.decoded,
+            )
+            .map_err(coding("verifying a compressed frame"))?;
+        check_blobs(ids, &self.decoded, blobs).map_err(|id| RepoError::Internal {
+            doing: "verifying a frame before it is stored",
+            why: format!("blob {id} does not read back; suspect the memory of this machine"),
+        })
+    }
+}
+
+pub(super) fn length_u32(length: usize) -> Result<u32, RepoError> {
+    u32::try_from(length).map_err(|_| RepoError::Internal {
+        doing: "storing a frame",
+        why: "it is longer than 4 GiB".to_owned(),
+    })
+}
+
+/// Checks that the plain bytes are the blobs that they are said to be; returns the first that is not.
+pub(super) fn check_blobs(ids: &IdKey, plain: &[u8], blobs: &[(BlobId, u32)]) -> Result<(), BlobId> {
+    let mut rest = plain;
+    for (id, length) in blobs {
+        let (blob, after) = rest.split_at_checked(*length as usize).ok_or(*id)?;
+        if ids.blob_id(blob) != *id {
+            return Err(*id);
+        }
+        rest = after;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(blobs.last().map_or(BlobId::new([0; 32]), |(id, _)| *id)) }
+}
+
+/// How to open one frame: what its index record or its pack's table says.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameKey {
+    /// Content or metadata.
+    pub class: BlobClass,
+    /// How the plain bytes were encoded.
+    pub encoding: Encoding,
+    /// The nonce's counter.
+    pub counter: u64,
+    /// Length of the decoded bytes.
+    pub plain_length: u32,
+    /// What a difference decodes against.
+    pub base: Option<BlobId>,
+}
+
+/// Opens and decodes frames; one per thread.
+pub struct FrameDecoder {
+    decompressor: Decompressor,
+}
+
+impl FrameDecoder {
+    /// Prepares a decoder.
+    ///
+    /// # Errors
+    ///
+    /// When memory is short.
+    pub fn new() -> Result<Self, RepoError> {
+        Ok(Self { decompressor: Decompressor::new().map_err(coding("preparing decompression"))? })
+    }
+
+    /// Opens `sealed` in place and appends the plain bytes to `plain`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why the frame cannot be read; the ids of the blobs are for the caller to check.
+    pub fn open(
+        &mut self,
+        sealer: &Sealer,
+        repository: &RepositoryId,
+        frame: &FrameKey,
+        base: Option<&[u8]>,
+        sealed: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let bound = FrameAssociatedData::new(
+            repository,
+            frame.class,
+            frame.encoding,
+            frame.counter,
+            frame.plain_length,
+            frame.base.as_ref(),
+        );
+        sealer.open(frame_nonce(frame.counter), bound.as_ref(), sealed, 0).map_err(|why| why.to_string())?;
+        self.decompressor
+            .decode(frame.encoding, base, sealed, frame.plain_length as usize, plain)
+            .map_err(|why| why.to_string())
+    }
+}

@@ -1,0 +1,13 @@
+//! The index: which pack holds which blob.
+//!
+//! - `run`: the repository's own form, sealed and signed (`format-spec/index.md`);
+//! - `segment`: the local form, memory-mapped, needing no loading;
+//! - `set`: all segments together, kept in step with the repository's runs.
+
+mod run;
+mod segment;
+mod set;
+
+pub use run::{decode_run, encode_run};
+pub use segment::{KnownPack, Located};
+pub use set::{IndexSet, RunContent};

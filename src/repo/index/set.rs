@@ -1,0 +1,316 @@
+//! All index segments together: what the repository's runs say, ready to be looked up.
+//!
+//! Segments live in the cache folder and are shared by processes. What is missing there is
+//! fetched from the repository, what is damaged is fetched again, what no run stands behind any
+//! longer is dropped, and many small segments are merged into few large ones as log-structured
+//! trees do. Where no folder can be written, segments live in memory.
+
+use super::segment::{KnownPack, Located, Segment, SegmentTables, SegmentWriter};
+use crate::base::{BlobId, IndexId, KeyId, PackId};
+use crate::format::index::IndexRecord;
+use crate::format::pack::BlobClass;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// Segments of about the same size that may stand side by side before they are merged.
+const TIER_WIDTH: usize = 4;
+/// Records below which all segments count as the smallest tier.
+const TIER_FLOOR: usize = 4096;
+
+/// One index run, opened and verified: records in order of id, and what their numbers mean.
+pub struct RunContent {
+    /// Records sorted by id and class.
+    pub records: Vec<IndexRecord>,
+    /// The packs in the order of their numbers.
+    pub packs: Vec<Arc<KnownPack>>,
+}
+
+/// The segments that answer look-ups.
+pub struct IndexSet {
+    segments: RwLock<Arc<Vec<Arc<Segment>>>>,
+    folder: Option<PathBuf>,
+    healing: Mutex<()>,
+}
+
+fn segment_name(covered: &[IndexId]) -> String {
+    let mut covered = covered.to_vec();
+    covered.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    covered.iter().for_each(|id| {
+        hasher.update(id.as_bytes());
+    });
+    hasher.finalize().to_hex().as_str()[..32].to_owned()
+}
+
+fn tier(segment: &Segment) -> u32 {
+    (segment.len() / TIER_FLOOR + 1).ilog2() / 2
+}
+
+/// Writes a segment of some runs' content, in the folder where that works, else in memory.
+fn write_run(folder: Option<&Path>, id: IndexId, run: &RunContent) -> io::Result<Segment> {
+    let mut bases: Vec<BlobId> = run.records.iter().filter_map(|record| record.base).collect();
+    bases.sort_unstable();
+    bases.dedup();
+    let tables = SegmentTables { covered: vec![id], packs: run.packs.clone(), bases };
+    let write = |folder: Option<&Path>| {
+        let mut writer = SegmentWriter::new(folder, &segment_name(&[id]), &tables, run.records.len())?;
+        run.records.iter().try_for_each(|record| writer.push(record))?;
+        writer.finish()
+    };
+    match folder.map(|folder| write(Some(folder))) {
+        Some(Ok(segment)) => Ok(segment),
+        Some(Err(_)) | None => write(None),
+    }
+}
+
+/// Merges segments record by record; memory is their tables, not their records.
+///
+/// # Errors
+///
+/// What the file system says; a damaged block shows as invalid data.
+fn merge(folder: &Path, inputs: &[Arc<Segment>]) -> io::Result<Segment> {
+    let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "a segment is damaged");
+    let mut tables = SegmentTables::default();
+    let mut pack_numbers: HashMap<(PackId, KeyId), u32> = HashMap::new();
+    for segment in inputs {
+        tables.covered.extend_from_slice(segment.covered());
+        for pack in segment.packs() {
+            pack_numbers.entry((pack.id, pack.signer)).or_insert_with(|| {
+                tables.packs.push(pack.clone());
+                (tables.packs.len() - 1) as u32
+            });
+        }
+        tables.bases.extend_from_slice(segment.bases());
+    }
+    tables.bases.sort_unstable();
+    tables.bases.dedup();
+    let records = inputs.iter().map(|segment| segment.len()).sum();
+    let mut writer = SegmentWriter::new(Some(folder), &segment_name(&tables.covered), &tables, records)?;
+    let mut heap = BinaryHeap::new();
+    for (number, segment) in inputs.iter().enumerate() {
+        if segment.len() > 0 {
+            heap.push(Reverse((segment.record(0).map_err(damaged)?.record.id, number, 0)));
+        }
+    }
+    while let Some(Reverse((_, number, at))) = heap.pop() {
+        let Some(segment) = inputs.get(number) else { continue };
+        let located = segment.record(at).map_err(damaged)?;
+        let mut record = located.record;
+        record.pack = pack_numbers.get(&(located.pack.id, located.pack.signer)).copied().unwrap_or(u32::MAX);
+        writer.push(&record)?;
+        if at + 1 < segment.len() {
+            heap.push(Reverse((segment.record(at + 1).map_err(damaged)?.record.id, number, at + 1)));
+        }
+    }
+    writer.finish()
+}
+
+impl IndexSet {
+    /// Makes an empty set whose segments live in `folder`.
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        let folder = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok());
+        Self { segments: RwLock::default(), folder, healing: Mutex::new(()) }
+    }
+
+    fn current(&self) -> Arc<Vec<Arc<Segment>>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, segments: Vec<Arc<Segment>>) {
+        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(segments);
+    }
+
+    /// Makes the set hold exactly the given runs: keeps what the cache has of them, fetches the rest.
+    ///
+    /// `fetch` returns `None` for a run that is gone, damaged or not to be believed; such a run is
+    /// left out and named in the result.
+    ///
+    /// # Errors
+    ///
+    /// What `fetch` says of the store itself.
+    pub fn load<E: From<io::Error>>(
+        &self,
+        runs: &[IndexId],
+        mut fetch: impl FnMut(IndexId) -> Result<Option<RunContent>, E>,
+    ) -> Result<Vec<IndexId>, E> {
+        let wanted: HashSet<IndexId> = runs.iter().copied().collect();
+        let mut candidates: Vec<Arc<Segment>> = self.current().iter().cloned().collect();
+        let known: HashSet<PathBuf> =
+            candidates.iter().filter_map(|segment| segment.path().map(Path::to_owned)).collect();
+        for path in self.cached_files() {
+            if known.contains(&path) {
+                continue;
+            }
+            match Segment::open(&path) {
+                Some(segment) => candidates.push(Arc::new(segment)),
+                None => drop(std::fs::remove_file(&path)),
+            }
+        }
+        candidates.sort_by_key(|segment| Reverse(segment.covered().len()));
+        let mut covered = HashSet::new();
+        let mut kept = Vec::new();
+        for segment in candidates {
+            let useful = !segment.damaged()
+                && segment.covered().iter().all(|run| wanted.contains(run) && !covered.contains(run));
+            if useful {
+                covered.extend(segment.covered().iter().copied());
+                kept.push(segment);
+            } else if let Some(path) = segment.path() {
+                drop(std::fs::remove_file(path));
+            }
+        }
+        let mut missing = Vec::new();
+        for run in runs.iter().filter(|run| !covered.contains(run)) {
+            match fetch(*run)? {
+                Some(content) => {
+                    kept.push(Arc::new(write_run(self.folder.as_deref(), *run, &content)?));
+                }
+                None => missing.push(*run),
+            }
+        }
+        self.set(self.compacted(kept));
+        Ok(missing)
+    }
+
+    fn cached_files(&self) -> Vec<PathBuf> {
+        let Some(entries) = self.folder.as_ref().and_then(|folder| std::fs::read_dir(folder).ok()) else {
+            return Vec::new();
+        };
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "segment"))
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// Merges tiers that have grown too wide. A merge that fails costs look-ups time, no more.
+    fn compacted(&self, mut segments: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
+        let Some(folder) = self.folder.as_deref() else { return segments };
+        loop {
+            let mut tiers: HashMap<u32, usize> = HashMap::new();
+            segments.iter().for_each(|segment| *tiers.entry(tier(segment)).or_default() += 1);
+            let Some(wide) = tiers.iter().filter(|(_, count)| **count >= TIER_WIDTH).map(|(t, _)| *t).min()
+            else {
+                return segments;
+            };
+            let (inputs, rest): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| tier(s) <= wide);
+            match merge(folder, &inputs) {
+                Ok(merged) => {
+                    for path in inputs.iter().filter_map(|segment| segment.path()) {
+                        drop(std::fs::remove_file(path));
+                    }
+                    segments = rest;
+                    segments.push(Arc::new(merged));
+                }
+                Err(_) => return rest.into_iter().chain(inputs).collect(),
+            }
+        }
+    }
+
+    /// Adds a run that this process has just written to the repository.
+    ///
+    /// # Errors
+    ///
+    /// A run whose records are out of order.
+    pub fn add(&self, id: IndexId, run: &RunContent) -> io::Result<()> {
+        let segment = Arc::new(write_run(self.folder.as_deref(), id, run)?);
+        let mut segments = self.current().as_ref().clone();
+        segments.push(segment);
+        self.set(segments);
+        Ok(())
+    }
+
+    /// Adds records that no run of the repository holds (read from packs), for this process alone.
+    ///
+    /// # Errors
+    ///
+    /// Records out of order.
+    pub fn add_unlisted(&self, run: &RunContent) -> io::Result<()> {
+        let segment = Arc::new(write_run(None, IndexId::new([0; 32]), run)?);
+        let mut segments = self.current().as_ref().clone();
+        segments.push(segment);
+        self.set(segments);
+        Ok(())
+    }
+
+    /// Returns every copy of a blob that `accept` takes, up to the first where `first_only` is set.
+    ///
+    /// A damaged segment is passed over and remembered ([`IndexSet::damaged`]).
+    pub fn find(
+        &self,
+        class: BlobClass,
+        id: &BlobId,
+        first_only: bool,
+        accept: impl Fn(&KnownPack) -> bool,
+    ) -> Vec<Located> {
+        let mut copies = Vec::new();
+        for segment in self.current().iter() {
+            // A damaged block answers nothing; the segment is marked and healed by who needs it.
+            let _ = segment.find(class, id, |located| {
+                if accept(&located.pack) {
+                    copies.push(located);
+                }
+                !first_only || copies.is_empty()
+            });
+            if first_only && !copies.is_empty() {
+                break;
+            }
+        }
+        copies
+    }
+
+    /// Says whether a segment turned out damaged since it was opened.
+    pub fn damaged(&self) -> bool {
+        self.current().iter().any(|segment| segment.damaged())
+    }
+
+    /// Drops damaged segments so that the next [`IndexSet::load`] fetches their runs again.
+    pub fn drop_damaged(&self) {
+        let _one = self.healing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bad, good): (Vec<_>, Vec<_>) =
+            self.current().iter().cloned().partition(|segment| segment.damaged());
+        for path in bad.iter().filter_map(|segment| segment.path()) {
+            drop(std::fs::remove_file(path));
+        }
+        self.set(good);
+    }
+
+    /// Calls `visit` with every record of every segment.
+    pub fn for_each(&self, mut visit: impl FnMut(Located)) {
+        for segment in self.current().iter() {
+            for number in 0..segment.len() {
+                if let Ok(located) = segment.record(number) {
+                    visit(located);
+                }
+            }
+        }
+    }
+
+    /// Returns every pack that any record names, once.
+    pub fn packs(&self) -> HashMap<PackId, Arc<KnownPack>> {
+        self.current()
+            .iter()
+            .flat_map(|segment| segment.packs().to_vec())
+            .map(|pack| (pack.id, pack))
+            .collect()
+    }
+
+    /// Returns how many records the set holds, copies counted each.
+    pub fn len(&self) -> usize {
+        self.current().iter().map(|segment| segment.len()).sum()
+    }
+
+    /// Says whether the set holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns how many segments a look-up may have to ask.
+    pub fn segment_count(&self) -> usize {
+        self.current().len()
+    }
+}

@@ -1,0 +1,212 @@
+//! Opening a repository: configuration, slot, registry, grants, in the order in which each is believed.
+
+use super::environment::Environment;
+use super::error::RepoError;
+use super::frames::internal;
+use super::keyring::{EpochKeys, Identity as OwnIdentity, Keyring};
+use super::registry::Registry;
+use super::repository::Repository;
+use super::seen::Seen;
+use super::sheet::RecoverySheet;
+use super::slots::{Credential, open_slot};
+use crate::base::{RepositoryId, limits};
+use crate::crypto::derive::grant_info;
+use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, SigningKey, unwrap, verify};
+use crate::format::config::{Access, Config, Feature};
+use crate::format::grant::Bundle;
+use crate::format::kind::ObjectKind;
+use crate::format::slot::Identity;
+use crate::format::trust::Act;
+use crate::storage::StorageError;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Features beyond the first version of the format that this program knows.
+const KNOWN_FEATURES: [&str; 0] = [];
+
+/// Refuses features that this program does not know, as far as they bear on what is to be done.
+///
+/// # Errors
+///
+/// [`RepoError::TooNew`] with the feature's own message.
+pub(super) fn check_features(config: &Config, to_write: bool) -> Result<(), RepoError> {
+    match config.access(&KNOWN_FEATURES) {
+        Access::ReadOnly(feature) if to_write => Err(too_new(feature)),
+        Access::Refused(feature) => Err(too_new(feature)),
+        Access::Full | Access::ReadOnly(_) => Ok(()),
+    }
+}
+
+fn too_new(feature: &Feature) -> RepoError {
+    let Feature { name, program, message, .. } = feature;
+    RepoError::TooNew(format!("{message} (feature {name}, known from version {program})"))
+}
+
+/// A configuration whose signature is checked once the registry is known.
+struct ReadConfig {
+    object: &'static str,
+    config: Config,
+    signed: Vec<u8>,
+    signature: [u8; SIGNATURE_BYTES],
+}
+
+/// Reads the configuration from whichever of its two copies is whole; nothing is believed yet.
+fn read_config(environment: &Environment) -> Result<ReadConfig, RepoError> {
+    let mut problem = None;
+    for object in ["chronolith", "copies/chronolith"] {
+        let bytes = match environment.store.get(object, limits::CONFIG_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(StorageError::NotFound { .. }) => continue,
+            Err(error) => {
+                problem.get_or_insert(RepoError::from(error));
+                continue;
+            }
+        };
+        match Config::parse(&bytes).map_err(RepoError::damaged(object)) {
+            Ok(parsed) => {
+                if let Some(problem) = problem {
+                    environment.observer.warn(&super::blobs::explain(&problem));
+                }
+                let (signed, signature) = (parsed.signed.to_vec(), parsed.signature);
+                return Ok(ReadConfig { object, config: parsed.config, signed, signature });
+            }
+            Err(error @ RepoError::TooNew(_)) => return Err(error),
+            Err(error) => {
+                problem.get_or_insert(error);
+            }
+        }
+    }
+    Err(problem.unwrap_or_else(|| RepoError::NoRepository { location: environment.store.location() }))
+}
+
+/// Checks what the registry has to say about the configuration: its signer, and that it is no old one.
+fn believe_config(read: &ReadConfig, registry: &Registry, seen: &Seen) -> Result<(), RepoError> {
+    let untrusted = |why: String| RepoError::Untrusted { object: read.object.to_owned(), why };
+    let config = &read.config;
+    let public = registry
+        .public_key(&config.signer, Act::Configuration)
+        .ok_or_else(|| untrusted("it is not signed by an owner".to_owned()))?;
+    let message = SignedMessage::new(&config.repository, ObjectKind::Configuration.number(), &read.signed);
+    verify(&public, &message, &read.signature)
+        .map_err(|_| untrusted("its signature does not hold".to_owned()))?;
+    let least = registry.trust().least_revision.max(seen.revision);
+    if config.revision < least {
+        return Err(untrusted(format!(
+            "it is revision {}, an old one: revision {least} was there before",
+            config.revision
+        )));
+    }
+    Ok(())
+}
+
+/// Unwraps the grants of all epochs that were made to this identity.
+fn open_grants(
+    repository: &RepositoryId,
+    registry: &Registry,
+    identity: &Identity,
+    key: &crate::base::KeyId,
+) -> Result<Vec<Bundle>, RepoError> {
+    let mut bundles = Vec::new();
+    for epoch in &registry.trust().epochs {
+        let Some(grant) = epoch.grant(key) else { continue };
+        let info = grant_info(repository, epoch.number, key);
+        let plain = unwrap(&identity.exchange, &info, &grant.wrapped).map_err(internal("opening a grant"))?;
+        let bundle = Bundle::decode(&plain)
+            .map_err(RepoError::damaged(format!("the grant of epoch {}", epoch.number)))?;
+        if bundle.epoch == epoch.number {
+            bundles.push(bundle);
+        }
+    }
+    Ok(bundles)
+}
+
+fn keyring(registry: &Registry, identity: Identity, bundles: Vec<Bundle>) -> Result<Keyring, RepoError> {
+    let signing = SigningKey::from_seed(&identity.signing_seed);
+    let key = signing.key_id();
+    let role = registry.trust().key(&key).map(|record| record.role).ok_or(RepoError::Untrusted {
+        object: "this key".to_owned(),
+        why: "the registry of trust does not list it".to_owned(),
+    })?;
+    let own = OwnIdentity {
+        key,
+        role,
+        signing,
+        seed: identity.signing_seed,
+        exchange: identity.exchange,
+        genesis: identity.genesis,
+    };
+    let (mut epochs, mut content_ids, mut metadata_ids, mut seed) = (BTreeMap::new(), None, None, None);
+    for bundle in bundles {
+        let Some(epoch) = registry.trust().epoch(bundle.epoch) else { continue };
+        content_ids = bundle.content_ids.or(content_ids);
+        metadata_ids = Some(bundle.metadata_ids);
+        seed = bundle.chunker_seed.or(seed);
+        epochs.insert(
+            bundle.epoch,
+            EpochKeys {
+                number: bundle.epoch,
+                metadata: bundle.metadata,
+                content_public: epoch.content,
+                content_secret: bundle.content,
+            },
+        );
+    }
+    let metadata_ids = metadata_ids.ok_or_else(|| RepoError::Forbidden {
+        role: role.name(),
+        action: "read this repository: it was granted no epoch".to_owned(),
+    })?;
+    Ok(Keyring::new(own, epochs, content_ids.map(IdKey::new), IdKey::new(metadata_ids), seed))
+}
+
+/// Opens a repository with a password or key file.
+///
+/// # Errors
+///
+/// [`RepoError::NoRepository`], [`RepoError::WrongKey`], [`RepoError::TooNew`], or what was found
+/// damaged or not to be believed on the way.
+pub fn open(environment: Environment, credential: &Credential) -> Result<Arc<Repository>, RepoError> {
+    let read = read_config(&environment)?;
+    check_features(&read.config, false)?;
+    let repository = read.config.repository;
+    let (_, identity) = open_slot(&environment, &repository, credential)?;
+    finish(environment, read, identity, None)
+}
+
+/// Opens a repository with a recovery sheet, which needs no slot.
+///
+/// # Errors
+///
+/// As [`open`], and [`RepoError::WrongKey`] for a sheet of another repository.
+pub fn open_with_sheet(environment: Environment, sheet: RecoverySheet) -> Result<Arc<Repository>, RepoError> {
+    let read = read_config(&environment)?;
+    check_features(&read.config, false)?;
+    if sheet.repository != read.config.repository {
+        return Err(RepoError::WrongKey { what: "recovery sheet: it is another repository's" });
+    }
+    finish(environment, read, sheet.identity, Some(sheet.bundles))
+}
+
+fn finish(
+    environment: Environment,
+    read: ReadConfig,
+    identity: Identity,
+    bundles: Option<Vec<Bundle>>,
+) -> Result<Arc<Repository>, RepoError> {
+    let repository = read.config.repository;
+    let seen = Seen::load(environment.cache.as_deref(), &repository);
+    let known = [(identity.known_sequence, identity.known)];
+    let registry = Registry::load(&environment, &repository, identity.genesis, &known, &seen)?;
+    believe_config(&read, &registry, &seen)?;
+    let now = Seen { registry: Some(registry.head()), revision: read.config.revision.max(seen.revision) };
+    now.store(environment.cache.as_deref(), &repository);
+    let key = SigningKey::from_seed(&identity.signing_seed).key_id();
+    let mut granted = open_grants(&repository, &registry, &identity, &key)?;
+    // A sheet holds the secrets themselves, for the day on which the grants are lost.
+    for bundle in bundles.unwrap_or_default() {
+        if !granted.iter().any(|held| held.epoch == bundle.epoch) {
+            granted.push(bundle);
+        }
+    }
+    let keyring = keyring(&registry, identity, granted)?;
+    Ok(Arc::new(Repository::assemble(environment, read.config, registry, keyring)))
+}

@@ -1,0 +1,316 @@
+//! An open repository: what it is, who may do what in it, and this client's keys.
+
+use super::blobs::FrameCache;
+use super::environment::Environment;
+use super::error::RepoError;
+use super::frames::OriginCache;
+use super::index::{IndexSet, RunContent, decode_run};
+use super::keyring::Keyring;
+use super::packs::{open_contents, pack_name};
+use super::registry::Registry;
+use super::session::run_content;
+use crate::base::{BlobId, IndexId, PackId, RepositoryId, limits};
+use crate::chunker::CutParameters;
+use crate::crypto::{SignedMessage, Suite, verify};
+use crate::format::config::Config;
+use crate::format::pack::{BlobClass, PackTail, TRAILER_BYTES};
+use crate::format::trust::{Act, Role};
+use crate::repo::index::KnownPack;
+use crate::storage::StorageError;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The first generation of names; maintenance opens later ones.
+pub const FIRST_GENERATION: u32 = 1;
+
+/// An open repository. Shared between threads.
+pub struct Repository {
+    environment: Environment,
+    config: Config,
+    registry: Registry,
+    keyring: Keyring,
+    index: IndexSet,
+    origins: OriginCache,
+    frames: FrameCache,
+    index_loaded: AtomicBool,
+    unlisted_searched: AtomicBool,
+}
+
+impl Repository {
+    pub(super) fn assemble(
+        environment: Environment,
+        config: Config,
+        registry: Registry,
+        keyring: Keyring,
+    ) -> Self {
+        let folder =
+            environment.cache.as_ref().map(|cache| cache.join(config.repository.to_string()).join("index"));
+        Self {
+            environment,
+            config,
+            registry,
+            keyring,
+            index: IndexSet::new(folder),
+            origins: OriginCache::default(),
+            frames: FrameCache::default(),
+            index_loaded: AtomicBool::new(false),
+            unlisted_searched: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns what was passed in from outside.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the repository's id.
+    pub fn id(&self) -> &RepositoryId {
+        &self.config.repository
+    }
+
+    /// Returns the suite in which everything new is sealed.
+    pub fn suite(&self) -> Suite {
+        self.config.suite
+    }
+
+    /// Returns the lengths of content-defined chunks.
+    pub fn cut_parameters(&self) -> CutParameters {
+        self.config.cut
+    }
+
+    /// Returns the length of chunks of database files.
+    pub fn page_chunk_bytes(&self) -> u32 {
+        self.config.page_chunk_bytes
+    }
+
+    /// Returns the registry of authority.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Returns this client's keys.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Returns the ciphers of origins met so far.
+    pub fn origins(&self) -> &OriginCache {
+        &self.origins
+    }
+
+    /// Returns the frames decoded of late.
+    pub fn frame_cache(&self) -> &FrameCache {
+        &self.frames
+    }
+
+    /// Returns the name of an index run in the store.
+    pub fn index_name(&self, id: &IndexId) -> String {
+        format!("index/{FIRST_GENERATION:08x}/{id}")
+    }
+
+    /// Refuses unless this key's role may write backups.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::Forbidden`], or [`RepoError::TooNew`] where a feature allows reading only.
+    pub fn require_writer(&self) -> Result<(), RepoError> {
+        let role = self.keyring.identity.role;
+        if !matches!(role, Role::Owner | Role::Writer) {
+            return Err(RepoError::Forbidden { role: role.name(), action: "write backups".to_owned() });
+        }
+        self.registry.require_active(&self.keyring.identity.key)?;
+        super::open::check_features(&self.config, true)?;
+        self.keyring.chunker_seed().map(|_| ())
+    }
+
+    /// Returns the index; [`Repository::load_index`] must have been called.
+    pub fn index(&self) -> &IndexSet {
+        &self.index
+    }
+
+    /// Says whether a pack that this client may adopt from holds the blob.
+    pub fn adoptable(&self, class: BlobClass, id: &BlobId) -> bool {
+        let own = &self.keyring.identity.key;
+        !self.index.find(class, id, true, |pack| self.registry.adopts(own, &pack.signer, &pack.id)).is_empty()
+    }
+
+    /// Brings the index in step with the repository's runs. Costs one listing when the cache has all of them.
+    ///
+    /// Runs that are damaged or not to be believed are left out with a warning: reading falls back
+    /// on the packs' own tables.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn load_index(&self) -> Result<(), RepoError> {
+        if self.index_loaded.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.reload_index()?;
+        self.index_loaded.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn reload_index(&self) -> Result<(), RepoError> {
+        let names: BTreeMap<IndexId, String> = self
+            .environment
+            .store
+            .list("index/")?
+            .into_iter()
+            .filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.name)))
+            .collect();
+        let runs: Vec<IndexId> = names.keys().copied().collect();
+        let fetch = |id| names.get(&id).map_or(Ok(None), |name| self.fetch_run(id, name));
+        self.index.load(&runs, fetch).map(|_| ())
+    }
+
+    fn fetch_run(&self, id: IndexId, name: &str) -> Result<Option<RunContent>, RepoError> {
+        let bytes = match self.environment.store.get(name, limits::INDEX_RUN_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            // Merged and removed since it was listed: the merged run was listed too, or comes next time.
+            Err(StorageError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let signer = |key: &_| self.registry.public_key(key, Act::IndexRun);
+        match decode_run(self, &id, &bytes, signer) {
+            Ok(content) => Ok(Some(content)),
+            Err(error @ (RepoError::Damaged { .. } | RepoError::Untrusted { .. })) => {
+                self.environment.observer.warn(&format!(
+                    "{}; its packs will be read instead, `repair index` writes it anew",
+                    super::blobs::explain(&error)
+                ));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fetches again what a damaged cache could not answer; false when there was nothing to heal.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn heal_index(&self) -> Result<bool, RepoError> {
+        if !self.index.damaged() {
+            return Ok(false);
+        }
+        self.index.drop_damaged();
+        self.reload_index()?;
+        Ok(true)
+    }
+
+    /// Reads the tables of contents of packs that no index run names; once, and only when something
+    /// could not be found. False when there were none or it was done before.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn index_unlisted_packs(&self) -> Result<bool, RepoError> {
+        if self.unlisted_searched.swap(true, Ordering::AcqRel) {
+            return Ok(false);
+        }
+        let known: HashSet<PackId> = self.index.packs().into_keys().collect();
+        let mut packs = Vec::new();
+        for object in self.environment.store.list("packs/")? {
+            let Some(id) = object.name.rsplit('/').next().and_then(|id| id.parse::<PackId>().ok()) else {
+                continue;
+            };
+            if known.contains(&id) {
+                continue;
+            }
+            match self.describe_pack(&id, object.length) {
+                Ok(described) => packs.push(described),
+                Err(error @ (RepoError::Storage(StorageError::Denied { .. }) | RepoError::Interrupted)) => {
+                    return Err(error);
+                }
+                Err(error) => self.environment.observer.warn(&super::blobs::explain(&error)),
+            }
+        }
+        if packs.is_empty() {
+            return Ok(false);
+        }
+        let content = run_content(&packs)?;
+        self.index.add_unlisted(&content).map_err(|source| RepoError::Local {
+            doing: "index",
+            path: "packs".to_owned(),
+            source,
+        })?;
+        Ok(true)
+    }
+
+    /// Reads what a pack says of itself, without its frames: signer and table of contents.
+    ///
+    /// The signature covers the whole pack and is not checked here; blobs are identified when they
+    /// are read.
+    ///
+    /// # Errors
+    ///
+    /// When the pack's tail is damaged or its signer may not write packs.
+    pub fn describe_pack(
+        &self,
+        id: &PackId,
+        length: u64,
+    ) -> Result<(Arc<KnownPack>, Vec<crate::format::pack::FrameRecord>), RepoError> {
+        let name = pack_name(id);
+        let damaged = || RepoError::damaged(name.as_str());
+        let store = &self.environment.store;
+        let short = || damaged()(crate::format::FormatError::Truncated);
+        let mut trailer = Vec::new();
+        let trailer_at = length.checked_sub(TRAILER_BYTES as u64).ok_or_else(short)?;
+        store.get_range(&name, trailer_at, TRAILER_BYTES, &mut trailer)?;
+        let tail_length = PackTail::length(&trailer, length).map_err(damaged())?;
+        let mut tail = Vec::new();
+        let tail_at = length.checked_sub(tail_length).ok_or_else(short)?;
+        store.get_range(&name, tail_at, usize::try_from(tail_length).map_err(|_| short())?, &mut tail)?;
+        let tail = PackTail::parse(&tail, length).map_err(damaged())?;
+        let signer = tail.trailer.signer;
+        if self.registry.public_key(&signer, Act::MetadataPack).is_none() {
+            return Err(RepoError::Untrusted {
+                object: name,
+                why: "its signer may not write packs".to_owned(),
+            });
+        }
+        let contents = open_contents(&name, self.id(), &self.keyring, &tail.trailer, tail.contents_sealed)?;
+        let known = KnownPack {
+            id: *id,
+            length: u32::try_from(length).map_err(|_| short())?,
+            class: tail.trailer.class,
+            signer,
+            origins: tail.origins.into(),
+        };
+        Ok((Arc::new(known), contents.frames))
+    }
+
+    /// Checks a signature made by a key of the registry over bytes of a kind without an envelope.
+    ///
+    /// # Errors
+    ///
+    /// When the key is unknown, may not do this, or the signature does not hold.
+    pub fn verify_signature(
+        &self,
+        object: &str,
+        act: Act,
+        kind: u8,
+        signer: &crate::base::KeyId,
+        signed: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), RepoError> {
+        let untrusted = |why: &str| RepoError::Untrusted { object: object.to_owned(), why: why.to_owned() };
+        let public =
+            self.registry.public_key(signer, act).ok_or_else(|| untrusted("its signer may not sign it"))?;
+        verify(&public, &SignedMessage::new(self.id(), kind, signed), signature)
+            .map_err(|_| untrusted("its signature does not hold"))
+    }
+}
+
+impl From<std::io::Error> for RepoError {
+    fn from(source: std::io::Error) -> Self {
+        Self::Local { doing: "use", path: "the cache".to_owned(), source }
+    }
+}

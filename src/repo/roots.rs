@@ -1,0 +1,162 @@
+//! Roots: snapshots and what was said about them later.
+
+use super::error::RepoError;
+use super::repository::{FIRST_GENERATION, Repository};
+use super::sealed::{open, seal};
+use crate::base::{AnnotationId, KeyId, ObjectId, SnapshotId, Timestamp, limits};
+use crate::format::annotation::Annotation;
+use crate::format::kind::ObjectKind;
+use crate::format::snapshot::Snapshot;
+use crate::format::trust::Act;
+use crate::storage::StorageError;
+
+/// A snapshot as this client found it.
+#[derive(Debug, Clone)]
+pub struct FoundSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its content.
+    pub snapshot: Snapshot,
+    /// Who signed it.
+    pub signer: KeyId,
+    /// When the store received it, where the store says so.
+    pub stored: Option<Timestamp>,
+}
+
+/// An annotation as this client found it.
+#[derive(Debug, Clone)]
+pub struct FoundAnnotation {
+    /// Its id.
+    pub id: AnnotationId,
+    /// Its content.
+    pub annotation: Annotation,
+    /// Who signed it.
+    pub signer: KeyId,
+}
+
+/// What a listing of roots found: those that count, and what is wrong with the others.
+#[derive(Debug)]
+pub struct Listing<T> {
+    /// The objects that count.
+    pub found: Vec<T>,
+    /// Names of objects that do not, and why.
+    pub refused: Vec<(String, RepoError)>,
+}
+
+impl Repository {
+    /// Seals, signs and stores a structured object; returns its id. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// When this key may not sign such a thing, or the store fails.
+    pub fn put_object(
+        &self,
+        folder: &str,
+        kind: ObjectKind,
+        act: Act<'_>,
+        payload: &[u8],
+    ) -> Result<ObjectId, RepoError> {
+        self.registry().may_sign(&self.keyring().identity.key, act)?;
+        let entropy = self.environment().entropy.as_ref();
+        let object = seal(kind, self.suite(), self.id(), self.keyring(), entropy, payload)?;
+        let id = ObjectId::new(*blake3::hash(&object).as_bytes());
+        self.environment().store.put(&format!("{folder}/{id}"), &object)?;
+        Ok(id)
+    }
+
+    /// Commits a snapshot: the last write of a backup.
+    ///
+    /// # Errors
+    ///
+    /// When this key may not write that host and label, or the store fails.
+    pub fn commit(&self, snapshot: &Snapshot) -> Result<SnapshotId, RepoError> {
+        let payload = snapshot.encode().map_err(RepoError::damaged("the snapshot being written"))?;
+        let act = Act::Snapshot { host: &snapshot.host, label: &snapshot.label };
+        let folder = format!("snapshots/{FIRST_GENERATION:08x}");
+        self.put_object(&folder, ObjectKind::Snapshot, act, &payload).map(SnapshotId::from)
+    }
+
+    /// Adds an annotation.
+    ///
+    /// # Errors
+    ///
+    /// When this key may not say that, or the store fails.
+    pub fn annotate(&self, annotation: &Annotation, act: Act<'_>) -> Result<AnnotationId, RepoError> {
+        let payload = annotation.encode().map_err(RepoError::damaged("the annotation being written"))?;
+        let folder = format!("annotations/{FIRST_GENERATION:08x}");
+        self.put_object(&folder, ObjectKind::Annotation, act, &payload).map(AnnotationId::from)
+    }
+
+    fn list_objects<T>(
+        &self,
+        prefix: &str,
+        mut read: impl FnMut(&str, ObjectId, &[u8], Option<Timestamp>) -> Result<T, RepoError>,
+    ) -> Result<Listing<T>, RepoError> {
+        let mut listing = Listing { found: Vec::new(), refused: Vec::new() };
+        let store = &self.environment().store;
+        for object in store.list(prefix)? {
+            let id = match object.name.rsplit('/').next().map(str::parse::<ObjectId>) {
+                Some(Ok(id)) => id,
+                _ => continue,
+            };
+            let bytes = match store.get(&object.name, limits::STRUCTURED_BYTES_MAX * 2) {
+                Ok(bytes) => bytes,
+                // Removed since it was listed.
+                Err(StorageError::NotFound { .. }) => continue,
+                Err(error @ (StorageError::Truncated { .. } | StorageError::TooLarge { .. })) => {
+                    listing.refused.push((object.name, error.into()));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match read(&object.name, id, &bytes, object.modified) {
+                Ok(found) => listing.found.push(found),
+                Err(error) => listing.refused.push((object.name, error)),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Reads all snapshots. One that is damaged, or whose signer may not write its host and label,
+    /// is refused by name and harms no other.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn snapshots(&self) -> Result<Listing<FoundSnapshot>, RepoError> {
+        self.list_objects("snapshots/", |name, id, bytes, stored| {
+            let opened =
+                open(name, id, ObjectKind::Snapshot, self.id(), self.keyring(), bytes, |key| {
+                    self.registry().any_key(key)
+                })?;
+            let snapshot = Snapshot::decode(&opened.payload).map_err(RepoError::damaged(name))?;
+            let act = Act::Snapshot { host: &snapshot.host, label: &snapshot.label };
+            self.registry().believe(name, &opened.signer, act, &id)?;
+            // A writer who knew a newer registry than the store shows proves that the store was set back.
+            let (sequence, _) = self.registry().head();
+            if snapshot.trust_sequence > sequence {
+                self.environment().observer.warn(&format!(
+                    "{name} was made under version {} of the registry of trust, the store shows only {sequence}",
+                    snapshot.trust_sequence
+                ));
+            }
+            Ok(FoundSnapshot { id: id.into(), snapshot, signer: opened.signer, stored })
+        })
+    }
+
+    /// Reads all annotations whose form and signature hold. Whether the signer may say that of a
+    /// snapshot is checked where the snapshot is known ([`Repository::believes_annotation`]).
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn annotations(&self) -> Result<Listing<FoundAnnotation>, RepoError> {
+        self.list_objects("annotations/", |name, id, bytes, _| {
+            let opened = open(name, id, ObjectKind::Annotation, self.id(), self.keyring(), bytes, |key| {
+                self.registry().any_key(key)
+            })?;
+            let annotation = Annotation::decode(&opened.payload).map_err(RepoError::damaged(name))?;
+            Ok(FoundAnnotation { id: id.into(), annotation, signer: opened.signer })
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! The recovery sheet: everything that one key holds, as lines that can be printed and typed in again.
+//!
+//! It opens the repository when every slot and even the registry's grants are lost. Each line of
+//! secrets ends with a check of two bytes, so that a typing error is found in its line. Layout:
+//! `format-spec/keys.md`, "Recovery sheet".
+
+use super::error::RepoError;
+use super::repository::Repository;
+use crate::base::{RepositoryId, Secret, SecretBytes, TrustId};
+use crate::crypto::ContentSecretKey;
+use crate::format::cbor::Extra;
+use crate::format::grant::Bundle;
+use crate::format::pack::BlobClass;
+use crate::format::slot::Identity;
+use zeroize::Zeroizing;
+
+/// First line of a sheet.
+pub const SHEET_TITLE: &str = "chronolith recovery sheet 1";
+
+/// What a sheet holds.
+pub struct RecoverySheet {
+    /// The repository it opens.
+    pub repository: RepositoryId,
+    /// Who the holder is.
+    pub identity: Identity,
+    /// The secrets of all epochs that were granted to that key.
+    pub bundles: Vec<Bundle>,
+}
+
+fn check(words: &str) -> String {
+    let hash = blake3::hash(words.as_bytes());
+    hash.to_hex().as_str()[..4].to_owned()
+}
+
+/// Writes one line: a name, hexadecimal digits in groups of eight, the check.
+fn line(out: &mut Zeroizing<String>, name: &str, bytes: &[u8]) {
+    use std::fmt::Write;
+    let mut words = Zeroizing::new(name.to_owned());
+    for group in bytes.chunks(4) {
+        words.push(' ');
+        for byte in group {
+            // Writing to a string cannot fail.
+            let _ = write!(words, "{byte:02x}");
+        }
+    }
+    out.push_str(&words);
+    out.push_str(" / ");
+    out.push_str(&check(&words));
+    out.push('\n');
+}
+
+fn hexadecimal(digits: &str) -> Option<Vec<u8>> {
+    let digits = digits.as_bytes();
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+impl RecoverySheet {
+    /// Writes the sheet of this repository's own key.
+    pub fn export(repository: &Repository) -> SecretBytes {
+        let keyring = repository.keyring();
+        let identity = &keyring.identity;
+        let (sequence, known) = repository.registry().head();
+        let mut out = Zeroizing::new(format!("{SHEET_TITLE}\n"));
+        line(&mut out, "repository", repository.id().as_bytes());
+        line(&mut out, "signing", identity.seed.expose());
+        line(&mut out, "exchange", identity.exchange.secret().expose());
+        line(&mut out, "genesis", identity.genesis.as_bytes());
+        line(&mut out, "registry", &[sequence.to_be_bytes().as_slice(), known.as_bytes()].concat());
+        if let Ok(ids) = keyring.id_key(BlobClass::Metadata) {
+            line(&mut out, "metadata-ids", ids.secret().expose());
+        }
+        if let Ok(ids) = keyring.id_key(BlobClass::Content) {
+            line(&mut out, "content-ids", ids.secret().expose());
+        }
+        if let Ok(seed) = keyring.chunker_seed() {
+            line(&mut out, "chunker", seed.expose());
+        }
+        for epoch in keyring.epochs() {
+            let number = epoch.number.to_be_bytes();
+            let secret = |secret: &Secret| Zeroizing::new([number.as_slice(), secret.expose()].concat());
+            line(&mut out, "epoch-metadata", &secret(&epoch.metadata));
+            if let Some(content) = &epoch.content_secret {
+                line(&mut out, "epoch-content", &secret(content.secret()));
+            }
+        }
+        SecretBytes::new(out.as_bytes().to_vec())
+    }
+
+    /// Says whether this is the text of a sheet, good or bad.
+    pub fn recognise(text: &[u8]) -> bool {
+        text.trim_ascii_start().starts_with(b"chronolith recovery sheet")
+    }
+
+    /// Reads a sheet as it was printed; empty lines, and lines that begin with `#`, are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::Usage`] with the number of the line that does not hold.
+    pub fn parse(text: &SecretBytes) -> Result<Self, RepoError> {
+        let text = std::str::from_utf8(text.expose())
+            .map_err(|_| RepoError::Usage("the recovery sheet is no text".to_owned()))?;
+        let mut lines = text.lines().enumerate().filter(|(_, line)| {
+            let line = line.trim();
+            !line.is_empty() && !line.starts_with('#')
+        });
+        if lines.next().map(|(_, line)| line.trim()) != Some(SHEET_TITLE) {
+            return Err(RepoError::TooNew("the recovery sheet is of another version".to_owned()));
+        }
+        let mut fields: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::new();
+        for (number, line) in lines {
+            let wrong =
+                |why: &str| RepoError::Usage(format!("line {} of the recovery sheet: {why}", number + 1));
+            let (words, expected) = line.rsplit_once('/').ok_or_else(|| wrong("it has no check"))?;
+            let words =
+                Zeroizing::new(words.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase());
+            if check(&words) != expected.trim().to_ascii_lowercase() {
+                return Err(wrong("a digit is wrong"));
+            }
+            let (name, digits) = words.split_once(' ').ok_or_else(|| wrong("it has no digits"))?;
+            let digits = Zeroizing::new(digits.replace(' ', ""));
+            let bytes = hexadecimal(&digits).ok_or_else(|| wrong("it is not hexadecimal"))?;
+            fields.push((name.to_owned(), Zeroizing::new(bytes)));
+        }
+        Self::from_fields(&fields)
+            .ok_or_else(|| RepoError::Usage("the recovery sheet is not complete".to_owned()))
+    }
+
+    fn from_fields(fields: &[(String, Zeroizing<Vec<u8>>)]) -> Option<Self> {
+        let one = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice());
+        let key = |name: &str| -> Option<[u8; 32]> { one(name)?.try_into().ok() };
+        let by_epoch = |name: &'static str| {
+            fields.iter().filter(move |(n, _)| n == name).filter_map(|(_, bytes)| {
+                let (number, secret) = bytes.split_first_chunk::<4>()?;
+                Some((u32::from_be_bytes(*number), Secret::new(secret.try_into().ok()?)))
+            })
+        };
+        let (sequence, known) = one("registry")?.split_first_chunk::<8>()?;
+        let genesis = TrustId::new(key("genesis")?);
+        let metadata_ids = Secret::new(key("metadata-ids")?);
+        let secret = |name| key(name).map(Secret::new);
+        let bundles = by_epoch("epoch-metadata")
+            .map(|(epoch, metadata)| Bundle {
+                epoch,
+                metadata,
+                content: by_epoch("epoch-content")
+                    .find(|(number, _)| *number == epoch)
+                    .map(|(_, secret)| ContentSecretKey::new(secret)),
+                content_ids: secret("content-ids"),
+                metadata_ids: metadata_ids.duplicate(),
+                chunker_seed: secret("chunker"),
+                extra: Extra::new(),
+            })
+            .collect();
+        Some(Self {
+            repository: RepositoryId::new(key("repository")?),
+            identity: Identity {
+                signing_seed: secret("signing")?,
+                exchange: ContentSecretKey::new(secret("exchange")?),
+                genesis,
+                // The registry decides; this is for messages only.
+                role: crate::format::trust::Role::Reader,
+                known: TrustId::new(known.try_into().ok()?),
+                known_sequence: u64::from_be_bytes(*sequence),
+                extra: Extra::new(),
+            },
+            bundles,
+        })
+    }
+}
