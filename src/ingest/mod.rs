@@ -1,1 +1,25 @@
-//! The write path: cut, identify, look up, encode, seal, pack, commit.
+//! The write path: cut, identify, look up, encode, seal, pack; the caller commits.
+//!
+//! ```text
+//! caller's thread        workers (one a core)              assembler        store threads
+//! Feeder: read, cut  ->  identify, look up, group,     ->  recipes, trees
+//!   (batches of bytes)   compress, seal, verify  ----------------------->  packs, index runs
+//! ```
+//!
+//! A batch is a few MiB of bytes with a list of events: chunks of these bytes between the marks
+//! that open and close folders and files. One worker does everything to a batch while its bytes
+//! are in the cache; the assembler puts the outcomes back in order. So a stream, a thousand small
+//! files and several producers are one case. The number of batches is fixed, which bounds memory
+//! whatever is read.
+
+mod assembler;
+mod batch;
+mod feeder;
+mod metadata;
+mod pipeline;
+mod worker;
+
+pub use batch::{Event, FileEnd};
+pub use feeder::{FeedError, Feeder, StreamEnd};
+pub use metadata::MetadataWriter;
+pub use pipeline::{IngestOptions, Ingested, ingest};

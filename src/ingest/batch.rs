@@ -1,0 +1,62 @@
+//! What travels through the pipeline.
+
+use crate::base::BlobId;
+use crate::chunker::Sketch;
+use crate::format::tree::{CutKind, TreeEntry};
+use std::ops::Range;
+
+/// What is known of a file's content once it has been read.
+#[derive(Debug, Clone, Copy)]
+pub struct FileEnd {
+    /// Its length in bytes, holes included.
+    pub length: u64,
+    /// BLAKE3 of all its bytes.
+    pub digest: [u8; 32],
+    /// How it was cut.
+    pub cut: CutKind,
+}
+
+/// One step of the walk over the sources, in order.
+#[derive(Debug)]
+pub enum Event {
+    /// A chunk: a range of the batch's bytes.
+    Chunk(Range<usize>),
+    /// Bytes of a file that are not stored because they are a hole.
+    Hole(u64),
+    /// A folder opens; what follows is in it.
+    Folder(Box<TreeEntry>),
+    /// The innermost folder closes.
+    Close,
+    /// A file opens; its chunks follow.
+    File(Box<TreeEntry>),
+    /// The file is complete.
+    End(FileEnd),
+    /// The file that was opened is not kept after all.
+    Drop,
+    /// Something complete in itself: a link, a device, a file that is known to be unchanged.
+    Node(Box<TreeEntry>),
+}
+
+/// Bytes and the events they belong to.
+pub(super) struct Batch {
+    /// Position in the order of all batches.
+    pub sequence: u64,
+    /// The bytes; their length is fixed and used again.
+    pub bytes: Vec<u8>,
+    /// The events in order.
+    pub events: Vec<Event>,
+}
+
+/// What a worker made of an event.
+pub(super) enum Outcome {
+    /// A chunk is stored or known.
+    Chunk { id: BlobId, length: u32, sketch: Sketch },
+    /// Everything else passes through.
+    Event(Event),
+}
+
+/// What a worker made of a batch.
+pub(super) struct Processed {
+    pub sequence: u64,
+    pub outcomes: Vec<Outcome>,
+}

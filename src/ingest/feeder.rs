@@ -1,0 +1,213 @@
+//! The front of the pipeline: reads sources, cuts them, fills batches.
+
+use super::batch::{Batch, Event, FileEnd};
+use crate::base::{Observer, Phase};
+use crate::chunker::{CutParameters, Cutter, GearTable, PageCutter};
+use crate::format::tree::CutKind;
+use crate::repo::RepoError;
+use crossbeam_channel::{Receiver, Sender};
+use std::io::{self, Read};
+use std::sync::Arc;
+
+/// Events after which a batch is handed on even though its bytes are few.
+const EVENTS_MAX: usize = 4096;
+
+/// What a whole stream turned out to be.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamEnd {
+    /// Length in bytes.
+    pub length: u64,
+    /// BLAKE3 of all bytes.
+    pub digest: [u8; 32],
+}
+
+enum Cut<'a> {
+    Content(Cutter<'a>, usize),
+    Pages(PageCutter, usize),
+}
+
+impl Cut<'_> {
+    /// Bytes that always suffice to decide where a chunk ends.
+    fn enough(&self) -> usize {
+        match self {
+            Self::Content(_, most) | Self::Pages(_, most) => *most,
+        }
+    }
+
+    fn cut(&self, bytes: &[u8], at_end: bool) -> Option<usize> {
+        match self {
+            Self::Content(cutter, _) => cutter.cut(bytes, at_end),
+            Self::Pages(cutter, _) => cutter.cut(bytes, at_end),
+        }
+    }
+}
+
+/// Takes the sources in, one after the other, in the order in which they will stand in the tree.
+pub struct Feeder {
+    batch: Batch,
+    /// How many of the batch's bytes are filled.
+    filled: usize,
+    batch_bytes: usize,
+    free: Receiver<Vec<u8>>,
+    work: Sender<Batch>,
+    table: Arc<GearTable>,
+    parameters: CutParameters,
+    page_chunk_bytes: u32,
+    observer: Arc<dyn Observer>,
+}
+
+impl Feeder {
+    pub(super) fn new(
+        batch_bytes: usize,
+        free: Receiver<Vec<u8>>,
+        work: Sender<Batch>,
+        table: Arc<GearTable>,
+        parameters: CutParameters,
+        page_chunk_bytes: u32,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, RepoError> {
+        let bytes = free.recv().map_err(|_| RepoError::Interrupted)?;
+        Ok(Self {
+            batch: Batch { sequence: 0, bytes, events: Vec::new() },
+            filled: 0,
+            batch_bytes,
+            free,
+            work,
+            table,
+            parameters,
+            page_chunk_bytes,
+            observer,
+        })
+    }
+
+    /// Hands the batch on; the bytes from `from` on, not yet cut, move to the next one.
+    fn flush(&mut self, from: usize) -> Result<(), RepoError> {
+        // Both channels close only when a worker has failed; the pipeline then knows why.
+        let mut bytes = self.free.recv().map_err(|_| RepoError::Interrupted)?;
+        let rest = self.batch.bytes.get(from..self.filled).unwrap_or_default();
+        let length = rest.len();
+        if let Some(place) = bytes.get_mut(..length) {
+            place.copy_from_slice(rest);
+        }
+        let next = Batch { sequence: self.batch.sequence + 1, bytes, events: Vec::new() };
+        let full = std::mem::replace(&mut self.batch, next);
+        self.filled = length;
+        self.work.send(full).map_err(|_| RepoError::Interrupted)
+    }
+
+    /// Adds an event that has no bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::Interrupted`] when the pipeline has stopped; its result says why.
+    pub fn event(&mut self, event: Event) -> Result<(), RepoError> {
+        self.batch.events.push(event);
+        if self.batch.events.len() >= EVENTS_MAX { self.flush(self.filled) } else { Ok(()) }
+    }
+
+    /// Hands on what is there, however little.
+    pub(super) fn finish(mut self) -> Result<u64, RepoError> {
+        if !self.batch.events.is_empty() {
+            self.flush(self.filled)?;
+        }
+        Ok(self.batch.sequence)
+    }
+
+    /// Reads a stream to its end, cuts it, and feeds its chunks and its [`Event::End`].
+    ///
+    /// The caller has opened the file with [`Event::File`]. `extents` names the parts that hold
+    /// data; everything between is a hole. `None` means that there are no holes.
+    ///
+    /// # Errors
+    ///
+    /// What the reader says (the file is then still open and wants [`Event::Drop`]), or
+    /// [`RepoError::Interrupted`].
+    pub fn stream(&mut self, reader: &mut dyn Read, cut: CutKind) -> Result<StreamEnd, FeedError> {
+        let mut digest = blake3::Hasher::new();
+        let length = self.data(reader, cut, u64::MAX, &mut digest)?;
+        let end = StreamEnd { length, digest: *digest.finalize().as_bytes() };
+        self.event(Event::End(FileEnd { length: end.length, digest: end.digest, cut }))?;
+        Ok(end)
+    }
+
+    /// Reads up to `limit` bytes and feeds their chunks; returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// What the reader says, or [`RepoError::Interrupted`].
+    pub fn data(
+        &mut self,
+        reader: &mut dyn Read,
+        cut: CutKind,
+        limit: u64,
+        digest: &mut blake3::Hasher,
+    ) -> Result<u64, FeedError> {
+        let table = self.table.clone();
+        let cutter = match cut {
+            CutKind::Stream | CutKind::Other { .. } => {
+                Cut::Content(Cutter::new(&table, self.parameters), self.parameters.maximum() as usize)
+            }
+            CutKind::Pages { page_bytes: page } => {
+                let chunk = self.page_chunk_bytes.next_multiple_of(page.max(1));
+                let cutter = PageCutter::new(chunk).map_err(|why| {
+                    FeedError::Pipeline(RepoError::Internal { doing: "cutting pages", why: why.to_string() })
+                })?;
+                Cut::Pages(cutter, chunk as usize)
+            }
+        };
+        let mut length = 0;
+        let mut start = self.filled;
+        loop {
+            if self.observer.interrupted() {
+                return Err(FeedError::Pipeline(RepoError::Interrupted));
+            }
+            if self.filled >= self.batch_bytes {
+                self.flush(start)?;
+                start = 0;
+            }
+            let room = usize::try_from(limit - length).unwrap_or(usize::MAX);
+            let Some(space) = self.batch.bytes.get_mut(self.filled..) else {
+                return Err(FeedError::Pipeline(RepoError::Interrupted));
+            };
+            let space_length = space.len().min(room);
+            let got = read_some(reader, &mut space[..space_length]).map_err(FeedError::Source)?;
+            let at_end = got == 0;
+            if let Some(new) = self.batch.bytes.get(self.filled..self.filled + got) {
+                digest.update(new);
+            }
+            self.filled += got;
+            length += got as u64;
+            self.observer.advance(Phase::Backup, got as u64, 0);
+            while start < self.filled && (at_end || self.filled - start >= cutter.enough()) {
+                let rest = self.batch.bytes.get(start..self.filled).unwrap_or_default();
+                let Some(chunk) = cutter.cut(rest, at_end).filter(|chunk| *chunk > 0) else { break };
+                self.batch.events.push(Event::Chunk(start..start + chunk));
+                start += chunk;
+            }
+            if at_end {
+                return Ok(length);
+            }
+        }
+    }
+}
+
+/// Reads once, whatever was interrupted is tried again; 0 is the end.
+fn read_some(reader: &mut dyn Read, space: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(space) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Why feeding stopped: the source, or the pipeline behind it.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The source could not be read.
+    #[error("the source cannot be read")]
+    Source(#[source] io::Error),
+    /// The pipeline has stopped.
+    #[error(transparent)]
+    Pipeline(#[from] RepoError),
+}

@@ -1,0 +1,181 @@
+//! The threads of the write path and the channels between them.
+
+use super::assembler::{Assembler, Failure, TreeCounts};
+use super::batch::{Batch, Processed};
+use super::feeder::{FeedError, Feeder};
+use super::worker::Worker;
+use crate::base::BlobId;
+use crate::chunker::GearTable;
+use crate::repo::{RepoError, WriteSession};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Memory for batches, whatever the number of cores.
+const BATCH_MEMORY_BYTES: usize = 48 << 20;
+/// A batch is no longer than this: a few frames, that stay in the cache of one core.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Workers at most: each holds compression contexts of some MiB.
+const WORKERS_MAX: usize = 12;
+
+/// How to ingest.
+#[derive(Debug, Clone, Copy)]
+pub struct IngestOptions {
+    /// zstd level of content.
+    pub level: i32,
+    /// Plain bytes of neighbouring new chunks that share a frame.
+    pub frame_bytes: usize,
+    /// Workers; 0 takes one a core.
+    pub workers: usize,
+}
+
+/// What came of it; a snapshot may refer to the root once the session is finished.
+#[derive(Debug, Clone, Copy)]
+pub struct Ingested {
+    /// The root of the tree.
+    pub root: BlobId,
+    /// What stands in it.
+    pub counts: TreeCounts,
+}
+
+struct Stop<'a>(&'a Mutex<Option<RepoError>>);
+
+impl Stop<'_> {
+    fn is_set(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Remembers the first error that means something; [`RepoError::Interrupted`] only says that
+    /// another thread has stopped.
+    fn set(&self, error: RepoError) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*held {
+            None | Some(RepoError::Interrupted) => *held = Some(error),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Runs the pipeline while `feed` fills it, and returns the root of the tree that was fed.
+///
+/// # Errors
+///
+/// What `feed` returned, or what stopped the pipeline under it. Nothing refers to what was stored.
+pub fn ingest<E: From<RepoError>>(
+    session: &WriteSession,
+    options: &IngestOptions,
+    feed: impl FnOnce(&mut Feeder) -> Result<(), E>,
+) -> Result<Ingested, E> {
+    let repository = session.repository();
+    let parameters = repository.cut_parameters();
+    let table = Arc::new(GearTable::derive(repository.keyring().chunker_seed()?));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = if options.workers == 0 { cores } else { options.workers }.clamp(1, WORKERS_MAX);
+    let batches = 2 * workers + 2;
+    let longest = parameters.maximum().max(repository.page_chunk_bytes()) as usize;
+    let batch_bytes = (BATCH_MEMORY_BYTES / batches).clamp(longest, BATCH_BYTES_MAX);
+    let (free, to_fill) = bounded(batches);
+    for _ in 0..batches {
+        // The channel has room for all of them and its other end is held here.
+        let _ = free.send(vec![0; batch_bytes + longest]);
+    }
+    let (work, to_process) = bounded::<Batch>(batches);
+    let (done, to_assemble) = bounded::<Processed>(batches);
+    let failure = Mutex::new(None);
+    let stop = Stop(&failure);
+    let mut encoders = (0..workers)
+        .map(|_| Worker::new(session, options.level, options.frame_bytes))
+        .collect::<Result<Vec<_>, _>>()?;
+    let assembler = Assembler::new(session)?;
+    let (ended, counted) = bounded(1);
+    let mut feeder = Feeder::new(
+        batch_bytes,
+        to_fill,
+        work,
+        table,
+        parameters,
+        repository.page_chunk_bytes(),
+        repository.environment().observer.clone(),
+    )?;
+    let (fed, assembled) = std::thread::scope(|scope| {
+        for worker in encoders.drain(..) {
+            let (to_process, done, free) = (to_process.clone(), done.clone(), free.clone());
+            let stop = &stop;
+            scope.spawn(move || run_worker(worker, &to_process, &done, &free, stop));
+        }
+        drop((to_process, done, free));
+        let assembling = {
+            let stop = &stop;
+            scope.spawn(move || run_assembler(assembler, &to_assemble, &counted, stop))
+        };
+        let fed = feed(&mut feeder).and_then(|()| feeder.finish().map_err(E::from));
+        let fed = fed.map(|batches| {
+            // The assembler waits for this number; if it is gone it has said why.
+            let _ = ended.send(batches);
+        });
+        drop(ended);
+        (fed, assembling.join())
+    });
+    let failed = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match (fed, failed, assembled) {
+        // What the source or its caller said comes first, unless it is only an echo of the pipeline's end.
+        (_, Some(error), _) if !matches!(error, RepoError::Interrupted) => Err(error.into()),
+        (Err(error), ..) => Err(error),
+        (Ok(()), None, Ok(Some((root, counts)))) => Ok(Ingested { root, counts }),
+        (Ok(()), Some(error), _) => Err(error.into()),
+        (Ok(()), None, _) => Err(session.check().err().unwrap_or(RepoError::Interrupted).into()),
+    }
+}
+
+fn run_worker(
+    mut worker: Worker<'_>,
+    to_process: &Receiver<Batch>,
+    done: &Sender<Processed>,
+    free: &Sender<Vec<u8>>,
+    stop: &Stop<'_>,
+) {
+    for batch in to_process {
+        if stop.is_set() {
+            return;
+        }
+        match worker.process(batch) {
+            Ok((processed, bytes)) => {
+                // Either end is gone only when the pipeline has stopped.
+                if done.send(processed).is_err() {
+                    return;
+                }
+                let _ = free.send(bytes);
+            }
+            Err(error) => {
+                stop.set(error);
+                return;
+            }
+        }
+    }
+}
+
+fn run_assembler(
+    mut assembler: Assembler<'_>,
+    to_assemble: &Receiver<Processed>,
+    counted: &Receiver<u64>,
+    stop: &Stop<'_>,
+) -> Option<(BlobId, TreeCounts)> {
+    let assembled = to_assemble.iter().try_for_each(|processed| assembler.take(processed)).and_then(|()| {
+        match counted.recv() {
+            Ok(batches) => assembler.finish(batches).map(Some),
+            Err(_) => Ok(None),
+        }
+    });
+    assembled.unwrap_or_else(|Failure(error)| {
+        stop.set(error);
+        None
+    })
+}
+
+impl From<FeedError> for RepoError {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Pipeline(error) => error,
+            FeedError::Source(source) => Self::Local { doing: "read", path: "the source".to_owned(), source },
+        }
+    }
+}

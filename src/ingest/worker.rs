@@ -1,0 +1,91 @@
+//! One worker: everything that is done to a batch while its bytes are in the cache.
+
+use super::batch::{Batch, Event, Outcome, Processed};
+use crate::base::{BlobId, Phase};
+use crate::chunker::Sketcher;
+use crate::format::pack::BlobClass;
+use crate::repo::{FrameEncoder, RepoError, WriteSession};
+use std::ops::Range;
+
+/// Turns batches into sealed frames and outcomes; one per thread.
+pub(super) struct Worker<'a> {
+    session: &'a WriteSession,
+    encoder: FrameEncoder,
+    sketcher: Sketcher,
+    frame_bytes: usize,
+    gathered: Vec<u8>,
+}
+
+impl<'a> Worker<'a> {
+    pub fn new(session: &'a WriteSession, level: i32, frame_bytes: usize) -> Result<Self, RepoError> {
+        Ok(Self {
+            session,
+            encoder: FrameEncoder::new(level)?,
+            sketcher: Sketcher::new(),
+            frame_bytes,
+            gathered: Vec::new(),
+        })
+    }
+
+    /// Identifies the chunks of a batch, stores those that nobody has, and returns what became of
+    /// everything, with the bytes to be filled again.
+    pub fn process(&mut self, batch: Batch) -> Result<(Processed, Vec<u8>), RepoError> {
+        let ids = self.session.repository().keyring().id_key(BlobClass::Content)?;
+        let mut outcomes = Vec::with_capacity(batch.events.len());
+        let mut frame = Frame::default();
+        let mut new_bytes = 0;
+        for event in batch.events {
+            let Event::Chunk(range) = event else {
+                outcomes.push(Outcome::Event(event));
+                continue;
+            };
+            let chunk = batch.bytes.get(range.clone()).unwrap_or_default();
+            let id = ids.blob_id(chunk);
+            let length = chunk.len() as u32;
+            if self.session.claim(BlobClass::Content, &id) {
+                frame.add(id, range);
+                new_bytes += u64::from(length);
+                if frame.length >= self.frame_bytes {
+                    self.store(&batch.bytes, std::mem::take(&mut frame))?;
+                }
+            }
+            outcomes.push(Outcome::Chunk { id, length, sketch: self.sketcher.sketch(chunk) });
+        }
+        self.store(&batch.bytes, frame)?;
+        self.session.repository().environment().observer.advance(Phase::Backup, 0, new_bytes);
+        Ok((Processed { sequence: batch.sequence, outcomes }, batch.bytes))
+    }
+
+    /// Stores the chunks gathered for one frame; where they are neighbours nothing is copied.
+    fn store(&mut self, bytes: &[u8], frame: Frame) -> Result<(), RepoError> {
+        let (Some(first), Some(last)) = (frame.ranges.first(), frame.ranges.last()) else { return Ok(()) };
+        let span = first.start..last.end;
+        let blobs = frame.blobs;
+        let plain = if span.len() == frame.length {
+            bytes.get(span).unwrap_or_default()
+        } else {
+            self.gathered.clear();
+            for range in frame.ranges {
+                self.gathered.extend_from_slice(bytes.get(range).unwrap_or_default());
+            }
+            &self.gathered
+        };
+        self.session.store_frame(&mut self.encoder, BlobClass::Content, plain, blobs, None).map(|_| ())
+    }
+}
+
+/// Chunks that will share a frame.
+#[derive(Default)]
+struct Frame {
+    blobs: Vec<(BlobId, u32)>,
+    ranges: Vec<Range<usize>>,
+    length: usize,
+}
+
+impl Frame {
+    fn add(&mut self, id: BlobId, range: Range<usize>) {
+        self.blobs.push((id, range.len() as u32));
+        self.length += range.len();
+        self.ranges.push(range);
+    }
+}
