@@ -10,9 +10,17 @@ use std::fmt::Write;
 mod cbor;
 mod config;
 mod envelope;
+mod frozen;
 mod grant;
 mod identity;
+mod index;
+mod opening;
+mod pack;
+mod packing;
+mod recipe;
 mod slot;
+mod snapshot;
+mod tree;
 mod trust;
 
 /// Every object that has vectors.
@@ -22,7 +30,12 @@ pub const ALL: &[Object] = &[
     envelope::OBJECT,
     grant::OBJECT,
     identity::OBJECT,
+    index::OBJECT,
+    pack::OBJECT,
+    recipe::OBJECT,
     slot::OBJECT,
+    snapshot::OBJECT,
+    tree::OBJECT,
     trust::OBJECT,
 ];
 
