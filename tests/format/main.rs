@@ -9,5 +9,4 @@
 
 mod examples;
 mod objects;
-mod pages;
 mod vectors;

@@ -17,7 +17,7 @@ pub const OBJECT: Object = Object {
     cases,
 };
 
-/// Makes a sealed object as a repository does.
+/// Makes a sealed object of the writer.
 fn sealed(
     kind: ObjectKind,
     suite: Suite,
@@ -25,15 +25,29 @@ fn sealed(
     plain_length: u64,
     payload: &[u8],
 ) -> Vec<u8> {
+    seal((kind, suite, compression, plain_length), payload, &keys::writer())
+}
+
+/// Makes a sealed object that is not compressed.
+pub fn sealed_by(kind: ObjectKind, suite: Suite, payload: &[u8], signer: &SigningKey) -> Vec<u8> {
+    seal((kind, suite, Compression::None, payload.len() as u64), payload, signer)
+}
+
+/// Makes a sealed object as a repository does.
+fn seal(
+    (kind, suite, compression, plain_length): (ObjectKind, Suite, Compression, u64),
+    payload: &[u8],
+    signer: &SigningKey,
+) -> Vec<u8> {
     let salt = [0xAA; 32];
     let (key, commitment) = derive_pair(context::METADATA_OBJECT, &keys::metadata(), &salt);
     let sealing = Some(Sealing { suite, epoch: 1, salt, commitment });
-    let envelope = Envelope { kind, compression, sealing, signer: keys::writer().key_id(), plain_length };
+    let envelope = Envelope { kind, compression, sealing, signer: signer.key_id(), plain_length };
     let mut object = envelope.begin(payload);
     let header: [u8; HEADER_BYTES] = object[..HEADER_BYTES].try_into().unwrap();
     let associated = associated_data(&keys::repository(), &header);
     seal_in_place(suite, &key, [0; 12], &associated, &mut object, HEADER_BYTES).unwrap();
-    sign(object, kind, &keys::writer())
+    sign(object, kind, signer)
 }
 
 /// Makes an object of a kind that is not sealed.

@@ -7,35 +7,38 @@ use chronolith::base::Entropy;
 use chronolith::format::FormatError;
 use std::fmt::Write;
 
+mod annotation;
+mod catalog;
 mod cbor;
+mod condemned;
 mod config;
+mod damaged;
 mod envelope;
-mod frozen;
 mod grant;
 mod identity;
-mod index;
-mod opening;
-mod pack;
-mod packing;
-mod recipe;
+mod log_pack;
+mod log_record;
+mod parity;
+mod session;
 mod slot;
-mod snapshot;
-mod tree;
 mod trust;
 
 /// Every object that has vectors.
 pub const ALL: &[Object] = &[
+    annotation::OBJECT,
+    catalog::OBJECT,
     cbor::OBJECT,
+    condemned::OBJECT,
     config::OBJECT,
+    damaged::OBJECT,
     envelope::OBJECT,
     grant::OBJECT,
     identity::OBJECT,
-    index::OBJECT,
-    pack::OBJECT,
-    recipe::OBJECT,
+    log_pack::OBJECT,
+    log_record::OBJECT,
+    parity::OBJECT,
+    session::OBJECT,
     slot::OBJECT,
-    snapshot::OBJECT,
-    tree::OBJECT,
     trust::OBJECT,
 ];
 

@@ -1,0 +1,9 @@
+#![no_main]
+use chronolith::format::annotation::Annotation;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(read) = Annotation::decode(bytes) {
+        assert_eq!(read.encode().as_deref(), Ok(bytes));
+    }
+});
