@@ -9,4 +9,5 @@
 
 mod examples;
 mod objects;
+mod pages;
 mod vectors;

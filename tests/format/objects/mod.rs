@@ -14,13 +14,21 @@ mod condemned;
 mod config;
 mod damaged;
 mod envelope;
+mod frozen;
 mod grant;
 mod identity;
+mod index;
 mod log_pack;
 mod log_record;
+mod opening;
+mod pack;
+mod packing;
 mod parity;
+mod recipe;
 mod session;
 mod slot;
+mod snapshot;
+mod tree;
 mod trust;
 
 /// Every object that has vectors.
@@ -34,11 +42,16 @@ pub const ALL: &[Object] = &[
     envelope::OBJECT,
     grant::OBJECT,
     identity::OBJECT,
+    index::OBJECT,
     log_pack::OBJECT,
     log_record::OBJECT,
+    pack::OBJECT,
     parity::OBJECT,
+    recipe::OBJECT,
     session::OBJECT,
     slot::OBJECT,
+    snapshot::OBJECT,
+    tree::OBJECT,
     trust::OBJECT,
 ];
 
