@@ -33,6 +33,7 @@ fn check(page: &str, name: &str, lines: &[&str]) {
 
 #[test]
 fn the_examples_in_the_pages_are_true() {
+    let mut examples = 0;
     for page in fs::read_dir(folder().parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()) {
         if page.extension().is_none_or(|extension| extension != "md") {
             continue;
@@ -43,7 +44,9 @@ fn the_examples_in_the_pages_are_true() {
             if let Some(name) = line.strip_prefix("```hex ") {
                 let block: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
                 check(&page.display().to_string(), name, &block);
+                examples += 1;
             }
         }
     }
+    assert!(examples >= 6, "only {examples} examples");
 }
