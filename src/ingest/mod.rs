@@ -19,6 +19,7 @@ mod metadata;
 mod pipeline;
 mod worker;
 
+pub use assembler::TreeCounts;
 pub use batch::{Event, FileEnd};
 pub use feeder::{FeedError, Feeder, StreamEnd};
 pub use metadata::MetadataWriter;

@@ -103,6 +103,25 @@ impl LocalError {
     }
 }
 
+impl LocalError {
+    /// Returns the path it is about, where there is one.
+    pub fn path(&self) -> Option<&[u8]> {
+        match self {
+            Self::System { path, .. }
+            | Self::Vanished { path }
+            | Self::Replaced { path }
+            | Self::Changed { path, .. }
+            | Self::TooDeep { path }
+            | Self::Loop { path }
+            | Self::InTheWay { path, .. }
+            | Self::Busy { path }
+            | Self::NotRestored { path, .. } => Some(path),
+            Self::InvalidName { name } => Some(name),
+            Self::Pattern { .. } => None,
+        }
+    }
+}
+
 impl Classify for LocalError {
     fn class(&self) -> ErrorClass {
         match self {

@@ -1,14 +1,6 @@
 //! Operations, each a plan that can be shown, then run.
-//!
-//! | room | holds |
-//! |---|---|
-//! | `error` | [`OpsError`], the only error of this layer |
-//! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
 
+pub mod backup;
 mod error;
-mod names;
-mod time;
 
 pub use error::OpsError;
-pub use names::{Pin, SnapshotView, Snapshots, check_label, is_label};
-pub use time::{ReadTime, read_time, show_time};

@@ -1,0 +1,140 @@
+//! A producer: a command whose output is a source and whose exit code decides.
+
+use super::super::error::OpsError;
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// Lines of a failed command's standard error that are shown.
+const LINES_SHOWN: usize = 10;
+/// A longer line is cut.
+const LINE_BYTES: u64 = 4096;
+/// Size of the pipe from the command: fewer switches between it and us.
+const PIPE_BYTES: usize = 1 << 20;
+
+type Lines = Arc<Mutex<VecDeque<String>>>;
+
+/// A running command.
+pub(super) struct Producer {
+    command: String,
+    child: Child,
+    output: ChildStdout,
+    lines: Lines,
+    listener: Option<JoinHandle<()>>,
+    ended: bool,
+}
+
+fn listen(stderr: ChildStderr, lines: &Lines) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut reader).take(LINE_BYTES).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                if lines.len() == LINES_SHOWN {
+                    lines.pop_front();
+                }
+                lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+        }
+    }
+}
+
+impl Producer {
+    /// Starts `sh -c COMMAND` in a process group of its own.
+    pub fn start(command: &str) -> Result<Self, OpsError> {
+        let failed = |source| OpsError::Source { name: format!("the command {command:?}"), source };
+        let mut child = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        let missing = || failed(io::Error::other("its output cannot be read"));
+        let output = child.stdout.take().ok_or_else(missing)?;
+        // A larger pipe is a convenience; the kernel may refuse it.
+        let _ = rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES);
+        let stderr = child.stderr.take().ok_or_else(missing)?;
+        let lines = Lines::default();
+        let kept = lines.clone();
+        let listener = std::thread::Builder::new()
+            .name("chronolith-stderr".to_owned())
+            .spawn(move || listen(stderr, &kept))
+            .map_err(failed)?;
+        Ok(Self { command: command.to_owned(), child, output, lines, listener: Some(listener), ended: false })
+    }
+
+    /// Waits for the end of the command, whose output has been read to its end.
+    ///
+    /// # Errors
+    ///
+    /// When it did not exit with 0; the message ends with its last lines of standard error.
+    pub fn finish(mut self) -> Result<(), OpsError> {
+        let status = self.child.wait();
+        self.ended = true;
+        // A grandchild may hold the pipe open; what it still says does not matter then.
+        if let (Some(listener), Ok(_)) = (self.listener.take(), &status)
+            && listener.is_finished()
+        {
+            let _ = listener.join();
+        }
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(OpsError::Producer {
+                command: self.command.clone(),
+                how: describe(status),
+                last_lines: self.last_lines(),
+            }),
+            Err(source) => Err(OpsError::Source { name: format!("the command {:?}", self.command), source }),
+        }
+    }
+
+    fn last_lines(&self) -> Vec<String> {
+        // The listener may be a moment behind the end of the command.
+        for _ in 0..20 {
+            if self.listener.as_ref().is_none_or(JoinHandle::is_finished) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(127), _) => "was not found (exit code 127)".to_owned(),
+        (Some(code), _) => format!("failed with exit code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended in an unknown way".to_owned(),
+    }
+}
+
+impl Read for Producer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.output.read(buffer)
+    }
+}
+
+impl Drop for Producer {
+    /// A backup that stops takes its producers with it.
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

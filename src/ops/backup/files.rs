@@ -1,0 +1,419 @@
+//! Files and folders as a source.
+
+use super::super::error::OpsError;
+use super::parent::{Cursor, Parent};
+use super::plan::{Place, Plan, Source, bare_entry};
+use super::{BackupOptions, Problem, Progress};
+use crate::base::{Phase, Timestamp};
+use crate::chunker::{RECOGNISE_BYTES, recognise};
+use crate::format::pack::BlobClass;
+use crate::format::recipe::RecipeEntry;
+use crate::format::snapshot::SnapshotSummary;
+use crate::format::tree::{Content, CutKind, Device, EntryKind, ExtendedAttribute, TreeEntry};
+use crate::ingest::{Event, FeedError, Feeder, FileEnd};
+use crate::localfs::{
+    Entry, Excludes, FileKind, LocalError, Metadata, Owners, Scan, ScanEvent, ScanOptions, SourceFile,
+    printable,
+};
+use crate::repo::{Pieces, RepoError, Repository, WriteSession};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Both times of a file must be older than this before its parent's read for it to count as
+/// unchanged: a later change could otherwise hide within the same tick of the file system's clock.
+const SETTLED_NANOSECONDS: i64 = 2_000_000_000;
+/// Holes shorter than this are read as the zeros they are.
+const HOLE_BYTES_MIN: u64 = 64 << 10;
+
+/// What to take and how to cut it.
+pub(super) struct FileOptions {
+    scan: ScanOptions,
+    owners: Owners,
+    pages: Option<(Excludes, u32)>,
+}
+
+/// Feeds files, in step with the parent's tree.
+pub(super) struct FileFeeder<'a> {
+    session: &'a WriteSession,
+    options: &'a FileOptions,
+    parent_started: Option<Timestamp>,
+    cursor: Option<Cursor>,
+}
+
+/// Takes what the file system says of an entry into the tree's words.
+fn tree_entry(name: &[u8], found: &Metadata) -> TreeEntry {
+    let kind = match found.kind {
+        FileKind::File => EntryKind::File,
+        FileKind::Directory => EntryKind::Directory,
+        FileKind::Symlink => EntryKind::Symlink,
+        FileKind::Fifo => EntryKind::Fifo,
+        FileKind::Socket => EntryKind::Socket,
+        FileKind::CharacterDevice => EntryKind::CharacterDevice,
+        FileKind::BlockDevice => EntryKind::BlockDevice,
+    };
+    let name_of = |owner: &Option<Arc<str>>| owner.as_ref().map(|name| name.as_bytes().to_vec());
+    TreeEntry {
+        mode: found.mode,
+        user_id: Some(found.uid),
+        group_id: Some(found.gid),
+        user_name: name_of(&found.user),
+        group_name: name_of(&found.group),
+        modified: found.modified,
+        changed: Some(found.changed),
+        device: Some(found.device),
+        inode: Some(found.inode),
+        links: (found.kind == FileKind::File).then_some(found.links),
+        size: (found.kind == FileKind::File).then_some(found.size),
+        target: found.target.clone(),
+        device_numbers: found.device_number.map(|(major, minor)| Device { major, minor }),
+        attributes: found
+            .attributes
+            .iter()
+            .map(|(name, value)| ExtendedAttribute { name: name.clone(), value: value.clone() })
+            .collect(),
+        ..bare_entry(name, kind)
+    }
+}
+
+/// A file read at offsets, as a stream over one range of it.
+struct RangeReader<'a> {
+    file: &'a SourceFile,
+    offset: u64,
+    left: u64,
+    failed: Option<LocalError>,
+}
+
+impl Read for RangeReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let Some(space) = buffer.get_mut(..length) else { return Ok(0) };
+        match self.file.read_at(self.offset, space) {
+            Ok(count) => {
+                self.offset += count as u64;
+                self.left -= count as u64;
+                Ok(count)
+            }
+            Err(error) => {
+                let text = error.to_string();
+                self.failed = Some(error);
+                Err(io::Error::other(text))
+            }
+        }
+    }
+}
+
+/// What became of reading one file.
+enum Read1 {
+    Whole,
+    Changed(LocalError),
+}
+
+impl<'a> FileFeeder<'a> {
+    /// Prepares what does not change from file to file.
+    pub fn options(options: &BackupOptions) -> Result<FileOptions, OpsError> {
+        let pages = match &options.pages {
+            Some((patterns, page)) => Some((super::excludes(patterns)?, *page)),
+            None => None,
+        };
+        Ok(FileOptions {
+            scan: ScanOptions {
+                excludes: super::excludes(&options.excludes)?,
+                one_file_system: options.one_file_system,
+                skipped: options.skipped.clone(),
+            },
+            owners: Owners::load(),
+            pages,
+        })
+    }
+
+    pub fn new(
+        session: &'a WriteSession,
+        options: &'a FileOptions,
+        parent_started: Option<Timestamp>,
+        cursor: Option<Cursor>,
+    ) -> Self {
+        Self { session, options, parent_started, cursor }
+    }
+
+    /// Goes into a folder of the plan.
+    pub fn enter(&mut self, name: &[u8]) -> Result<(), RepoError> {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.enter(name);
+        }
+        Ok(())
+    }
+
+    /// Leaves a folder of the plan.
+    pub fn leave(&mut self) {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.leave();
+        }
+    }
+
+    /// Passes over the parent's entry of a name that is not a file this time.
+    pub fn skip(&mut self, name: &[u8]) -> Result<(), RepoError> {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.find(name);
+        }
+        Ok(())
+    }
+
+    /// Feeds one source with everything below it.
+    pub fn source(
+        &mut self,
+        path: &Path,
+        feeder: &mut Feeder,
+        progress: &mut Progress,
+    ) -> Result<(), OpsError> {
+        let options = self.options;
+        let observer = self.session.repository().environment().observer.clone();
+        for event in Scan::new(path.as_os_str().as_bytes(), &options.scan, &options.owners) {
+            if observer.interrupted() {
+                return Err(RepoError::Interrupted.into());
+            }
+            match event {
+                ScanEvent::Enter(entry) => {
+                    observer.item(&printable(entry.path()));
+                    let folder = tree_entry(entry.name(), entry.metadata());
+                    self.enter(entry.name())?;
+                    feeder.event(Event::Folder(Box::new(folder)))?;
+                }
+                ScanEvent::Leave => {
+                    self.leave();
+                    feeder.event(Event::Close)?;
+                }
+                ScanEvent::Leaf(entry) => self.leaf(&entry, feeder, progress)?,
+                ScanEvent::Problem(error) => note(progress, &error),
+            }
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, entry: &Entry, feeder: &mut Feeder, progress: &mut Progress) -> Result<(), OpsError> {
+        let found = entry.metadata();
+        let mut node = tree_entry(entry.name(), found);
+        let before = self.cursor.as_mut().and_then(|cursor| cursor.find(entry.name()));
+        if found.kind != FileKind::File {
+            feeder.event(Event::Node(Box::new(node)))?;
+            return Ok(());
+        }
+        if let Some(content) = before.and_then(|before| self.unchanged(&node, before)) {
+            progress.unchanged_files += 1;
+            self.session.repository().environment().observer.advance(Phase::Backup, content.length, 0);
+            node.content = Some(content);
+            feeder.event(Event::Node(Box::new(node)))?;
+            return Ok(());
+        }
+        let file = match entry.open() {
+            Ok(file) => file,
+            Err(error) => {
+                note(progress, &error);
+                return Ok(());
+            }
+        };
+        feeder.event(Event::File(Box::new(node)))?;
+        match self.read(entry, &file, feeder) {
+            Ok(Read1::Whole) => Ok(()),
+            Ok(Read1::Changed(error)) => {
+                note(progress, &error);
+                Ok(())
+            }
+            Err(FeedError::Pipeline(error)) => Err(error.into()),
+            Err(FeedError::Source(source)) => {
+                feeder.event(Event::Drop)?;
+                let path = printable(entry.path());
+                progress.problems.push(Problem { path, what: source.to_string() });
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns the parent's content if the file is certainly the same and all of it is still stored.
+    fn unchanged(&mut self, now: &TreeEntry, before: TreeEntry) -> Option<Content> {
+        let started = self.parent_started?;
+        let same = before.kind == EntryKind::File
+            && (before.device, before.inode, before.size) == (now.device, now.inode, now.size)
+            && (before.modified, before.changed) == (now.modified, now.changed)
+            && now.changed.is_some();
+        let settled = |time: Timestamp| {
+            time.nanoseconds().checked_add(SETTLED_NANOSECONDS).is_some_and(|t| t <= started.nanoseconds())
+        };
+        if !same || !settled(now.modified) || !settled(now.changed?) {
+            return None;
+        }
+        let content = before.content?;
+        let cursor = self.cursor.as_mut()?;
+        let mut pieces = Pieces::open(&mut cursor.reader, &content).ok()?;
+        while let Some(piece) = pieces.next(&mut cursor.reader).ok()? {
+            if let RecipeEntry::Chunk { id, .. } = piece
+                && !self.session.knows(BlobClass::Content, &id)
+            {
+                return None;
+            }
+        }
+        Some(content)
+    }
+
+    fn cut(&self, entry: &Entry, file: &SourceFile) -> CutKind {
+        if let Some((patterns, page_bytes)) = &self.options.pages {
+            let path = entry.path();
+            let below = path.strip_prefix(b"/").unwrap_or(path);
+            if patterns.matches(path, below, entry.name(), false) {
+                return CutKind::Pages { page_bytes: *page_bytes };
+            }
+        }
+        let mut head = vec![0; RECOGNISE_BYTES.min(usize::try_from(file.size()).unwrap_or(usize::MAX))];
+        let length = file.read_at(0, &mut head).unwrap_or(0);
+        match recognise(head.get(..length).unwrap_or_default(), file.size()) {
+            Some(database) => CutKind::Pages { page_bytes: database.page_bytes },
+            None => CutKind::Stream,
+        }
+    }
+
+    fn read(&self, entry: &Entry, file: &SourceFile, feeder: &mut Feeder) -> Result<Read1, FeedError> {
+        let cut = self.cut(entry, file);
+        let mut digest = blake3::Hasher::new();
+        let mut offset = 0;
+        let source = |error: LocalError| FeedError::Source(io::Error::other(error.to_string()));
+        let sparse = entry.metadata().may_have_holes();
+        while offset < file.size() {
+            let data = if sparse { next_stretch(file, offset).map_err(source)? } else { offset..file.size() };
+            if data.start > offset {
+                hash_zeros(&mut digest, data.start - offset);
+                feeder.event(Event::Hole(data.start - offset))?;
+                offset = data.start;
+            }
+            let wanted = data.end - data.start;
+            let mut reader = RangeReader { file, offset, left: wanted, failed: None };
+            let got = feeder.data(&mut reader, cut, wanted, &mut digest)?;
+            offset += got;
+            if got < wanted {
+                break;
+            }
+        }
+        feeder.event(Event::End(FileEnd { length: offset, digest: *digest.finalize().as_bytes(), cut }))?;
+        Ok(match file.check_unchanged() {
+            Ok(()) if offset == file.size() => Read1::Whole,
+            Ok(()) => Read1::Changed(LocalError::Changed { path: entry.path().to_vec(), what: "its length" }),
+            Err(error) => Read1::Changed(error),
+        })
+    }
+}
+
+/// Returns the next range of data worth a hole before it; an empty range at the end of the file
+/// when only a hole is left.
+fn next_stretch(file: &SourceFile, offset: u64) -> Result<std::ops::Range<u64>, LocalError> {
+    let Some(mut data) = file.next_data(offset)? else { return Ok(file.size()..file.size()) };
+    if data.start - offset < HOLE_BYTES_MIN {
+        data.start = offset;
+    }
+    // Data that is parted by short holes is read as one.
+    while data.end < file.size() {
+        match file.next_data(data.end)? {
+            Some(next) if next.start - data.end < HOLE_BYTES_MIN => data.end = next.end,
+            _ => break,
+        }
+    }
+    Ok(data)
+}
+
+fn hash_zeros(digest: &mut blake3::Hasher, mut length: u64) {
+    let zeros = [0; 64 << 10];
+    while length > 0 {
+        let part = usize::try_from(length).unwrap_or(usize::MAX).min(zeros.len());
+        digest.update(zeros.get(..part).unwrap_or_default());
+        length -= part as u64;
+    }
+}
+
+fn note(progress: &mut Progress, error: &LocalError) {
+    progress
+        .problems
+        .push(Problem { path: error.path().map(printable).unwrap_or_default(), what: explain(error) });
+}
+
+fn explain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Walks the sources and compares them with the parent, without reading any content.
+pub(super) fn dry_run(
+    repository: &Arc<Repository>,
+    plan: &Plan,
+    options: &FileOptions,
+    parent: Option<&Parent>,
+    host: &str,
+    progress: &mut Progress,
+) -> Result<SnapshotSummary, OpsError> {
+    let session = WriteSession::begin(repository)?;
+    let cursor = match parent {
+        Some(parent) => Some(parent.cursor(repository)?),
+        None => None,
+    };
+    let mut feeder = FileFeeder::new(&session, options, parent.and_then(|p| p.trusted_start(host)), cursor);
+    let mut summary = SnapshotSummary::default();
+    feeder.look(&plan.root, &mut summary, progress)?;
+    summary.unchanged_files = progress.unchanged_files;
+    summary.unreadable = progress.problems.len() as u64;
+    Ok(summary)
+}
+
+impl FileFeeder<'_> {
+    fn look(
+        &mut self,
+        place: &Place,
+        summary: &mut SnapshotSummary,
+        progress: &mut Progress,
+    ) -> Result<(), OpsError> {
+        for (name, place) in &place.children {
+            match &place.source {
+                Some(Source::Path(path)) => self.look_at(path, summary, progress)?,
+                Some(_) => {}
+                None => {
+                    summary.directories += 1;
+                    self.enter(name)?;
+                    self.look(place, summary, progress)?;
+                    self.leave();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at(
+        &mut self,
+        path: &Path,
+        summary: &mut SnapshotSummary,
+        progress: &mut Progress,
+    ) -> Result<(), OpsError> {
+        let options = self.options;
+        for event in Scan::new(path.as_os_str().as_bytes(), &options.scan, &options.owners) {
+            match event {
+                ScanEvent::Enter(entry) => {
+                    summary.directories += 1;
+                    self.enter(entry.name())?;
+                }
+                ScanEvent::Leave => self.leave(),
+                ScanEvent::Leaf(entry) if entry.metadata().kind == FileKind::File => {
+                    summary.files += 1;
+                    summary.bytes += entry.metadata().size;
+                    let node = tree_entry(entry.name(), entry.metadata());
+                    let before = self.cursor.as_mut().and_then(|cursor| cursor.find(entry.name()));
+                    match before.and_then(|before| self.unchanged(&node, before)) {
+                        Some(_) => progress.unchanged_files += 1,
+                        // An upper bound: deduplication is known only once the content is read.
+                        None => summary.new_bytes += entry.metadata().size,
+                    }
+                }
+                ScanEvent::Leaf(_) => summary.others += 1,
+                ScanEvent::Problem(error) => note(progress, &error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! The snapshot that a backup is compared with.
+
+use super::super::error::OpsError;
+use crate::base::{BlobId, SnapshotId, Timestamp};
+use crate::format::snapshot::SnapshotMode;
+use crate::format::tree::TreeEntry;
+use crate::repo::{BlobReader, FolderEntries, RepoError, Repository};
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// A parent.
+pub(super) struct Parent {
+    pub id: SnapshotId,
+    started: Timestamp,
+    host: String,
+    root: BlobId,
+}
+
+impl Parent {
+    /// Finds the parent that a mode asks for; a full backup has none.
+    pub fn find(
+        repository: &Repository,
+        host: &str,
+        label: &str,
+        mode: SnapshotMode,
+        wanted: Option<SnapshotId>,
+    ) -> Result<Option<Self>, OpsError> {
+        if mode == SnapshotMode::Full {
+            return Ok(None);
+        }
+        let listing = repository.snapshots()?;
+        for (name, error) in &listing.refused {
+            repository.environment().observer.warn(&format!("{name} is passed over: {error}"));
+        }
+        let found = listing
+            .found
+            .into_iter()
+            .filter(|found| match wanted {
+                Some(id) => found.id == id,
+                None => found.snapshot.host == host && found.snapshot.label == label,
+            })
+            .filter(|found| {
+                mode != SnapshotMode::Differential
+                    || found.snapshot.mode == SnapshotMode::Full
+                    || wanted.is_some()
+            })
+            .max_by_key(|found| (found.stored, found.snapshot.started));
+        match (found, wanted) {
+            (None, Some(id)) => Err(RepoError::NoSnapshot(id.to_string()).into()),
+            (found, _) => Ok(found.map(|found| Self {
+                id: found.id,
+                started: found.snapshot.started,
+                host: found.snapshot.host,
+                root: found.snapshot.root,
+            })),
+        }
+    }
+
+    /// Returns when its backup began, if it was made on this host: devices and inodes of another
+    /// host say nothing here.
+    pub fn trusted_start(&self, host: &str) -> Option<Timestamp> {
+        (self.host == host).then_some(self.started)
+    }
+
+    /// Begins a walk over its tree, in step with the walk over the sources.
+    pub fn cursor(&self, repository: &Arc<Repository>) -> Result<Cursor, RepoError> {
+        let mut reader = BlobReader::new(repository)?;
+        let root = Level::open(&mut reader, &self.root);
+        Ok(Cursor { reader, levels: vec![root] })
+    }
+}
+
+/// One folder of the parent; `None` where the parent has no such folder or it cannot be read.
+struct Level {
+    entries: Option<FolderEntries>,
+    next: Option<TreeEntry>,
+}
+
+impl Level {
+    fn open(reader: &mut BlobReader, root: &BlobId) -> Self {
+        // A parent that cannot be read costs reading the files again, no more.
+        Self { entries: FolderEntries::open(reader, root).ok(), next: None }
+    }
+
+    const fn nothing() -> Self {
+        Self { entries: None, next: None }
+    }
+
+    fn find(&mut self, reader: &mut BlobReader, name: &[u8]) -> Option<TreeEntry> {
+        loop {
+            if self.next.is_none() {
+                self.next = self.entries.as_mut()?.next(reader).ok()?;
+            }
+            match self.next.as_ref()?.name.as_slice().cmp(name) {
+                Ordering::Less => self.next = None,
+                Ordering::Equal => return self.next.take(),
+                Ordering::Greater => return None,
+            }
+        }
+    }
+}
+
+/// A place in the parent's tree. Names are asked for in ascending order within a folder.
+pub(super) struct Cursor {
+    pub reader: BlobReader,
+    levels: Vec<Level>,
+}
+
+impl Cursor {
+    /// Returns the parent's entry of this name in the present folder.
+    pub fn find(&mut self, name: &[u8]) -> Option<TreeEntry> {
+        self.levels.last_mut()?.find(&mut self.reader, name)
+    }
+
+    /// Goes down into the folder of this name, whether the parent has it or not.
+    pub fn enter(&mut self, name: &[u8]) {
+        let level = match self.find(name).and_then(|entry| entry.subtree) {
+            Some(subtree) => Level::open(&mut self.reader, &subtree),
+            None => Level::nothing(),
+        };
+        self.levels.push(level);
+    }
+
+    /// Goes back up.
+    pub fn leave(&mut self) {
+        self.levels.pop();
+    }
+}
