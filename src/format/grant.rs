@@ -4,7 +4,7 @@
 use super::FormatError;
 use super::bytes::ensure;
 use super::cbor::{Extra, Field, decode_map, encode_map, required};
-use super::trust::Role;
+use super::trust::{Epoch, Role};
 use crate::base::{Secret, SecretBytes};
 use crate::crypto::ContentSecretKey;
 
@@ -71,6 +71,13 @@ impl Bundle {
         })
     }
 
+    /// Says whether the bundle is that of an epoch of the registry: its number, and, where the content
+    /// key is in it, its public half ([KEYS-13]).
+    pub fn belongs_to(&self, epoch: &Epoch) -> bool {
+        let content = self.content.as_ref().is_none_or(|key| key.public() == epoch.content);
+        self.epoch == epoch.number && content
+    }
+
     /// Copies as much of it as a role is given: what a key can't do, it can't do because it lacks the secret.
     pub fn for_role(&self, role: Role) -> Self {
         let reads = matches!(role, Role::Owner | Role::Reader);
@@ -122,6 +129,24 @@ mod tests {
             assert_eq!((bundle.epoch, bundle.metadata.expose()), (2, &[1; 32]));
             assert_eq!(bundle.metadata_ids.expose(), &[4; 32]);
         }
+    }
+
+    #[test]
+    fn belongs_to_one_epoch() {
+        let epoch = Epoch {
+            number: 2,
+            content: whole().content.unwrap().public(),
+            created: crate::base::Timestamp::default(),
+            suite: crate::crypto::Suite::default(),
+            grants: Vec::new(),
+            closed: false,
+            extra: Extra::new(),
+        };
+        assert!(whole().belongs_to(&epoch));
+        assert!(!whole().belongs_to(&Epoch { number: 3, ..epoch.clone() }));
+        let other = Epoch { content: crate::crypto::ContentPublicKey([7; 32]), ..epoch };
+        assert!(!whole().belongs_to(&other));
+        assert!(whole().for_role(Role::Writer).belongs_to(&other), "a writer can not tell");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What the tests of the objects share.
 
+/// A change to a good value, with its name.
+pub(super) type Change<T> = (&'static str, fn(&mut T));
+
 /// Bytes that look like an id, the same for the same number, in the order of the numbers.
 pub(super) fn id32(number: u8) -> [u8; 32] {
     std::array::from_fn(|place| if place == 0 { number } else { number.wrapping_mul(31) ^ place as u8 })

@@ -2,7 +2,7 @@
 
 use super::assembler::{Assembler, Failure, TreeCounts};
 use super::batch::{Batch, Processed};
-use super::feeder::{FeedError, Feeder};
+use super::feeder::Feeder;
 use super::worker::Worker;
 use crate::base::BlobId;
 use crate::chunker::GearTable;
@@ -169,13 +169,4 @@ fn run_assembler(
         stop.set(error);
         None
     })
-}
-
-impl From<FeedError> for RepoError {
-    fn from(error: FeedError) -> Self {
-        match error {
-            FeedError::Pipeline(error) => error,
-            FeedError::Source(source) => Self::Local { doing: "read", path: "the source".to_owned(), source },
-        }
-    }
 }

@@ -1,52 +1,76 @@
 //! What can go wrong with an operation.
 
 use crate::base::{Classify, ErrorClass};
+use crate::ingest::FeedError;
 use crate::localfs::LocalError;
 use crate::repo::RepoError;
+use crate::storage::StorageError;
+use std::io;
 
-/// An error of an operation.
+/// Why an operation could not be done.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpsError {
-    /// The repository.
+    /// The repository failed.
     #[error(transparent)]
     Repo(#[from] RepoError),
-    /// The local file system.
+    /// A local file failed.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// The request makes no sense.
+    /// The request itself makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// Something named does not exist.
+    /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
-    /// A source as a whole cannot be read.
-    #[error("{name} cannot be read")]
+    /// A source stopped giving bytes, or a command that makes one failed.
+    #[error("{name}: {why}")]
     Source {
-        /// Which.
+        /// The source, as the user named it.
+        name: String,
+        /// How it ended.
+        why: String,
+        /// The last lines of what it said.
+        lines: Vec<String>,
+    },
+    /// A source could not be read.
+    #[error("cannot read {name}")]
+    Read {
+        /// The source, as the user named it.
         name: String,
         /// What the system said.
-        #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// A producer did not say that it succeeded.
-    #[error("the command {command:?} {how}{}", tail(last_lines))]
-    Producer {
-        /// The command.
-        command: String,
-        /// How it ended.
-        how: String,
-        /// What it said last on standard error.
-        last_lines: Vec<String>,
+    /// The output could not be written.
+    #[error("cannot write to {name}")]
+    Write {
+        /// The output.
+        name: String,
+        /// What the system said.
+        source: io::Error,
     },
-    /// The output cannot be written.
-    #[error("the output cannot be written")]
-    Output(#[source] std::io::Error),
+    /// What was read is not what was backed up.
+    #[error("{what} does not have the content that was backed up: {why}")]
+    Differs {
+        /// What was read.
+        what: String,
+        /// What shows it.
+        why: String,
+    },
 }
 
-fn tail(lines: &[String]) -> String {
-    match lines {
-        [] => String::new(),
-        lines => format!("; it said last:\n    {}", lines.join("\n    ")),
+impl From<StorageError> for OpsError {
+    fn from(error: StorageError) -> Self {
+        Self::Repo(error.into())
+    }
+}
+
+impl From<FeedError> for OpsError {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Pipeline(error) => Self::Repo(error),
+            FeedError::Source(source) => Self::Read { name: "the source".to_owned(), source },
+        }
     }
 }
 
@@ -57,10 +81,8 @@ impl Classify for OpsError {
             Self::Local(error) => error.class(),
             Self::Usage(_) => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,
-            Self::Source { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                ErrorClass::NotFound
-            }
-            Self::Source { .. } | Self::Producer { .. } | Self::Output(_) => ErrorClass::Fatal,
+            Self::Differs { .. } => ErrorClass::Corrupt,
+            Self::Source { .. } | Self::Read { .. } | Self::Write { .. } => ErrorClass::Fatal,
         }
     }
 }

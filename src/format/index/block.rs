@@ -78,9 +78,6 @@ impl<'a> IndexBlock<'a> {
     }
 
     /// Returns the number of the first record whose id is not below the given one.
-    ///
-    /// Ids are hashes and so spread evenly: a guess by proportion lands near, and the halving that
-    /// follows is bounded whatever the bytes are.
     pub fn lower_bound(&self, id: &BlobId) -> usize {
         let below =
             |record: &[u8; INDEX_RECORD_BYTES]| record.get(..BlobId::LENGTH) < Some(id.as_bytes().as_slice());

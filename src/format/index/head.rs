@@ -99,6 +99,7 @@ impl IndexHead {
 
     fn check(&self, run_length: u64) -> Result<(), FormatError> {
         ensure(self.epoch > 0, "index epoch", "epochs count from 1")?;
+        at_most("index run length", run_length, limits::INDEX_RUN_BYTES_MAX)?;
         at_most("index records", self.record_count, limits::INDEX_RECORDS_MAX)?;
         at_most("index blocks", u64::from(self.block_count), limits::INDEX_BLOCKS_MAX)?;
         let blocks = u64::from(self.block_count);

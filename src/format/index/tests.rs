@@ -36,7 +36,7 @@ fn packs() -> Vec<PackEntry> {
 }
 
 fn record(id: [u8; 32], kind: u8) -> IndexRecord {
-    let class = if kind % 2 == 0 { BlobClass::Content } else { BlobClass::Metadata };
+    let class = if kind.is_multiple_of(2) { BlobClass::Content } else { BlobClass::Metadata };
     let (encoding, depth, base) = match kind % 3 {
         0 => (Encoding::Zstd, 0, None),
         1 => (Encoding::Difference, 2, Some(BlobId::new(id32(kind)))),
@@ -52,7 +52,7 @@ fn record(id: [u8; 32], kind: u8) -> IndexRecord {
         offset: 100,
         length: 800 - u32::from(kind),
         counter: 1 << 40 | u64::from(kind),
-        origin: u16::from(kind % 2 == 0),
+        origin: u16::from(kind.is_multiple_of(2)),
         encoding,
         depth,
         base,

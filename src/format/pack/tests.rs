@@ -2,7 +2,7 @@ use super::*;
 use crate::base::{BlobId, KeyId};
 use crate::codec::Encoding;
 use crate::crypto::{SIGNATURE_BYTES, Suite, TAG_BYTES};
-use crate::format::testing::{id32, survives_damage};
+use crate::format::testing::{Change, id32, survives_damage};
 use proptest::prelude::*;
 
 fn origin(number: u8, class: BlobClass) -> Origin {
@@ -11,7 +11,7 @@ fn origin(number: u8, class: BlobClass) -> Origin {
         BlobClass::Metadata => [0; 32],
     };
     Origin {
-        suite: if number % 2 == 0 { Suite::ChaCha20Poly1305 } else { Suite::Aes256Gcm },
+        suite: if number.is_multiple_of(2) { Suite::ChaCha20Poly1305 } else { Suite::Aes256Gcm },
         epoch: 1 + u32::from(number),
         encapsulation,
         salt: id32(number.wrapping_add(1)),
@@ -166,7 +166,7 @@ fn bytes_error(what: &'static str, why: &'static str) -> FormatError {
 fn a_table_of_contents_keeps_its_rules() {
     let (bytes, good) = sample();
     let trailer = PackView::parse(&bytes).unwrap().trailer;
-    let changes: [(&str, fn(&mut TableOfContents)); 11] = [
+    let changes: [Change<TableOfContents>; 11] = [
         ("a gap", |table| table.frames[1].offset += 1),
         ("an overlap", |table| table.frames[1].offset -= 1),
         ("other order", |table| table.frames.swap(0, 1)),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::format::testing::{id32, survives_damage};
+use crate::format::testing::{Change, id32, survives_damage};
 use proptest::prelude::*;
 
 fn sample() -> Snapshot {
@@ -46,7 +46,7 @@ fn a_snapshot_comes_back() {
 
 #[test]
 fn what_no_reader_would_accept_is_not_written() {
-    let changes: [(&str, fn(&mut Snapshot)); 7] = [
+    let changes: [Change<Snapshot>; 7] = [
         ("host", |s| s.host.clear()),
         ("kind", |s| s.kind.clear()),
         ("label", |s| s.label = "x".repeat(4097)),

@@ -34,7 +34,7 @@ impl TreePart {
             }
             Ok(Field::Known)
         })?;
-        ensure(unknown.is_empty(), "tree part", "has a field that is not known")?;
+        closed(&unknown)?;
         let first_name = required(first_name, "tree part name")?;
         check_name(&first_name)?;
         Ok(Self { first_name, id: required(id, "tree part id")? })
@@ -90,12 +90,13 @@ impl TreeNode {
                 (1, Some(0)) => {
                     entries = Some(value.array(limits::TREE_NODE_ENTRIES_MAX, TreeEntry::decode)?)
                 }
+                (1, None) => return Err(invalid("tree node", "has no level before its entries")),
                 (1, Some(_)) => parts = Some(value.array(limits::TREE_NODE_ENTRIES_MAX, TreePart::decode)?),
                 _ => return Ok(Field::Unknown),
             }
             Ok(Field::Known)
         })?;
-        ensure(unknown.is_empty(), "tree node", "has a field that is not known")?;
+        closed(&unknown)?;
         let node = match (level, entries, parts) {
             (Some(0), Some(entries), None) => Self::Leaf { entries },
             (Some(level), None, Some(parts)) => Self::Branch { level, parts },
@@ -169,6 +170,14 @@ impl TreeNode {
                 ensure(sorted, "tree parts", "are not in strict order")
             }
         }
+    }
+}
+
+/// Entries grow by new fields; nodes and parts do not, so that a folder is never shown without some of it.
+fn closed(unknown: &Extra) -> Result<(), FormatError> {
+    match unknown.is_empty() {
+        true => Ok(()),
+        false => Err(FormatError::Unsupported { what: "field of a tree node" }),
     }
 }
 

@@ -3,7 +3,7 @@ use crate::base::{BlobId, Timestamp};
 use crate::chunker::Sketch;
 use crate::format::FormatError;
 use crate::format::recipe::{RecipeEntry, RecipeNode, RecipeRoot};
-use crate::format::testing::{id32, survives_damage};
+use crate::format::testing::{Change, id32, survives_damage};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -81,7 +81,7 @@ fn every_kind_of_entry_comes_back() {
 
 #[test]
 fn entries_that_lead_astray_are_refused() {
-    let changes: [(&str, fn(&mut TreeEntry)); 17] = [
+    let changes: [Change<TreeEntry>; 17] = [
         ("empty", |e| e.name.clear()),
         ("dot", |e| e.name = b".".to_vec()),
         ("dots", |e| e.name = b"..".to_vec()),

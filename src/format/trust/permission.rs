@@ -31,7 +31,9 @@ pub enum Act<'a> {
     },
     /// A log pack, which may hold records of others.
     LogPack,
-    /// One archived segment's record, or the record of a gap.
+    /// The record of a merge of log packs.
+    LogMerge,
+    /// The record of a segment, a piece, a gap or a conflict.
     LogRecord {
         /// The stream it belongs to.
         stream: &'a str,
@@ -74,7 +76,7 @@ impl Act<'_> {
             | Self::LogPack
             | Self::Parity
             | Self::Mark { .. } => &[Owner, Maintainer, Writer],
-            Self::Withdraw | Self::Condemned | Self::Catalog => &[Owner, Maintainer],
+            Self::Withdraw | Self::LogMerge | Self::Condemned | Self::Catalog => &[Owner, Maintainer],
             Self::Attested => &[Owner, Reader],
             Self::Slot { .. } | Self::Verified | Self::Session | Self::Damaged => &Role::ALL,
         }
@@ -90,6 +92,7 @@ impl Act<'_> {
             Self::IndexRun => "the index",
             Self::Snapshot { .. } => "snapshots",
             Self::LogPack => "log packs",
+            Self::LogMerge => "merges of log packs",
             Self::LogRecord { .. } => "log records",
             Self::Mark { .. } => "tags, pins and notes",
             Self::Withdraw => "what forgets or unpins",

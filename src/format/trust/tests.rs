@@ -151,6 +151,7 @@ fn the_table_of_permissions() {
         (Act::IndexRun, &[Owner, Maintainer, Writer]),
         (Act::Snapshot { host, label }, &[Owner, Writer]),
         (Act::LogPack, &[Owner, Maintainer, Writer]),
+        (Act::LogMerge, &[Owner, Maintainer]),
         (Act::LogRecord { stream }, &[Owner, Writer]),
         (Act::Mark { host, label }, &[Owner, Maintainer, Writer]),
         (Act::Withdraw, &[Owner, Maintainer]),

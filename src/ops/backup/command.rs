@@ -48,7 +48,7 @@ fn listen(stderr: ChildStderr, lines: &Lines) {
 impl Producer {
     /// Starts `sh -c COMMAND` in a process group of its own.
     pub fn start(command: &str) -> Result<Self, OpsError> {
-        let failed = |source| OpsError::Source { name: format!("the command {command:?}"), source };
+        let failed = |source| OpsError::Read { name: format!("the output of {command:?}"), source };
         let mut child = Command::new("/bin/sh")
             .arg("-c")
             .arg(command)
@@ -88,12 +88,12 @@ impl Producer {
         }
         match status {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(OpsError::Producer {
-                command: self.command.clone(),
-                how: describe(status),
-                last_lines: self.last_lines(),
+            Ok(status) => Err(OpsError::Source {
+                name: format!("the command {:?}", self.command),
+                why: describe(status),
+                lines: self.last_lines(),
             }),
-            Err(source) => Err(OpsError::Source { name: format!("the command {:?}", self.command), source }),
+            Err(source) => Err(OpsError::Read { name: format!("the output of {:?}", self.command), source }),
         }
     }
 

@@ -120,7 +120,7 @@ pub fn backup(
         Some(label) => label.clone(),
         None => plan.default_label(),
     };
-    plan::check_label(&label)?;
+    super::names::check_label(&label)?;
     repository.require_writer()?;
     let identity = repository.keyring().identity.key;
     repository
@@ -274,7 +274,7 @@ impl Feeding<'_> {
         self.feeder.event(Event::File(Box::new(entry)))?;
         let mut watched = Watched::new(reader);
         let end = self.feeder.stream(&mut watched, CutKind::Stream).map_err(|error| match error {
-            FeedError::Source(source) => OpsError::Source { name: printable(name), source },
+            FeedError::Source(source) => OpsError::Read { name: printable(name), source },
             FeedError::Pipeline(error) => error.into(),
         })?;
         if end.length == 0 {

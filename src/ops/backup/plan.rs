@@ -146,7 +146,7 @@ impl Plan {
                 }
                 Source::Path(path) => {
                     if let Err(source) = std::fs::symlink_metadata(path) {
-                        return Err(OpsError::Source { name: path.display().to_string(), source });
+                        return Err(OpsError::Read { name: path.display().to_string(), source });
                     }
                     (file_path(path)?, printable(path.as_os_str().as_bytes()), Some(Path::new("/")))
                 }
@@ -172,7 +172,7 @@ impl Plan {
     /// The root folder itself: its entries are the sources.
     fn root_source(&mut self, source: Source, name: String) -> Result<(), OpsError> {
         let Source::Path(path) = source else { return Ok(()) };
-        let failed = |source| OpsError::Source { name: name.clone(), source };
+        let failed = |source| OpsError::Read { name: name.clone(), source };
         for entry in std::fs::read_dir(&path).map_err(failed)? {
             let entry = entry.map_err(failed)?.path();
             self.root.put(&file_path(&entry)?, Some(Path::new("/")), Source::Path(entry))?;
@@ -199,19 +199,4 @@ impl Plan {
         names.sort();
         names.join(",").replace([':', '@'], "_")
     }
-}
-
-/// Refuses labels that could be taken for something else where a snapshot is named.
-pub(super) fn check_label(label: &str) -> Result<(), OpsError> {
-    let id_like = label.len() >= 8 && label.len() <= 64 && label.bytes().all(|b| b.is_ascii_hexdigit());
-    let why = if label.is_empty() || label.len() > 1024 {
-        "is empty or too long"
-    } else if label.contains([':', '@']) || label.chars().any(char::is_control) {
-        "holds a colon, an @ or control characters"
-    } else if label == "latest" || id_like {
-        "can be taken for the name of a snapshot"
-    } else {
-        return Ok(());
-    };
-    Err(OpsError::Usage(format!("the label {label:?} {why}; choose another with --label")))
 }
