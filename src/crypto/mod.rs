@@ -3,7 +3,7 @@
 //! Every function here is pure: bytes in, bytes out, randomness passed in. Which key is used for what
 //! is written in `format-spec/keys.md`; this folder only knows how.
 //!
-//! - [`derive`]: subkeys with commitments, ids of blobs and of signers
+//! - [`mod@derive`]: subkeys with commitments, ids of blobs and of signers
 //! - [`seal`]: authenticated encryption under one of two suites
 //! - [`hybrid`]: HPKE, by which content can be written without being readable
 //! - [`sign`]: Ed25519 over objects
