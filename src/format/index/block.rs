@@ -85,7 +85,7 @@ impl<'a> IndexBlock<'a> {
     }
 
     /// Decodes every record and checks all that a reader must: their order, that they begin with the
-    /// id in the directory, that packs exist and frames lie inside them, that bases are in strict
+    /// id in the directory and end before that of the next block, that packs exist and frames lie inside them, that bases are in strict
     /// order and every one is used.
     pub fn decode_all(
         &self,
@@ -106,7 +106,9 @@ impl<'a> IndexBlock<'a> {
         named.sort_unstable();
         named.dedup();
         ensure(named.len() == self.bases.len(), "index block bases", "are not all used")?;
-        let first = records.first().map(|record| record.id);
+        let (first, last) = (records.first().map(|record| record.id), records.last().map(|record| record.id));
+        let apart = directory.block_after(entry).is_none_or(|next| last < Some(next.first));
+        ensure(apart, "index block", "does not end before the next one begins")?;
         ensure(first == Some(entry.first), "index block", "does not begin with the id in the directory")?;
         Ok(records)
     }

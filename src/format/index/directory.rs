@@ -117,6 +117,11 @@ impl Directory {
         self.blocks.partition_point(|block| block.first <= *id).checked_sub(1)
     }
 
+    /// Returns the block that follows another in the order of ids.
+    pub(super) fn block_after(&self, entry: &BlockEntry) -> Option<&BlockEntry> {
+        self.blocks.get(self.blocks.partition_point(|block| block.first <= entry.first))
+    }
+
     /// Checks what a record says about its pack.
     pub fn check_record(&self, record: &IndexRecord) -> Result<(), FormatError> {
         let pack = self

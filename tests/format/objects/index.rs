@@ -9,7 +9,7 @@ use chronolith::format::pack::BlobClass;
 pub const OBJECT: Object = Object { name: "index", recode: opening::index, cases };
 
 /// The packs of the examples, and the records of their blobs in the order of a run.
-fn everything() -> (Vec<PackEntry>, Vec<IndexRecord>) {
+pub fn everything() -> (Vec<PackEntry>, Vec<IndexRecord>) {
     let (bytes, contents, origins) = richest().make();
     let (content, mut records) = indexed(&bytes, BlobClass::Content, &contents, &origins);
     let (bytes, contents, origins) = smallest().make();
@@ -26,7 +26,7 @@ fn smallest_run() -> RunRecipe {
     RunRecipe::new(&[pack], &[records])
 }
 
-fn two_blocks() -> RunRecipe {
+pub fn two_blocks() -> RunRecipe {
     let (packs, records) = everything();
     let (first, second) = records.split_at(4);
     RunRecipe::new(&packs, &[first.to_vec(), second.to_vec()])
@@ -322,6 +322,17 @@ fn directory_cases() -> Vec<Case> {
             "a block that does not begin with the id in the directory",
             change(|directory| {
                 directory.blocks[0].first = blob(0);
+            }),
+        ),
+        Case::corrupt(
+            "block-overlap",
+            "a block whose last id lies behind the first one of the next block",
+            with(|r| {
+                r.block_bytes = Box::new(|number, bytes| {
+                    if number == 0 {
+                        bytes[3 * 72] = 0xFE;
+                    }
+                });
             }),
         ),
         Case::corrupt(

@@ -24,6 +24,7 @@ mod opening;
 mod pack;
 mod packing;
 mod parity;
+mod plain;
 mod recipe;
 mod session;
 mod slot;
@@ -43,9 +44,12 @@ pub const ALL: &[Object] = &[
     grant::OBJECT,
     identity::OBJECT,
     index::OBJECT,
+    plain::BLOCK,
+    plain::DIRECTORY,
     log_pack::OBJECT,
     log_record::OBJECT,
     pack::OBJECT,
+    plain::CONTENTS,
     parity::OBJECT,
     recipe::OBJECT,
     session::OBJECT,
