@@ -142,6 +142,7 @@ impl<'a> Assembler<'a> {
             digest: Some(ContentDigest::Blake3(end.digest)),
             recipe: recipe.root,
             cut: end.cut,
+            read: Some(end.read),
             extra: Vec::new(),
         });
         self.add(entry)

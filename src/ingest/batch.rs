@@ -1,6 +1,6 @@
 //! What travels through the pipeline.
 
-use crate::base::BlobId;
+use crate::base::{BlobId, Timestamp};
 use crate::chunker::Sketch;
 use crate::format::tree::{CutKind, TreeEntry};
 use std::ops::Range;
@@ -14,6 +14,8 @@ pub struct FileEnd {
     pub digest: [u8; 32],
     /// How it was cut.
     pub cut: CutKind,
+    /// When its reading began.
+    pub read: Timestamp,
 }
 
 /// One step of the walk over the sources, in order.

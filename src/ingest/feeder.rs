@@ -1,7 +1,7 @@
 //! The front of the pipeline: reads sources, cuts them, fills batches.
 
 use super::batch::{Batch, Event, FileEnd};
-use crate::base::{Observer, Phase};
+use crate::base::{Clock, Observer, Phase};
 use crate::chunker::{CutParameters, Cutter, GearTable, PageCutter};
 use crate::format::tree::CutKind;
 use crate::repo::RepoError;
@@ -54,6 +54,7 @@ pub struct Feeder {
     parameters: CutParameters,
     page_chunk_bytes: u32,
     observer: Arc<dyn Observer>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Feeder {
@@ -65,6 +66,7 @@ impl Feeder {
         parameters: CutParameters,
         page_chunk_bytes: u32,
         observer: Arc<dyn Observer>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, RepoError> {
         let bytes = free.recv().map_err(|_| RepoError::Interrupted)?;
         Ok(Self {
@@ -77,6 +79,7 @@ impl Feeder {
             parameters,
             page_chunk_bytes,
             observer,
+            clock,
         })
     }
 
@@ -124,9 +127,10 @@ impl Feeder {
     /// [`RepoError::Interrupted`].
     pub fn stream(&mut self, reader: &mut dyn Read, cut: CutKind) -> Result<StreamEnd, FeedError> {
         let mut digest = blake3::Hasher::new();
+        let read = self.clock.now();
         let length = self.data(reader, cut, u64::MAX, &mut digest)?;
         let end = StreamEnd { length, digest: *digest.finalize().as_bytes() };
-        self.event(Event::End(FileEnd { length: end.length, digest: end.digest, cut }))?;
+        self.event(Event::End(FileEnd { length: end.length, digest: end.digest, cut, read }))?;
         Ok(end)
     }
 

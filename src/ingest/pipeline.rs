@@ -95,6 +95,7 @@ pub fn ingest<E: From<RepoError>>(
         parameters,
         repository.page_chunk_bytes(),
         repository.environment().observer.clone(),
+        repository.environment().clock.clone(),
     )?;
     let (fed, assembled) = std::thread::scope(|scope| {
         for worker in encoders.drain(..) {

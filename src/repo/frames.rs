@@ -21,10 +21,10 @@ fn coding(doing: &'static str) -> impl FnOnce(CodecError) -> RepoError {
     move |why| RepoError::Internal { doing, why: why.to_string() }
 }
 
-/// A sealed frame on its way into a pack.
-pub struct SealedFrame {
+/// A sealed frame on its way into a pack, in the buffer of its encoder.
+pub struct SealedFrame<'a> {
     /// The sealed bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: &'a [u8],
     /// What the table of contents will say; the offset is set when the frame finds its place.
     pub record: FrameRecord,
 }
@@ -142,6 +142,7 @@ pub struct Base<'a> {
 pub struct FrameEncoder {
     compressor: Compressor,
     decompressor: Decompressor,
+    sealed: Vec<u8>,
     opened: Vec<u8>,
     decoded: Vec<u8>,
 }
@@ -156,6 +157,7 @@ impl FrameEncoder {
         Ok(Self {
             compressor: Compressor::new(level).map_err(coding("preparing compression"))?,
             decompressor: Decompressor::new().map_err(coding("preparing decompression"))?,
+            sealed: Vec::new(),
             opened: Vec::new(),
             decoded: Vec::new(),
         })
@@ -175,8 +177,9 @@ impl FrameEncoder {
         plain: &[u8],
         blobs: Vec<(BlobId, u32)>,
         base: Option<&Base<'_>>,
-    ) -> Result<SealedFrame, RepoError> {
-        let mut bytes = Vec::new();
+    ) -> Result<SealedFrame<'_>, RepoError> {
+        let mut bytes = std::mem::take(&mut self.sealed);
+        bytes.clear();
         let encoding = match base {
             Some(base) => {
                 self.compressor
@@ -213,7 +216,8 @@ impl FrameEncoder {
             base: base_id,
             blobs,
         };
-        Ok(SealedFrame { bytes, record })
+        self.sealed = bytes;
+        Ok(SealedFrame { bytes: &self.sealed, record })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one frame, checked in one place")]

@@ -75,10 +75,10 @@ impl PackBuilder {
     /// # Errors
     ///
     /// When the pack would grow past what its offsets can say.
-    pub fn push(&mut self, frame: SealedFrame) -> Result<(), RepoError> {
+    pub fn push(&mut self, frame: SealedFrame<'_>) -> Result<(), RepoError> {
         let mut record = frame.record;
         record.offset = length_u32(self.bytes.len())?;
-        self.bytes.extend_from_slice(&frame.bytes);
+        self.bytes.extend_from_slice(frame.bytes);
         self.frames.push(record);
         Ok(())
     }

@@ -287,7 +287,7 @@ impl WriteSession {
         Ok(sealed)
     }
 
-    fn push(&self, class: BlobClass, frame: SealedFrame) -> Result<(), RepoError> {
+    fn push(&self, class: BlobClass, frame: SealedFrame<'_>) -> Result<(), RepoError> {
         let mut slot = lock(&self.shared.packs[class_number(class)]);
         let full = match slot.as_ref() {
             Some(pack) if pack.is_full_for(frame.bytes.len()) => slot.take(),

@@ -1,6 +1,6 @@
 //! What a file holds: its length, its digest, its recipe.
 
-use crate::base::{BlobId, limits};
+use crate::base::{BlobId, Timestamp, limits};
 use crate::format::FormatError;
 use crate::format::bytes::{at_most, ensure, invalid};
 use crate::format::cbor::{Extra, Field, Reader, Writer, required};
@@ -20,6 +20,9 @@ pub struct Content {
     pub recipe: RecipeRoot,
     /// How the pieces were cut.
     pub cut: CutKind,
+    /// When its reading began. The next backup believes that the file is unchanged only if its times
+    /// are well before this.
+    pub read: Option<Timestamp>,
     /// Fields of newer programs, kept as they were found.
     pub extra: Extra,
 }
@@ -111,6 +114,7 @@ impl Content {
             }
             map.at(5).unsigned(kind);
             map.optional(6, page_bytes, |out, bytes| out.unsigned(u64::from(bytes)));
+            map.optional(7, self.read, |out, time| out.signed(time.nanoseconds()));
         });
         Ok(())
     }
@@ -118,6 +122,7 @@ impl Content {
     pub(super) fn decode(reader: Reader<'_, '_>) -> Result<Self, FormatError> {
         let (mut length, mut algorithm, mut digest) = (None, None, None);
         let (mut inline, mut node, mut kind, mut page_bytes) = (None, None, None, None);
+        let mut read = None;
         // A level-0 node with every entry at its longest.
         let inline_max = 16 + limits::RECIPE_INLINE_ENTRIES_MAX * 48;
         let extra = reader.map(|number, value| {
@@ -129,6 +134,7 @@ impl Content {
                 4 => node = Some(value.fixed()?),
                 5 => kind = Some(value.unsigned()?),
                 6 => page_bytes = Some(value.small()?),
+                7 => read = Some(value.timestamp()?),
                 _ => return Ok(Field::Unknown),
             }
             Ok(Field::Known)
@@ -143,6 +149,7 @@ impl Content {
             digest: decode_digest(algorithm, digest)?,
             recipe,
             cut: CutKind::from_parts(required(kind, "content cut")?, page_bytes)?,
+            read,
             extra,
         };
         content.check()?;

@@ -16,6 +16,7 @@ fn file(name: &str, length: u32) -> TreeEntry {
         digest: Some(ContentDigest::Blake3(id32(4))),
         recipe: RecipeRoot::Inline(node),
         cut: CutKind::Pages { page_bytes: 8192 },
+        read: Some(Timestamp::from_nanoseconds(-1)),
         extra: Vec::new(),
     });
     entry.size = Some(u64::from(length));
@@ -52,6 +53,7 @@ fn every_kind() -> Vec<TreeEntry> {
         digest: None,
         recipe: RecipeRoot::Node(BlobId::new(id32(8))),
         cut: CutKind::Stream,
+        read: None,
         extra: vec![(99, vec![0x40])],
     });
     vec![

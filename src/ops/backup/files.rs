@@ -38,7 +38,7 @@ pub(super) struct FileOptions {
 pub(super) struct FileFeeder<'a> {
     session: &'a WriteSession,
     options: &'a FileOptions,
-    parent_started: Option<Timestamp>,
+    same_host: bool,
     cursor: Option<Cursor>,
 }
 
@@ -131,10 +131,10 @@ impl<'a> FileFeeder<'a> {
     pub fn new(
         session: &'a WriteSession,
         options: &'a FileOptions,
-        parent_started: Option<Timestamp>,
+        same_host: bool,
         cursor: Option<Cursor>,
     ) -> Self {
-        Self { session, options, parent_started, cursor }
+        Self { session, options, same_host, cursor }
     }
 
     /// Goes into a folder of the plan.
@@ -232,7 +232,8 @@ impl<'a> FileFeeder<'a> {
 
     /// Returns the parent's content if the file is certainly the same and all of it is still stored.
     fn unchanged(&mut self, now: &TreeEntry, before: TreeEntry) -> Option<Content> {
-        let started = self.parent_started?;
+        let content = before.content?;
+        let started = if self.same_host { content.read? } else { return None };
         let same = before.kind == EntryKind::File
             && (before.device, before.inode, before.size) == (now.device, now.inode, now.size)
             && (before.modified, before.changed) == (now.modified, now.changed)
@@ -243,7 +244,6 @@ impl<'a> FileFeeder<'a> {
         if !same || !settled(now.modified) || !settled(now.changed?) {
             return None;
         }
-        let content = before.content?;
         let cursor = self.cursor.as_mut()?;
         let mut pieces = Pieces::open(&mut cursor.reader, &content).ok()?;
         while let Some(piece) = pieces.next(&mut cursor.reader).ok()? {
@@ -273,6 +273,7 @@ impl<'a> FileFeeder<'a> {
     }
 
     fn read(&self, entry: &Entry, file: &SourceFile, feeder: &mut Feeder) -> Result<Read1, FeedError> {
+        let read = self.session.repository().environment().clock.now();
         let cut = self.cut(entry, file);
         let mut digest = blake3::Hasher::new();
         let mut offset = 0;
@@ -293,7 +294,12 @@ impl<'a> FileFeeder<'a> {
                 break;
             }
         }
-        feeder.event(Event::End(FileEnd { length: offset, digest: *digest.finalize().as_bytes(), cut }))?;
+        feeder.event(Event::End(FileEnd {
+            length: offset,
+            digest: *digest.finalize().as_bytes(),
+            cut,
+            read,
+        }))?;
         Ok(match file.check_unchanged() {
             Ok(()) if offset == file.size() => Read1::Whole,
             Ok(()) => Read1::Changed(LocalError::Changed { path: entry.path().to_vec(), what: "its length" }),
@@ -355,7 +361,8 @@ pub(super) fn dry_run(
         Some(parent) => Some(parent.cursor(repository)?),
         None => None,
     };
-    let mut feeder = FileFeeder::new(&session, options, parent.and_then(|p| p.trusted_start(host)), cursor);
+    let mut feeder =
+        FileFeeder::new(&session, options, parent.is_some_and(|parent| parent.host == host), cursor);
     let mut summary = SnapshotSummary::default();
     feeder.look(&plan.root, &mut summary, progress)?;
     summary.unchanged_files = progress.unchanged_files;

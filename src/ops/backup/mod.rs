@@ -234,7 +234,7 @@ impl Feeding<'_> {
         let mut files = FileFeeder::new(
             self.session,
             self.files,
-            self.parent.and_then(|p| p.trusted_start(self.host)),
+            self.parent.is_some_and(|parent| parent.host == self.host),
             parent,
         );
         self.folder(root, &mut files)

@@ -1,7 +1,7 @@
 //! The snapshot that a backup is compared with.
 
 use super::super::error::OpsError;
-use crate::base::{BlobId, SnapshotId, Timestamp};
+use crate::base::{BlobId, SnapshotId};
 use crate::format::snapshot::SnapshotMode;
 use crate::format::tree::TreeEntry;
 use crate::repo::{BlobReader, FolderEntries, RepoError, Repository};
@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// A parent.
 pub(super) struct Parent {
     pub id: SnapshotId,
-    started: Timestamp,
-    host: String,
+    /// The host it was made on: devices and inodes of another host say nothing here.
+    pub host: String,
     root: BlobId,
 }
 
@@ -49,17 +49,10 @@ impl Parent {
             (None, Some(id)) => Err(RepoError::NoSnapshot(id.to_string()).into()),
             (found, _) => Ok(found.map(|found| Self {
                 id: found.id,
-                started: found.snapshot.started,
                 host: found.snapshot.host,
                 root: found.snapshot.root,
             })),
         }
-    }
-
-    /// Returns when its backup began, if it was made on this host: devices and inodes of another
-    /// host say nothing here.
-    pub fn trusted_start(&self, host: &str) -> Option<Timestamp> {
-        (self.host == host).then_some(self.started)
     }
 
     /// Begins a walk over its tree, in step with the walk over the sources.
