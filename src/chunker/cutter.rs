@@ -57,6 +57,9 @@ impl CutParameters {
     /// Largest average for which masks are defined with room for normalization.
     pub const AVERAGE_MOST: u32 = 4 << 20;
 
+    /// What a new repository cuts streams with; `docs/chunk-sizes.md` says why.
+    pub const STREAM: Self = Self { minimum: 32 << 10, average: 128 << 10, maximum: 512 << 10 };
+
     /// Accepts a set of parameters or says which rule it breaks.
     ///
     /// # Errors
@@ -153,6 +156,9 @@ impl PageCutter {
     /// Least length of a chunk: the largest page of any supported database.
     pub const CHUNK_BYTES_LEAST: u32 = 64 << 10;
 
+    /// What a new repository cuts database files with; `docs/chunk-sizes.md` says why.
+    pub const STANDARD: Self = Self { chunk_bytes: 128 << 10 };
+
     /// Accepts a length in bytes for the chunks of database files.
     ///
     /// # Errors
@@ -184,6 +190,190 @@ impl PageCutter {
             length if length >= whole => Some(whole),
             0 => None,
             length => at_end.then_some(length),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes that anyone can make again: BLAKE3 of nothing, under a context, as long as wanted.
+    fn noise(context: &str, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new_derive_key(context).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    fn table() -> GearTable {
+        GearTable::derive(&Secret::new([7; 32]))
+    }
+
+    fn lengths(cutter: &Cutter<'_>, mut data: &[u8]) -> Vec<usize> {
+        let mut lengths = vec![];
+        while let Some(length) = cutter.cut(data, true) {
+            lengths.push(length);
+            data = &data[length..];
+        }
+        lengths
+    }
+
+    /// The definition, slowly: the rolling hash starts at the minimum, a chunk ends before the first byte
+    /// behind which the masked hash is zero, and the mask changes at the average.
+    fn defined(table: &GearTable, parameters: CutParameters, data: &[u8]) -> usize {
+        let [minimum, average, maximum] =
+            [parameters.minimum, parameters.average, parameters.maximum].map(|bytes| bytes as usize);
+        let (strict, relaxed) = match parameters.average {
+            1024 => (0x0000_d900_0353_0000, 0x0000_0190_0035_3000),
+            131_072 => (0x0000_d907_0753_7000, 0x0000_d903_0353_7000),
+            other => panic!("no masks for {other}"),
+        };
+        // A last byte without a partner is never looked at.
+        let end = data.len().min(maximum) & !1;
+        let mut hash = 0_u64;
+        for (at, byte) in data.iter().enumerate().take(end).skip(minimum) {
+            hash = (hash << 1).wrapping_add(table.gear[usize::from(*byte)]);
+            // Within a buffer shorter than the average the strict mask holds to its end.
+            if hash & (if at < average { strict } else { relaxed }) == 0 {
+                return at;
+            }
+        }
+        data.len().min(maximum)
+    }
+
+    #[test]
+    fn golden_table() {
+        let table = table();
+        assert_eq!(
+            table.gear[..4],
+            [0xde5b_8f28_12e8_577b, 0xd6ba_fdb4_3cb7_6369, 0x4400_91d4_8c67_d246, 0x4f8a_baf2_c5f7_00d9]
+        );
+        assert_eq!(table.gear_shifted[9], table.gear[9] << 1);
+    }
+
+    #[test]
+    fn golden_cuts() {
+        let table = table();
+        let data = noise("chronolith test noise", 2 << 20);
+        let cutter = Cutter::new(&table, CutParameters::STREAM);
+        assert_eq!(
+            lengths(&cutter, &data),
+            [218780, 202148, 177567, 183454, 100094, 247191, 110286, 356097, 141734, 219470, 85685, 54646]
+        );
+        assert_eq!(lengths(&cutter, &data)[0], defined(&table, CutParameters::STREAM, &data));
+        let small = CutParameters::new(64, 256, 1024).unwrap();
+        assert_eq!(
+            lengths(&Cutter::new(&table, small), &data[..3000]),
+            [89, 414, 292, 332, 425, 278, 579, 284, 307]
+        );
+        // Nothing to find: always the maximum, then the rest.
+        assert_eq!(lengths(&cutter, &vec![0; (1 << 20) + 5]), [512 << 10, 512 << 10, 5]);
+    }
+
+    #[test]
+    fn another_seed_cuts_elsewhere() {
+        let data = noise("chronolith test noise", 2 << 20);
+        let other = GearTable::derive(&Secret::new([8; 32]));
+        let (table, parameters) = (table(), CutParameters::STREAM);
+        assert_ne!(
+            lengths(&Cutter::new(&table, parameters), &data),
+            lengths(&Cutter::new(&other, parameters), &data)
+        );
+    }
+
+    #[test]
+    fn cuts_find_their_places_again_after_an_insertion() {
+        let table = table();
+        let cutter = Cutter::new(&table, CutParameters::new(1 << 10, 4 << 10, 16 << 10).unwrap());
+        let old = noise("chronolith test noise", 1 << 20);
+        let mut new = old.clone();
+        new.splice(500_000..500_000, *b"forty bytes more");
+        let ends = |data: &[u8]| {
+            let mut at = 0;
+            lengths(&cutter, data)
+                .iter()
+                .map(|length| {
+                    at += length;
+                    data.len() - at
+                })
+                .collect::<Vec<_>>()
+        };
+        let (old, new) = (ends(&old), ends(&new));
+        let common = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+        assert!(
+            common * 10 > old.len() * 4,
+            "{common} of {} cuts after the insertion are where they were",
+            old.len()
+        );
+    }
+
+    #[test]
+    fn parameters_are_checked() {
+        let why = |minimum, average, maximum| match CutParameters::new(minimum, average, maximum) {
+            Err(ChunkerError::Parameters { why, .. }) => why,
+            other => panic!("{minimum}/{average}/{maximum}: {other:?}"),
+        };
+        assert!(why(1001, 4096, 8192).contains("even"));
+        assert!(why(4096, 4096, 8192).contains("rise"));
+        assert!(why(1024, 8192, 8192).contains("rise"));
+        assert!(why(1024, 5000, 8192).contains("power of two"));
+        assert!(why(62, 4096, 8192).contains("64 bytes"));
+        assert!(why(1024, 4096, (8 << 20) + 2).contains("longest blob"));
+        assert!(why(1024, 8 << 20, (8 << 20) + 2).contains("4 MiB"));
+        let standard = CutParameters::STREAM;
+        assert_eq!(
+            CutParameters::new(standard.minimum(), standard.average(), standard.maximum()),
+            Ok(standard)
+        );
+        assert_eq!(PageCutter::new(PageCutter::STANDARD.chunk_bytes()), Ok(PageCutter::STANDARD));
+        for bytes in [0, 4096, 100_000, 16 << 20] {
+            assert!(PageCutter::new(bytes).is_err(), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn pages_are_cut_at_fixed_places() {
+        let cutter = PageCutter::new(65536).unwrap();
+        assert_eq!(cutter.cut(&[], true), None);
+        assert_eq!(cutter.cut(&[0; 65535], false), None);
+        assert_eq!(cutter.cut(&[0; 65535], true), Some(65535));
+        assert_eq!(cutter.cut(&[0; 65536], false), Some(65536));
+        assert_eq!(cutter.cut(&[0; 200_000], true), Some(65536));
+    }
+
+    proptest! {
+        /// Whatever is read at a time, the chunks are those of the whole.
+        #[test]
+        fn cuts_do_not_depend_on_the_reads(
+            length in 0_usize..60_000,
+            reads in proptest::collection::vec(1_usize..9000, 1..40),
+            plain: bool,
+        ) {
+            let table = table();
+            let parameters = CutParameters::new(256, 1024, 8192).unwrap();
+            let cutter = Cutter::new(&table, parameters);
+            let data = if plain { vec![b'x'; length] } else { noise("chronolith test reads", length) };
+            let whole = lengths(&cutter, &data);
+            prop_assert_eq!(whole.iter().sum::<usize>(), length);
+            let mut rest = data.as_slice();
+            for cut in &whole {
+                prop_assert_eq!(*cut, defined(&table, parameters, rest));
+                rest = &rest[*cut..];
+            }
+            let (mut start, mut end, mut found) = (0, 0, vec![]);
+            for read in reads.iter().cycle() {
+                end = (end + read).min(length);
+                while let Some(cut) = cutter.cut(&data[start..end], end == length) {
+                    found.push(cut);
+                    start += cut;
+                }
+                if end == length {
+                    break;
+                }
+                prop_assert!(end - start < 8192, "a whole maximum always gets an answer");
+            }
+            prop_assert_eq!(found, whole);
         }
     }
 }

@@ -109,3 +109,197 @@ fn frame(
 fn decode_error(code: usize) -> CodecError {
     CodecError::Decode(io::Error::other(zstd_safe::get_error_name(code)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Compressor;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(rows: u32, changed: u32) -> Vec<u8> {
+        (0..rows)
+            .flat_map(|row| format!("{row}\tname of {}\t{}\n", row / 3, (row ^ changed) * 977).into_bytes())
+            .collect()
+    }
+
+    fn decode(
+        encoding: Encoding,
+        base: Option<&[u8]>,
+        stored: &[u8],
+        length: usize,
+    ) -> Result<Vec<u8>, CodecError> {
+        let mut out = b"before".to_vec();
+        let result = Decompressor::new().unwrap().decode(encoding, base, stored, length, &mut out);
+        assert!(out.starts_with(b"before"));
+        match result {
+            Ok(()) => Ok(out.split_off(6)),
+            Err(error) => {
+                assert_eq!(out, b"before", "an error leaves nothing behind");
+                Err(error)
+            }
+        }
+    }
+
+    #[test]
+    fn text_shrinks_and_noise_is_stored() {
+        let mut compressor = Compressor::new(3).unwrap();
+        let plain = text(5000, 0);
+        let mut out = Vec::new();
+        assert_eq!(compressor.compress(&plain, &mut out).unwrap(), Encoding::Zstd);
+        assert!(out.len() * 3 < plain.len());
+        assert_eq!(decode(Encoding::Zstd, None, &out, plain.len()).unwrap(), plain);
+        let mut noise = vec![0; 100_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let mut out = b"head".to_vec();
+        assert_eq!(compressor.compress(&noise, &mut out).unwrap(), Encoding::Stored);
+        assert_eq!(out, [b"head".as_slice(), &noise].concat());
+        assert_eq!(decode(Encoding::Stored, None, &noise, noise.len()).unwrap(), noise);
+        let mut out = Vec::new();
+        assert_eq!(compressor.compress(&[], &mut out).unwrap(), Encoding::Stored);
+        assert!(out.is_empty());
+        assert!(decode(Encoding::Stored, None, &[], 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_difference_holds_what_changed() {
+        let mut compressor = Compressor::new(3).unwrap();
+        let (base, mut plain) = (text(8000, 0), text(8000, 0));
+        plain[100_000..100_009].copy_from_slice(b"something");
+        let mut out = Vec::new();
+        compressor.difference(&base, &plain, &mut out).unwrap();
+        assert!(out.len() < 200, "{} bytes", out.len());
+        assert_eq!(decode(Encoding::Difference, Some(&base), &out, plain.len()).unwrap(), plain);
+        // Against another base something else comes out, or nothing: the blob id is checked above.
+        let other = vec![b'x'; base.len()];
+        assert!(decode(Encoding::Difference, Some(&other), &out, plain.len()).ok() != Some(plain.clone()));
+        // A base that looks like a dictionary of zstd is still only a prefix.
+        let odd = [&[0x37, 0xa4, 0x30, 0xec], base.as_slice()].concat();
+        let mut out = Vec::new();
+        compressor.difference(&odd, &plain, &mut out).unwrap();
+        assert_eq!(decode(Encoding::Difference, Some(&odd), &out, plain.len()).unwrap(), plain);
+    }
+
+    #[test]
+    fn the_window_of_a_difference_spans_the_longest_base() {
+        let mut base = vec![0; 8 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut base);
+        let mut out = Vec::new();
+        // zstd refuses to refer to a prefix that is the very memory it compresses.
+        let plain = base.clone();
+        Compressor::new(3).unwrap().difference(&base, &plain, &mut out).unwrap();
+        assert!(out.len() < 100_000, "{} bytes", out.len());
+        assert_eq!(decode(Encoding::Difference, Some(&base), &out, base.len()).unwrap(), base);
+    }
+
+    #[test]
+    fn dictionaries_raw_and_trained() {
+        let mut compressor = Compressor::new(3).unwrap();
+        let plain = text(300, 5);
+        let samples: Vec<Vec<u8>> = (100..300).map(|n| text(300, n)).collect();
+        let trained = zstd::dict::from_samples(&samples, 8 << 10).unwrap();
+        for dictionary in [text(200, 5), trained] {
+            let (mut alone, mut out) = (Vec::new(), Vec::new());
+            compressor.compress(&plain, &mut alone).unwrap();
+            compressor.with_dictionary(&dictionary, &plain, &mut out).unwrap();
+            assert!(out.len() < alone.len(), "{} against {}", out.len(), alone.len());
+            assert_eq!(decode(Encoding::Dictionary, Some(&dictionary), &out, plain.len()).unwrap(), plain);
+        }
+    }
+
+    #[test]
+    fn what_was_not_announced_is_refused() {
+        let plain = text(1000, 0);
+        let mut frame = Vec::new();
+        Compressor::new(3).unwrap().compress(&plain, &mut frame).unwrap();
+        for length in [0, plain.len() - 1, plain.len() + 1] {
+            let error = decode(Encoding::Zstd, None, &frame, length).unwrap_err();
+            assert!(matches!(error, CodecError::Length { found, .. } if found == plain.len()), "{error}");
+            assert!(matches!(decode(Encoding::Stored, None, &plain, length), Err(CodecError::Length { .. })));
+        }
+        let error = decode(Encoding::Zstd, None, &frame, (8 << 20) + 1).unwrap_err();
+        assert!(matches!(error, CodecError::TooLong { .. }), "{error}");
+        let twice = [frame.as_slice(), &frame].concat();
+        let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0], frame.as_slice()].concat();
+        for other in [&twice, &skippable, &[frame.as_slice(), b"x"].concat(), &Vec::new(), &plain] {
+            let error = decode(Encoding::Zstd, None, other, plain.len()).unwrap_err();
+            assert!(matches!(error, CodecError::NotAFrame), "{error}");
+        }
+        for cut in [1, 4, 9, frame.len() / 2, frame.len() - 1] {
+            decode(Encoding::Zstd, None, &frame[..cut], plain.len()).unwrap_err();
+        }
+    }
+
+    /// A frame that doesn't announce its length may not decode to more than the reader was told.
+    #[test]
+    fn a_frame_without_its_length_is_bounded_too() {
+        let plain = vec![b'x'; 1 << 20];
+        let mut context = zstd_safe::CCtx::create();
+        context.set_parameter(zstd_safe::CParameter::ContentSizeFlag(false)).unwrap();
+        let mut frame = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
+        context.compress2(&mut frame, &plain).unwrap();
+        assert_eq!(decode(Encoding::Zstd, None, &frame, plain.len()).unwrap(), plain);
+        let mut out = Vec::new();
+        let result = Decompressor::new().unwrap().decode(Encoding::Zstd, None, &frame, 1000, &mut out);
+        assert!(matches!(result, Err(CodecError::Decode(_))), "{result:?}");
+        assert!(out.is_empty() && out.capacity() < 4096);
+    }
+
+    #[test]
+    fn a_base_is_given_exactly_where_one_is_needed() {
+        for (encoding, base) in [
+            (Encoding::Stored, Some(b"base".as_slice())),
+            (Encoding::Zstd, Some(b"base")),
+            (Encoding::Difference, None),
+            (Encoding::Dictionary, None),
+        ] {
+            assert_eq!(encoding.needs_base(), base.is_none());
+            let error = decode(encoding, base, b"", 0).unwrap_err();
+            assert!(matches!(error, CodecError::Base { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn encodings_have_their_numbers() {
+        for number in 0..=3_u8 {
+            assert_eq!(u8::from(Encoding::try_from(number).unwrap()), number);
+        }
+        assert!(matches!(Encoding::try_from(4), Err(CodecError::UnknownEncoding { number: 4 })));
+    }
+
+    proptest! {
+        #[test]
+        fn every_level_reads_back(plain in proptest::collection::vec(0_u8..4, 0..5000), level in -7..=22, base in proptest::collection::vec(0_u8..4, 0..5000)) {
+            let mut compressor = Compressor::new(level).unwrap();
+            let mut out = Vec::new();
+            let encoding = compressor.compress(&plain, &mut out).unwrap();
+            prop_assert_eq!(&decode(encoding, None, &out, plain.len()).unwrap(), &plain);
+            let mut out = b"head".to_vec();
+            compressor.difference(&base, &plain, &mut out).unwrap();
+            prop_assert_eq!(&decode(Encoding::Difference, Some(&base), &out[4..], plain.len()).unwrap(), &plain);
+        }
+
+        #[test]
+        fn hostile_bytes_are_survived(mut stored in proptest::collection::vec(any::<u8>(), 0..300), length in 0_usize..100_000, framed: bool) {
+            if framed {
+                stored.splice(0..0, FRAME_MAGIC);
+            }
+            for (encoding, base) in [(Encoding::Zstd, None), (Encoding::Difference, Some(b"base".as_slice())), (Encoding::Dictionary, Some(b"base"))] {
+                if let Ok(plain) = decode(encoding, base, &stored, length) {
+                    prop_assert_eq!(plain.len(), length);
+                }
+            }
+        }
+
+        #[test]
+        fn damaged_frames_are_survived(at in 0_usize..2000, bit in 0_u8..8) {
+            let plain = text(300, 0);
+            let mut frame = Vec::new();
+            Compressor::new(3).unwrap().compress(&plain, &mut frame).unwrap();
+            let at = at % frame.len();
+            frame[at] ^= 1 << bit;
+            if let Ok(found) = decode(Encoding::Zstd, None, &frame, plain.len()) {
+                prop_assert_eq!(found.len(), plain.len());
+            }
+        }
+    }
+}

@@ -21,7 +21,7 @@ impl<'a> Worker<'a> {
         Ok(Self {
             session,
             encoder: FrameEncoder::new(level)?,
-            sketcher: Sketcher::new(),
+            sketcher: Sketcher::derive(session.repository().keyring().chunker_seed()?),
             frame_bytes,
             gathered: Vec::new(),
         })
