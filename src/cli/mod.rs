@@ -1,6 +1,85 @@
 //! The command line: arguments, configuration, rendering, exit codes.
+//!
+//! | room | holds |
+//! |---|---|
+//! | `arguments`, `help` | what can be typed, and how it is explained |
+//! | `settings` | global options from the command line, the environment, a profile |
+//! | `edges`, `key_cache`, `signals` | what the machine offers: time, randomness, the keyring, signals |
+//! | `unlock` | passwords, key files, recovery sheets |
+//! | `session` | one run: the store, the repository, what is being done |
+//! | `talk`, `events`, `render` | how results, progress and events are written |
+//! | `fault` | errors in three lines, and exit codes |
+//! | `commands` | one file a command |
+//!
+//! Data goes to standard output, talk to standard error.
+
+mod arguments;
+mod commands;
+mod edges;
+mod events;
+mod fault;
+mod help;
+mod key_cache;
+mod render;
+mod session;
+mod settings;
+mod signals;
+mod talk;
+mod unlock;
+
+pub use fault::exit;
+
+use arguments::Arguments;
+use clap::Parser;
+use fault::Fault;
+use serde_json::json;
+use session::Session;
+use settings::Settings;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use talk::Talk;
 
 /// Runs the program and returns its exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    ExitCode::from(run(arguments))
+}
+
+fn run(arguments: Arguments) -> u8 {
+    let schema = commands::schema(&arguments.command);
+    let settings = match Settings::collect(&arguments.global) {
+        Ok(settings) => settings,
+        Err(fault) => return report(None, "start", &fault),
+    };
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let talk = Arc::new(Talk::new(settings.manner(schema), interrupted.clone()));
+    let session = Session::new(settings, talk.clone(), interrupted.clone());
+    let result = commands::run(&session, arguments.command);
+    talk.end();
+    match result {
+        Ok(code) => code,
+        // Whatever it was that failed: it failed because it was stopped.
+        Err(_) if interrupted.load(Ordering::Relaxed) => {
+            let fault = Fault::from(crate::repo::RepoError::Interrupted);
+            report(Some(&talk), &session.was_doing(), &fault)
+        }
+        Err(fault) => report(Some(&talk), &session.was_doing(), &fault),
+    }
+}
+
+/// Says what was being done, why it failed and what to try.
+fn report(talk: Option<&Talk>, doing: &str, fault: &Fault) -> u8 {
+    let code = fault.exit_code();
+    if matches!(fault, Fault::Closed) {
+        return code;
+    }
+    let (why, advice) = (render::visible(&fault.why()), fault.advice());
+    // There is nobody left to tell when standard error is gone.
+    let _ = writeln!(std::io::stderr(), "chronolith: could not {doing}\n  why: {why}\n  try: {advice}");
+    if let Some(talk) = talk {
+        talk.event("error", json!({ "exit_code": code, "doing": doing, "why": why, "try": advice }));
+    }
+    code
 }

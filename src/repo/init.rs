@@ -38,6 +38,27 @@ pub struct InitOptions {
     pub key_name: String,
 }
 
+impl InitOptions {
+    /// Options that suit most repositories: chunks of 256 KiB on average, which differences between
+    /// similar chunks make affordable, and of 128 KiB for database files.
+    ///
+    /// # Errors
+    ///
+    /// Never for these lengths; the type of the lengths cannot know.
+    pub fn recommended(suite: Suite, key_name: &str) -> Result<Self, RepoError> {
+        Ok(Self {
+            suite,
+            cut: CutParameters::new(64 << 10, 256 << 10, 1 << 20).map_err(|why| RepoError::Internal {
+                doing: "setting up the chunker",
+                why: why.to_string(),
+            })?,
+            page_chunk_bytes: 128 << 10,
+            password: PasswordParameters::default(),
+            key_name: key_name.to_owned(),
+        })
+    }
+}
+
 /// Draws a fresh identity; the registry still has to list it.
 pub(super) fn draw_identity(environment: &Environment, role: Role, genesis: TrustId) -> Identity {
     Identity {

@@ -1,0 +1,29 @@
+//! One file a command: its arguments, what it calls, how it shows the result.
+
+pub mod completions;
+pub mod init;
+pub mod snapshots;
+
+use super::arguments::Command;
+use super::events::Schema;
+use super::fault::Fault;
+use super::session::Session;
+
+/// Runs a command; returns the exit code.
+pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
+    match command {
+        Command::Init(arguments) => init::run(session, &arguments),
+        Command::Snapshots(arguments) => snapshots::run(session, &arguments),
+        Command::Completions(arguments) => completions::run(session, &arguments),
+    }
+}
+
+/// Returns the schema of what a command writes with `--json`.
+pub const fn schema(command: &Command) -> Schema {
+    let name = match command {
+        Command::Init(_) => "init",
+        Command::Snapshots(_) => "snapshots",
+        Command::Completions(_) => "completions",
+    };
+    Schema { name, version: 1 }
+}

@@ -1,0 +1,68 @@
+//! What the library is told about the machine: time, randomness, names.
+
+use crate::base::{Clock, Entropy, Timestamp};
+use jiff::tz::TimeZone;
+use std::path::PathBuf;
+
+/// The clock of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let now = jiff::Timestamp::now();
+        Timestamp::from_parts(now.as_second(), 0)
+            .and_then(|whole| {
+                let nanoseconds = whole.nanoseconds().checked_add(i64::from(now.subsec_nanosecond()))?;
+                Some(Timestamp::from_nanoseconds(nanoseconds))
+            })
+            .unwrap_or_default()
+    }
+}
+
+/// Randomness of the system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    #[expect(clippy::expect_used, reason = "a program that makes keys must not go on without randomness")]
+    fn fill(&self, buffer: &mut [u8]) {
+        aws_lc_rs::rand::fill(buffer).expect("the system gives no randomness");
+    }
+}
+
+/// Returns the zone in which times are shown and understood.
+pub fn zone() -> TimeZone {
+    TimeZone::system()
+}
+
+/// Returns the name of this host.
+pub fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// Returns the name of the user, or the number where there is no name.
+pub fn user_name() -> String {
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string())
+}
+
+fn folder_of(variable: &str, below_home: &str) -> Option<PathBuf> {
+    // The specification of these folders says that relative paths are to be ignored.
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home)))?;
+    Some(base.join("chronolith"))
+}
+
+/// Returns the folder of this user's caches; `None` where there is no home.
+pub fn cache_folder() -> Option<PathBuf> {
+    folder_of("XDG_CACHE_HOME", ".cache")
+}
+
+/// Returns the file of this user's settings; `None` where there is no home.
+pub fn configuration_file() -> Option<PathBuf> {
+    folder_of("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("config.toml"))
+}

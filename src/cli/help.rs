@@ -1,0 +1,31 @@
+//! The first screen of help: every command, in groups, with what one needs to begin.
+
+/// A group of commands: its title, and name and purpose of each.
+type Group = (&'static str, &'static [(&'static str, &'static str)]);
+
+/// All commands as the screen shows them. A test compares them with those that exist.
+pub const GROUPS: &[Group] = &[
+    ("Begin", &[("init", "make a repository")]),
+    ("Look", &[("snapshots", "list the snapshots")]),
+    ("More", &[("completions", "completion for a shell")]),
+];
+
+/// Returns the screen.
+pub fn screen() -> String {
+    let mut text = String::from(
+        "Backups of databases, files and logs in one deduplicating, encrypted repository.\n\n\
+         Usage: chronolith COMMAND [OPTIONS]      chronolith help COMMAND\n\n",
+    );
+    for (title, commands) in GROUPS {
+        for (at, (name, purpose)) in commands.iter().enumerate() {
+            let title = if at == 0 { title } else { "" };
+            text.push_str(&format!("{title:<9}{name:<12} {purpose}\n"));
+        }
+    }
+    text.push_str(
+        "\n-r PATH or CHRONOLITH_REPO names the repository; CHRONOLITH_PASSWORD, --password-file,\n\
+         --password-command or --key-file unlocks it, else the terminal is asked. --json -q -v\n\
+         SNAP is an id (8 digits or more), a LABEL (its newest), LABEL@{TIME} or latest.\n",
+    );
+    text
+}

@@ -1,0 +1,234 @@
+//! Where the global options come from: the command line, else the environment, else a profile of the
+//! configuration file.
+
+use super::arguments::Global;
+use super::edges;
+use super::fault::Fault;
+use super::talk::{Level, Manner};
+use crate::base::SecretBytes;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// The profile that is taken when none is named, where the configuration file has it.
+const DEFAULT_PROFILE: &str = "default";
+
+/// Where the key to the repository comes from.
+pub enum Way {
+    /// A password as such, from the environment.
+    Password(SecretBytes),
+    /// A file whose first line is the password.
+    PasswordFile(PathBuf),
+    /// A command that prints the password.
+    PasswordCommand(String),
+    /// A key file or recovery sheet.
+    KeyFile(PathBuf),
+}
+
+/// The folder of the client's cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CachePlace {
+    /// None: everything is read from the repository each time.
+    None,
+    /// This one.
+    Folder(PathBuf),
+}
+
+/// All that the global options say, wherever they stood.
+pub struct Settings {
+    /// The repository, if one was named.
+    pub repository: Option<String>,
+    /// The way to unlock it, if one was named; else a terminal is asked.
+    pub way: Option<Way>,
+    /// How much is said.
+    pub level: Level,
+    /// Whether progress is shown.
+    pub progress: bool,
+    /// Whether programs are to read the output.
+    pub json: bool,
+    /// The cache.
+    pub cache: CachePlace,
+    /// Whether the kernel's keyring may remember opened slots.
+    pub key_cache: bool,
+}
+
+/// One profile: the global options by their names.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Profile {
+    repo: Option<String>,
+    password_file: Option<PathBuf>,
+    password_command: Option<String>,
+    key_file: Option<PathBuf>,
+    json: Option<bool>,
+    quiet: Option<bool>,
+    verbose: Option<bool>,
+    no_progress: Option<bool>,
+    cache_dir: Option<PathBuf>,
+    no_cache: Option<bool>,
+    no_key_cache: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Configuration {
+    #[serde(default)]
+    profile: BTreeMap<String, Profile>,
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn text_variable(name: &str) -> Result<Option<String>, Fault> {
+    variable(name).map(OsString::into_string).transpose().map_err(|_| {
+        Fault::usage(format!("the environment variable {name} is no text"), "set it to UTF-8 text")
+    })
+}
+
+fn read_configuration(path: &Path, must_exist: bool) -> Result<Configuration, Fault> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+            return Ok(Configuration::default());
+        }
+        Err(error) => return Err(Fault::file("read the configuration file", path, &error)),
+    };
+    toml::from_str(&text).map_err(|error| {
+        let why = error.to_string().replace('\n', " ");
+        Fault::usage(
+            format!("the configuration file {} does not hold: {}", path.display(), why.trim()),
+            "docs/configuration.md shows what may stand in it",
+        )
+    })
+}
+
+fn profile(global: &Global) -> Result<Profile, Fault> {
+    let named =
+        global.profile.clone().map_or_else(|| text_variable("CHRONOLITH_PROFILE"), |name| Ok(Some(name)))?;
+    let given = global.config.clone().or_else(|| variable("CHRONOLITH_CONFIG").map(PathBuf::from));
+    let must_exist = given.is_some() || named.is_some();
+    let Some(path) = given.or_else(edges::configuration_file) else {
+        return match named {
+            Some(name) => Err(Fault::usage(
+                format!("there is no configuration file to find the profile {name:?} in"),
+                "name one with --config FILE",
+            )),
+            None => Ok(Profile::default()),
+        };
+    };
+    let mut configuration = read_configuration(&path, must_exist)?;
+    let name = named.as_deref().unwrap_or(DEFAULT_PROFILE);
+    match configuration.profile.remove(name) {
+        Some(mut profile) => {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            profile.resolve(folder);
+            Ok(profile)
+        }
+        None if named.is_none() => Ok(Profile::default()),
+        None => {
+            let there = configuration.profile.into_keys().collect::<Vec<_>>().join(", ");
+            Err(Fault::usage(
+                format!("{} has no profile {name:?}", path.display()),
+                if there.is_empty() { "it has none at all".to_owned() } else { format!("it has: {there}") },
+            ))
+        }
+    }
+}
+
+impl Profile {
+    /// Paths of files in a profile are meant from where the configuration file stands.
+    fn resolve(&mut self, folder: &Path) {
+        for path in [&mut self.password_file, &mut self.key_file, &mut self.cache_dir].into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+
+    fn way(&mut self) -> Vec<Way> {
+        let file = self.password_file.take().map(Way::PasswordFile);
+        let command = self.password_command.take().map(Way::PasswordCommand);
+        let key = self.key_file.take().map(Way::KeyFile);
+        [file, command, key].into_iter().flatten().collect()
+    }
+}
+
+fn only_one(mut ways: Vec<Way>, place: &str) -> Result<Option<Way>, Fault> {
+    if ways.len() > 1 {
+        return Err(Fault::usage(
+            format!("{place} names several ways to unlock the repository"),
+            "leave one of them: a password, a file with it, a command that prints it, or a key file",
+        ));
+    }
+    Ok(ways.pop())
+}
+
+fn way(global: &Global, profile: &mut Profile) -> Result<Option<Way>, Fault> {
+    let given = [
+        global.password_file.clone().map(Way::PasswordFile),
+        global.password_command.clone().map(Way::PasswordCommand),
+        global.key_file.clone().map(Way::KeyFile),
+    ];
+    if let Some(way) = only_one(given.into_iter().flatten().collect(), "the command line")? {
+        return Ok(Some(way));
+    }
+    let password = variable("CHRONOLITH_PASSWORD").map(|value| SecretBytes::new(value.into_vec()));
+    let environment = [
+        password.map(Way::Password),
+        variable("CHRONOLITH_PASSWORD_FILE").map(|path| Way::PasswordFile(path.into())),
+        text_variable("CHRONOLITH_PASSWORD_COMMAND")?.map(Way::PasswordCommand),
+        variable("CHRONOLITH_KEY_FILE").map(|path| Way::KeyFile(path.into())),
+    ];
+    if let Some(way) = only_one(environment.into_iter().flatten().collect(), "the environment")? {
+        return Ok(Some(way));
+    }
+    only_one(profile.way(), "the profile")
+}
+
+impl Settings {
+    /// Brings together what the command line, the environment and the configuration file say.
+    pub fn collect(global: &Global) -> Result<Self, Fault> {
+        let mut profile = profile(global)?;
+        let way = way(global, &mut profile)?;
+        let repository = match &global.repo {
+            Some(repository) => Some(repository.clone()),
+            None => text_variable("CHRONOLITH_REPO")?.or(profile.repo),
+        };
+        let chosen = |given: bool, kept: Option<bool>| given || kept.unwrap_or(false);
+        let (quiet, verbose) = if global.quiet || global.verbose {
+            (global.quiet, global.verbose)
+        } else {
+            (profile.quiet.unwrap_or(false), profile.verbose.unwrap_or(false))
+        };
+        let level = match (quiet, verbose) {
+            (true, _) => Level::Quiet,
+            (false, true) => Level::Verbose,
+            (false, false) => Level::Normal,
+        };
+        let folder = global
+            .cache_dir
+            .clone()
+            .or_else(|| variable("CHRONOLITH_CACHE_DIR").map(PathBuf::from))
+            .or(profile.cache_dir);
+        let none = global.no_cache || (global.cache_dir.is_none() && profile.no_cache.unwrap_or(false));
+        let cache = match folder.or_else(edges::cache_folder) {
+            Some(folder) if !none => CachePlace::Folder(folder),
+            _ => CachePlace::None,
+        };
+        Ok(Self {
+            repository,
+            way,
+            level,
+            progress: !chosen(global.no_progress, profile.no_progress),
+            json: chosen(global.json, profile.json),
+            cache,
+            key_cache: !chosen(global.no_key_cache, profile.no_key_cache),
+        })
+    }
+
+    /// Returns how the command speaks.
+    pub fn manner(&self, schema: super::events::Schema) -> Manner {
+        Manner { level: self.level, progress: self.progress, json: self.json.then_some(schema) }
+    }
+}
