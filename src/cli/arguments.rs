@@ -74,6 +74,8 @@ pub struct Global {
 pub enum Command {
     /// Makes a repository
     Init(commands::init::Arguments),
+    /// Makes a snapshot of a stream, of commands' outputs, of files and folders
+    Backup(commands::backup::Arguments),
     /// Lists the snapshots
     Snapshots(commands::snapshots::Arguments),
     /// Writes what completes commands and options in a shell

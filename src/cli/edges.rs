@@ -1,6 +1,7 @@
 //! What the library is told about the machine: time, randomness, names.
 
 use crate::base::{Clock, Entropy, Timestamp};
+use crate::localfs::Owners;
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
 
@@ -47,7 +48,10 @@ pub fn user_name() -> String {
     ["USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string())
+        .unwrap_or_else(|| {
+            let number = rustix::process::geteuid().as_raw();
+            Owners::load().user(number).map_or_else(|| number.to_string(), |name| name.to_string())
+        })
 }
 
 fn folder_of(variable: &str, below_home: &str) -> Option<PathBuf> {

@@ -32,20 +32,6 @@ pub fn time(time: Timestamp) -> Value {
     }
 }
 
-/// Adds a name or path that may be no text: as text with what is not replaced, and then in hexadecimal too.
-pub fn bytes(fields: &mut Map<String, Value>, name: &str, value: &[u8]) {
-    match std::str::from_utf8(value) {
-        Ok(text) => {
-            fields.insert(name.to_owned(), json!(text));
-        }
-        Err(_) => {
-            fields.insert(name.to_owned(), json!(String::from_utf8_lossy(value)));
-            let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-            fields.insert(format!("{name}_hex"), json!(digits));
-        }
-    }
-}
-
 /// Returns the fields that describe a snapshot.
 pub fn snapshot(view: &SnapshotView) -> Value {
     let snapshot = &view.snapshot;

@@ -58,11 +58,6 @@ impl Fault {
         Self::Plain { class: ErrorClass::Fatal, why: why.into(), advice: advice.into() }
     }
 
-    /// Something that is not there.
-    pub fn not_found(why: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self::Plain { class: ErrorClass::NotFound, why: why.into(), advice: advice.into() }
-    }
-
     /// A local file that could not be used.
     pub fn file(doing: &str, path: &std::path::Path, error: &io::Error) -> Self {
         let class = match error.kind() {
@@ -97,7 +92,12 @@ impl Fault {
     /// Says why it failed, causes included, in one line.
     pub fn why(&self) -> String {
         match self {
-            Self::Ops(error) => explain(error),
+            Self::Ops(error) => match error {
+                OpsError::Source { lines, .. } if !lines.is_empty() => {
+                    format!("{}; it said last: {}", explain(error), lines.join(" | "))
+                }
+                error => explain(error),
+            },
             Self::Plain { why, .. } => why.clone(),
             Self::Closed => "the output was closed".to_owned(),
         }

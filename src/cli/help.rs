@@ -6,6 +6,7 @@ type Group = (&'static str, &'static [(&'static str, &'static str)]);
 /// All commands as the screen shows them. A test compares them with those that exist.
 pub const GROUPS: &[Group] = &[
     ("Begin", &[("init", "make a repository")]),
+    ("Back up", &[("backup", "make a snapshot of a stream, of commands' outputs, of files and folders")]),
     ("Look", &[("snapshots", "list the snapshots")]),
     ("More", &[("completions", "completion for a shell")]),
 ];

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `arguments`, `help` | what can be typed, and how it is explained |
 //! | `settings` | global options from the command line, the environment, a profile |
-//! | `edges`, `key_cache`, `signals` | what the machine offers: time, randomness, the keyring, signals |
+//! | `edges`, `input`, `key_cache`, `signals` | what the machine offers: time, randomness, stdin, the keyring, signals |
 //! | `unlock` | passwords, key files, recovery sheets |
 //! | `session` | one run: the store, the repository, what is being done |
 //! | `talk`, `events`, `render` | how results, progress and events are written |
@@ -19,6 +19,7 @@ mod edges;
 mod events;
 mod fault;
 mod help;
+mod input;
 mod key_cache;
 mod render;
 mod session;

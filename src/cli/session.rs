@@ -2,6 +2,7 @@
 
 use super::edges::{SystemClock, SystemEntropy};
 use super::fault::Fault;
+use super::input::Input;
 use super::key_cache::KernelKeyCache;
 use super::settings::{CachePlace, Settings};
 use super::talk::Talk;
@@ -64,6 +65,16 @@ impl Session {
         super::signals::watch(&self.interrupted).map_err(|error| {
             Fault::failed(format!("cannot listen to signals: {}", super::fault::system(&error)), "")
         })
+    }
+
+    /// Returns standard input, whose wait for more a signal ends.
+    pub fn input(&self) -> Input {
+        Input::new(self.interrupted.clone())
+    }
+
+    /// Returns the folder that holds the repository.
+    pub fn local_folder(&self) -> Option<PathBuf> {
+        local_path(self.settings.repository.as_deref()?).ok()
     }
 
     /// Says what is being done from here on, as a verb with its object; an error begins with it.

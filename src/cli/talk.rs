@@ -252,11 +252,6 @@ impl Talk {
         self.shared.manner
     }
 
-    /// Sends events to standard error: standard output carries data.
-    pub fn set_events_aside(&self) {
-        self.shared.events_aside.store(true, Ordering::Relaxed);
-    }
-
     /// Writes a line to standard error unless asked to be quiet, or to speak JSON.
     pub fn tell(&self, line: &str) {
         if self.shared.manner.level > Level::Quiet && self.shared.manner.json.is_none() {

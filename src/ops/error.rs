@@ -24,7 +24,7 @@ pub enum OpsError {
     #[error("{0}")]
     NotFound(String),
     /// A source stopped giving bytes, or a command that makes one failed.
-    #[error("{name}: {why}")]
+    #[error("{name} {why}")]
     Source {
         /// The source, as the user named it.
         name: String,
@@ -82,6 +82,7 @@ impl Classify for OpsError {
             Self::Usage(_) => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,
             Self::Differs { .. } => ErrorClass::Corrupt,
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
             Self::Source { .. } | Self::Read { .. } | Self::Write { .. } => ErrorClass::Fatal,
         }
     }

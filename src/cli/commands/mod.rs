@@ -1,5 +1,6 @@
 //! One file a command: its arguments, what it calls, how it shows the result.
 
+pub mod backup;
 pub mod completions;
 pub mod init;
 pub mod snapshots;
@@ -13,6 +14,7 @@ use super::session::Session;
 pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
     match command {
         Command::Init(arguments) => init::run(session, &arguments),
+        Command::Backup(arguments) => backup::run(session, &arguments),
         Command::Snapshots(arguments) => snapshots::run(session, &arguments),
         Command::Completions(arguments) => completions::run(session, &arguments),
     }
@@ -22,6 +24,7 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
 pub const fn schema(command: &Command) -> Schema {
     let name = match command {
         Command::Init(_) => "init",
+        Command::Backup(_) => "backup",
         Command::Snapshots(_) => "snapshots",
         Command::Completions(_) => "completions",
     };

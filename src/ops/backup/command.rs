@@ -80,12 +80,6 @@ impl Producer {
     pub fn finish(mut self) -> Result<(), OpsError> {
         let status = self.child.wait();
         self.ended = true;
-        // A grandchild may hold the pipe open; what it still says does not matter then.
-        if let (Some(listener), Ok(_)) = (self.listener.take(), &status)
-            && listener.is_finished()
-        {
-            let _ = listener.join();
-        }
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(OpsError::Source {
@@ -98,7 +92,8 @@ impl Producer {
     }
 
     fn last_lines(&self) -> Vec<String> {
-        // The listener may be a moment behind the end of the command.
+        // The listener may be a moment behind the end of the command. A grandchild may hold the pipe
+        // open; what it still says does not matter.
         for _ in 0..20 {
             if self.listener.as_ref().is_none_or(JoinHandle::is_finished) {
                 break;
