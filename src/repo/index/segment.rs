@@ -318,6 +318,14 @@ impl Segment {
         word(self.bytes.get(), self.fan_out_offset + 4 * bucket)
     }
 
+    /// Returns about where an id lies within its bucket.
+    fn guess(&self, id: &BlobId, low: usize, end: usize) -> usize {
+        let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
+        let within = u64::from_be_bytes([a, b, c, d, e, f, g, h]) << self.fan_out_bits;
+        let offset = (u128::from(within) * (end.saturating_sub(low)) as u128) >> 64;
+        low + offset as usize
+    }
+
     /// Calls `found` with each copy of a blob, until it returns false.
     ///
     /// # Errors
@@ -335,15 +343,15 @@ impl Segment {
         let at = bucket(id, self.fan_out_bits);
         let mut low = self.fan_out(at).ok_or(SegmentDamaged)?;
         let end = self.fan_out(at + 1).ok_or(SegmentDamaged)?.min(self.records);
-        let mut high = end;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.record_bytes(middle)?[..32] < id.as_bytes()[..] {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+        // Ids are hashes and spread evenly, so a guess by proportion lands a step or two away.
+        let mut at = self.guess(id, low, end);
+        while at > low && self.record_bytes(at - 1)?[..32] >= id.as_bytes()[..] {
+            at -= 1;
         }
+        while at < end && self.record_bytes(at)?[..32] < id.as_bytes()[..] {
+            at += 1;
+        }
+        low = at;
         for number in low..end {
             let bytes = self.record_bytes(number)?;
             if bytes[..32] != id.as_bytes()[..] {
