@@ -7,6 +7,7 @@
 //!
 //! To add an object: a file in `objects/` with an `Object`, and its line in `objects::ALL`.
 
+mod chunking;
 mod examples;
 mod objects;
 mod pages;

@@ -85,8 +85,8 @@ impl<'a> IndexBlock<'a> {
     }
 
     /// Decodes every record and checks all that a reader must: their order, that they begin with the
-    /// id in the directory and end before that of the next block, that packs exist and frames lie inside them, that bases are in strict
-    /// order and every one is used.
+    /// id in the directory and end before that of the next block, that packs exist and frames lie inside
+    /// them, that bases are in strict order and every one is used.
     pub fn decode_all(
         &self,
         entry: &BlockEntry,

@@ -18,7 +18,7 @@ fn entry(name: &str, kind: EntryKind) -> TreeEntry {
 }
 
 fn content(length: u64, recipe: RecipeRoot, cut: CutKind) -> Content {
-    Content { length, digest: None, recipe, cut, extra: Vec::new() }
+    Content { length, digest: None, recipe, cut, read: None, extra: Vec::new() }
 }
 
 /// A file whose recipe stands in its entry: the example of the page.
@@ -34,6 +34,7 @@ fn every_kind() -> Vec<TreeEntry> {
     let holes = leaf(1, &[RecipeEntry::Hole { length: 1 << 30 }]);
     let mut sparse = content(1 << 30, RecipeRoot::Inline(holes), CutKind::Pages { page_bytes: 8192 });
     sparse.digest = Some(ContentDigest::Other { algorithm: 9, digest: vec![1, 2, 3] });
+    sparse.read = Some(keys::time());
     sparse.extra = vec![(100, vec![0x17])];
     let full = TreeEntry {
         mode: 0o4755,
