@@ -31,7 +31,7 @@ pub struct Global {
     /// The repository: a folder [env: CHRONOLITH_REPO]
     #[arg(short, long, global = true, value_name = "PATH", hide_env = true)]
     pub repo: Option<String>,
-    /// A file whose first line is the password [env: CHRONOLITH_PASSWORD_FILE; the password itself: CHRONOLITH_PASSWORD]
+    /// A file that holds the password [env: CHRONOLITH_PASSWORD_FILE; the password itself: CHRONOLITH_PASSWORD]
     #[arg(long, global = true, value_name = "FILE", group = "way")]
     pub password_file: Option<PathBuf>,
     /// A shell command that prints the password [env: CHRONOLITH_PASSWORD_COMMAND]
@@ -78,6 +78,8 @@ pub enum Command {
     Backup(commands::backup::Arguments),
     /// Lists the snapshots
     Snapshots(commands::snapshots::Arguments),
+    /// Lists, adds and removes keys, changes passwords, writes recovery sheets
+    Key(commands::key::Arguments),
     /// Writes what completes commands and options in a shell
     Completions(commands::completions::Arguments),
 }

@@ -8,6 +8,7 @@ pub const GROUPS: &[Group] = &[
     ("Begin", &[("init", "make a repository")]),
     ("Back up", &[("backup", "make a snapshot of a stream, of commands' outputs, of files and folders")]),
     ("Look", &[("snapshots", "list the snapshots")]),
+    ("Keys", &[("key", "list, add, remove keys; passwd, export (recovery sheet)")]),
     ("More", &[("completions", "completion for a shell")]),
 ];
 

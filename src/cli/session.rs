@@ -9,7 +9,7 @@ use super::talk::Talk;
 use super::unlock::{self, Opening};
 use crate::base::{ErrorClass, Observer};
 use crate::ops::Snapshots;
-use crate::repo::{Environment, KeyCache, NoKeyCache, Repository, open, open_with_sheet};
+use crate::repo::{Credential, Environment, KeyCache, NoKeyCache, Repository, open, open_with_sheet};
 use crate::storage::{LocalStore, StorageError, Store};
 use std::cell::RefCell;
 use std::os::unix::fs::DirBuilderExt;
@@ -142,6 +142,29 @@ impl Session {
 
     /// Opens the repository.
     pub fn open(&self) -> Result<Arc<Repository>, Fault> {
+        let (environment, opening) = self.unlock()?;
+        self.watch_signals()?;
+        Ok(match opening {
+            Opening::Credential(credential) => open(environment, &credential)?,
+            Opening::Sheet(sheet) => open_with_sheet(environment, sheet)?,
+        })
+    }
+
+    /// Opens the repository with a slot and returns what opened it too; a sheet is refused.
+    /// Signals still end the program at once: more will be asked.
+    pub fn open_with_slot(&self) -> Result<(Arc<Repository>, Credential), Fault> {
+        match self.unlock()? {
+            (environment, Opening::Credential(credential)) => {
+                Ok((open(environment, &credential)?, credential))
+            }
+            (_, Opening::Sheet(_)) => Err(Fault::usage(
+                "a recovery sheet is no slot, so there is nothing to change",
+                "`chronolith key add` makes a new way to open this key",
+            )),
+        }
+    }
+
+    fn unlock(&self) -> Result<(Environment, Opening), Fault> {
         let store = self.open_store()?;
         let place = self.place()?;
         // A folder without a repository is noticed before anybody is asked for a password.
@@ -152,12 +175,7 @@ impl Session {
             return Err(no_repository(place, "the folder holds none"));
         }
         let opening = unlock::opening(self.settings.way.as_ref(), place, |text| self.talk.warn(text))?;
-        self.watch_signals()?;
-        let environment = self.environment(store);
-        Ok(match opening {
-            Opening::Credential(credential) => open(environment, &credential)?,
-            Opening::Sheet(sheet) => open_with_sheet(environment, sheet)?,
-        })
+        Ok((self.environment(store), opening))
     }
 
     /// Reads the repository's snapshots, and warns of what does not count.

@@ -19,7 +19,7 @@ const DEFAULT_PROFILE: &str = "default";
 pub enum Way {
     /// A password as such, from the environment.
     Password(SecretBytes),
-    /// A file whose first line is the password.
+    /// A file that holds the password.
     PasswordFile(PathBuf),
     /// A command that prints the password.
     PasswordCommand(String),

@@ -73,20 +73,20 @@ fn read_file(path: &Path, what: &str) -> Result<SecretBytes, Fault> {
     read_all(file, &format!("the {what} {}", path.display()))
 }
 
-/// Takes the first line of a file or of what a command printed: that is how editors and `echo` write
-/// a password.
-fn first_line(bytes: &SecretBytes, what: &str) -> Result<SecretBytes, Fault> {
-    let line = bytes.expose().split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+/// Takes the line ending off that editors and `echo` put behind a password ([KEYS-9]).
+fn without_line_end(bytes: &SecretBytes, what: &str) -> Result<SecretBytes, Fault> {
+    let whole = bytes.expose();
+    let line = whole.strip_suffix(b"\n").unwrap_or(whole);
+    let line = if line.len() < whole.len() { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
     if line.is_empty() {
-        return Err(Fault::usage(format!("{what} holds no password: its first line is empty"), ""));
+        return Err(Fault::usage(format!("{what} holds no password: it is empty"), ""));
     }
     Ok(SecretBytes::new(line.to_vec()))
 }
 
 /// Reads a password from a file.
 pub fn from_file(path: &Path) -> Result<SecretBytes, Fault> {
-    first_line(&read_file(path, "password file")?, &path.display().to_string())
+    without_line_end(&read_file(path, "password file")?, &path.display().to_string())
 }
 
 /// Reads what a command prints.
@@ -105,7 +105,7 @@ pub fn from_command(command: &str) -> Result<SecretBytes, Fault> {
         return Err(failed(format!("failed ({status})")));
     }
     match printed {
-        Some(printed) => first_line(&printed?, "what the password command printed"),
+        Some(printed) => without_line_end(&printed?, "what the password command printed"),
         None => Err(failed("has no output".to_owned())),
     }
 }

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `backup` | any sources in, one atomic snapshot out |
 //! | `error` | [`OpsError`], the only error of this layer |
+//! | `keys` | who may open the repository, and for what |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
 
 pub mod backup;
 mod error;
+pub mod keys;
 mod names;
 mod time;
 

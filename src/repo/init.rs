@@ -60,7 +60,7 @@ impl InitOptions {
 }
 
 /// Draws a fresh identity; the registry still has to list it.
-pub(super) fn draw_identity(environment: &Environment, role: Role, genesis: TrustId) -> Identity {
+pub fn draw_identity(environment: &Environment, role: Role, genesis: TrustId) -> Identity {
     Identity {
         signing_seed: Secret::new(environment.entropy.draw()),
         exchange: ContentSecretKey::new(Secret::new(environment.entropy.draw())),

@@ -3,12 +3,14 @@
 //! - `environment`: what is passed in from outside
 //! - `init`, `open`, `slots`, `sheet`, `seen`: how a repository comes to be and is unlocked
 //! - `registry`, `keyring`: who may do what, and what this client holds
+//! - `amend`: an owner changes who may do what
 //! - `sealed`, `frames`, `packs`: bytes that only the right keys open
 //! - `index`: which pack holds which blob
 //! - `blobs`, `walk`: reading content, trees and recipes
 //! - `session`: writing
 //! - `roots`: snapshots and annotations
 
+mod amend;
 mod blobs;
 mod environment;
 mod error;
@@ -28,12 +30,13 @@ mod sheet;
 mod slots;
 mod walk;
 
+pub use amend::{add_to_registry, amend_registry, remove_from_registry};
 pub use blobs::BlobReader;
 pub use environment::{Environment, KeyCache, NoKeyCache};
 pub use error::RepoError;
 pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};
 pub use index::{IndexSet, KnownPack, Located, RunContent};
-pub use init::{InitOptions, init};
+pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
 pub use open::{open, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_name};
@@ -43,5 +46,5 @@ pub use roots::{FoundAnnotation, FoundSnapshot, Listing};
 pub use seen::Seen;
 pub use session::{Finished, SessionCounts, WriteSession};
 pub use sheet::RecoverySheet;
-pub use slots::{Credential, FoundSlot, NewSlot, check_slot, list_slots, make_slot, put_twice};
+pub use slots::{Credential, FoundSlot, NewSlot, check_slot, list_slots, make_slot, open_slot, put_twice};
 pub use walk::{FolderEntries, Pieces, find_entry, find_path};

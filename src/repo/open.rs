@@ -8,7 +8,7 @@ use super::registry::Registry;
 use super::repository::Repository;
 use super::seen::Seen;
 use super::sheet::RecoverySheet;
-use super::slots::{Credential, open_slot};
+use super::slots::{Credential, check_slot, fetch_slot, open_slot};
 use crate::base::{RepositoryId, limits};
 use crate::crypto::derive::grant_info;
 use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, SigningKey, unwrap, verify};
@@ -168,8 +168,12 @@ pub fn open(environment: Environment, credential: &Credential) -> Result<Arc<Rep
     let read = read_config(&environment)?;
     check_features(&read.config, false)?;
     let repository = read.config.repository;
-    let (_, identity) = open_slot(&environment, &repository, credential)?;
-    finish(environment, read, identity, None)
+    let (slot, identity) = open_slot(&environment, &repository, credential)?;
+    let opened = finish(environment, read, identity, None)?;
+    // [SLOT-6]: somebody else's slot could make this client sign with an identity that is not its own.
+    let object = fetch_slot(opened.environment(), &slot)?;
+    check_slot(&repository, opened.registry(), slot, &object)?;
+    Ok(opened)
 }
 
 /// Opens a repository with a recovery sheet, which needs no slot.

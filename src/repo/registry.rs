@@ -8,6 +8,7 @@ use crate::crypto::{SignedMessage, verify};
 use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
 use crate::format::trust::{Act, Chain, Refusal, Standing, Trust, Version};
+use crate::storage::StorageError;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
@@ -34,6 +35,29 @@ fn read_version(repository: &RepositoryId, id: TrustId, bytes: &[u8]) -> Option<
     let signature_holds = Version::signing_key(&trust, &signer)
         .is_some_and(|public| verify(&public, &message, parsed.signature).is_ok());
     Some(Version { id, trust, signer, signature_holds })
+}
+
+/// Reads one version from whichever of its two copies is whole, whether it counts or not.
+///
+/// # Errors
+///
+/// When the store cannot be read.
+pub(super) fn fetch_version(
+    environment: &Environment,
+    repository: &RepositoryId,
+    id: &TrustId,
+) -> Result<Option<Version>, RepoError> {
+    for folder in ["trust", "copies/trust"] {
+        match environment.store.get(&format!("{folder}/{id}"), limits::STRUCTURED_BYTES_MAX) {
+            Ok(bytes) => match read_version(repository, *id, &bytes) {
+                Some(version) => return Ok(Some(version)),
+                None => continue,
+            },
+            Err(StorageError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
 }
 
 impl Registry {
@@ -77,6 +101,11 @@ impl Registry {
             environment.observer.warn(&format!("trust/{id} does not count: {why}"));
         }
         Ok(Self { chain, adopts: Mutex::default() })
+    }
+
+    /// Returns the versions that count, and those that do not.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
     }
 
     /// Returns the newest version.

@@ -36,6 +36,23 @@ fn cache_name(repository: &RepositoryId, slot: &SlotId) -> String {
     format!("chronolith:{}:{}", &repository.to_string()[..16], &slot.to_string()[..16])
 }
 
+/// Reads one slot's stored bytes from whichever of its two copies is whole.
+///
+/// # Errors
+///
+/// When neither is.
+pub(super) fn fetch_slot(environment: &Environment, id: &SlotId) -> Result<Vec<u8>, RepoError> {
+    let mut problem = None;
+    for folder in ["keys", "copies/keys"] {
+        match environment.store.get(&format!("{folder}/{id}"), limits::SLOT_BYTES_MAX * 2) {
+            Ok(bytes) if blake3::hash(&bytes).as_bytes() == id.as_bytes() => return Ok(bytes),
+            Ok(_) => {}
+            Err(error) => problem = Some(error),
+        }
+    }
+    Err(problem.map_or(RepoError::WrongKey { what: "slot: it is damaged by now" }, RepoError::from))
+}
+
 /// Reads all slots, each from whichever of its two copies is whole.
 ///
 /// # Errors
@@ -69,30 +86,20 @@ pub fn list_slots(environment: &Environment) -> Result<Vec<FoundSlot>, RepoError
     Ok(slots.into_values().collect())
 }
 
-/// Stretches a password for a slot, or remembers what it was stretched to some minutes ago.
-fn stretch(
+/// Remembers what a password was stretched to for a slot some minutes ago.
+fn remembered(
     cache: &dyn KeyCache,
     repository: &RepositoryId,
-    id: &SlotId,
-    slot: &Slot,
+    found: &FoundSlot,
     password: &SecretBytes,
-    parameters: &PasswordParameters,
-) -> Result<Secret, RepoError> {
-    let name = cache_name(repository, id);
+) -> Option<Secret> {
+    let held = cache.load(&cache_name(repository, &found.id))?;
+    let (held_check, key) = held.expose().split_first_chunk::<32>()?;
     let mut hasher = blake3::Hasher::new_derive_key(CACHE_CONTEXT);
-    hasher.update(&slot.salt).update(password.expose());
-    let check = hasher.finalize();
-    if let Some(held) = cache.load(&name) {
-        if let Some((held_check, key)) = held.expose().split_first_chunk::<32>() {
-            // `Hash` compares in constant time.
-            if check == *held_check {
-                if let Ok(key) = <[u8; 32]>::try_from(key) {
-                    return Ok(Secret::new(key));
-                }
-            }
-        }
-    }
-    key_from_password(password, &slot.salt, parameters).map_err(internal("stretching the password"))
+    hasher.update(&found.slot.salt).update(password.expose());
+    // `Hash` compares in constant time.
+    let same = hasher.finalize() == *held_check;
+    <[u8; 32]>::try_from(key).ok().filter(|_| same).map(Secret::new)
 }
 
 fn remember(
@@ -123,10 +130,21 @@ pub fn open_slot(
     let mut slots = list_slots(environment)?;
     // What a command printed for its slot may have been given as a password too.
     slots.sort_by_key(|found| found.slot.unlock.number());
+    if let Credential::Password(password) = credential {
+        // Stretching costs a fifth of a second a slot: the one that is remembered comes first.
+        for found in &slots {
+            let Some(opener) = remembered(cache, repository, found, password) else { continue };
+            let Ok(plain) = found.slot.open(&opener, repository) else { continue };
+            if let Ok(identity) = Identity::decode(&plain) {
+                return Ok((found.id, identity));
+            }
+        }
+    }
     for found in &slots {
         let opener = match (credential, &found.slot.unlock) {
             (Credential::Password(password), Unlock::Password(parameters) | Unlock::Command(parameters)) => {
-                stretch(cache, repository, &found.id, &found.slot, password, parameters)?
+                key_from_password(password, &found.slot.salt, parameters)
+                    .map_err(internal("stretching the password"))?
             }
             (Credential::KeyFile(content), Unlock::KeyFile) => key_from_file(content, &found.slot.salt)
                 .map_err(|why| RepoError::Usage(format!("the key file cannot be used: {why}")))?,

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod completions;
 pub mod init;
+pub mod key;
 pub mod snapshots;
 
 use super::arguments::Command;
@@ -15,6 +16,7 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
     match command {
         Command::Init(arguments) => init::run(session, &arguments),
         Command::Backup(arguments) => backup::run(session, &arguments),
+        Command::Key(arguments) => key::run(session, &arguments),
         Command::Snapshots(arguments) => snapshots::run(session, &arguments),
         Command::Completions(arguments) => completions::run(session, &arguments),
     }
@@ -25,6 +27,7 @@ pub const fn schema(command: &Command) -> Schema {
     let name = match command {
         Command::Init(_) => "init",
         Command::Backup(_) => "backup",
+        Command::Key(_) => "key",
         Command::Snapshots(_) => "snapshots",
         Command::Completions(_) => "completions",
     };

@@ -1,0 +1,241 @@
+//! Changing the registry of trust: an owner writes the next version.
+//!
+//! Write order, and what a crash after each step leaves:
+//! 1. the copy of the new version: it counts at once, since readers take either copy;
+//! 2. the version itself: the same.
+//!
+//! Nobody locks. Two owners may write a version each on top of the same one; the one with the lowest
+//! id counts (`format-spec/trust.md`, [TRUST-10]). So whoever has written lists again: who lost makes
+//! the change again on top of the winner, and who won takes over what a loser had changed, since the
+//! loser may have listed, and been content, before the winner wrote.
+
+use super::error::RepoError;
+use super::init::make_grant;
+use super::registry::Registry;
+use super::repository::Repository;
+use super::sealed::sign_plain;
+use super::seen::Seen;
+use super::slots::put_twice;
+use crate::base::TrustId;
+use crate::crypto::ContentSecretKey;
+use crate::format::cbor::Extra;
+use crate::format::grant::Bundle;
+use crate::format::kind::ObjectKind;
+use crate::format::pack::BlobClass;
+use crate::format::trust::{Act, KeyRecord, Trust, Version};
+use std::collections::BTreeSet;
+
+/// How often the change is made again before something is wrong with the store.
+const ATTEMPTS: usize = 16;
+
+/// Makes a change to the registry, as often as others come in between, and returns the registry in
+/// which it counts.
+///
+/// `change` is given the next version, with number, predecessor and time filled in; it finds its own
+/// change there already when that was taken over by somebody, and then does nothing.
+///
+/// # Errors
+///
+/// [`RepoError::Forbidden`] for any key but an owner's; what `change` or the store say.
+pub fn amend_registry(
+    repository: &Repository,
+    change: impl Fn(&mut Trust) -> Result<(), RepoError>,
+) -> Result<Registry, RepoError> {
+    let environment = repository.environment();
+    let own = repository.keyring().identity.key;
+    let mut known = vec![repository.registry().head()];
+    let mut rivals: Vec<TrustId> = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let listed = list_versions(repository)?;
+        let registry = load(repository, &known)?;
+        registry.may_sign(&own, Act::Trust)?;
+        let mut next = following(repository, &registry);
+        for rival in rivals.drain(..) {
+            take_over(repository, &registry, &rival, &mut next)?;
+        }
+        change(&mut next)?;
+        next.keys.sort_by_key(|key| key.id);
+        if same_but_for_number(&next, registry.trust()) {
+            return Ok(registry);
+        }
+        let object = sign_plain(
+            ObjectKind::Trust,
+            repository.id(),
+            &repository.keyring().identity.signing,
+            &next.encode(),
+        );
+        // What would not be read must not be written.
+        Trust::decode(&next.encode()).map_err(RepoError::damaged("the registry being written"))?;
+        if list_versions(repository)? != listed {
+            continue;
+        }
+        let id = TrustId::new(*blake3::hash(&object).as_bytes());
+        put_twice(environment, &format!("trust/{id}"), &object)?;
+        let written = load(repository, &known)?;
+        let counts = written.chain().at(next.sequence).is_some_and(|version| version.id == id);
+        rivals = written
+            .chain()
+            .refused
+            .iter()
+            .map(|(rival, _)| *rival)
+            .filter(|rival| *rival != id && !listed.contains(rival))
+            .collect();
+        if counts && rivals.is_empty() {
+            return Ok(written);
+        }
+        known = vec![registry.head()];
+    }
+    Err(RepoError::Internal {
+        doing: "changing the registry of trust",
+        why: "others change it all the time".to_owned(),
+    })
+}
+
+fn load(repository: &Repository, known: &[(u64, TrustId)]) -> Result<Registry, RepoError> {
+    let genesis = repository.keyring().identity.genesis;
+    Registry::load(repository.environment(), repository.id(), genesis, known, &Seen::default())
+}
+
+fn list_versions(repository: &Repository) -> Result<BTreeSet<TrustId>, RepoError> {
+    let mut versions = BTreeSet::new();
+    for prefix in ["trust/", "copies/trust/"] {
+        let objects = repository.environment().store.list(prefix)?;
+        let id = |name: &str| name.rsplit('/').next()?.parse::<TrustId>().ok();
+        versions.extend(objects.iter().filter_map(|object| id(&object.name)));
+    }
+    Ok(versions)
+}
+
+fn following(repository: &Repository, registry: &Registry) -> Trust {
+    let (sequence, id) = registry.head();
+    Trust {
+        sequence: sequence.saturating_add(1),
+        predecessor: Some(id),
+        created: repository.environment().clock.now(),
+        ..registry.trust().clone()
+    }
+}
+
+fn same_but_for_number(next: &Trust, last: &Trust) -> bool {
+    let as_last = Trust {
+        sequence: last.sequence,
+        predecessor: last.predecessor,
+        created: last.created,
+        ..next.clone()
+    };
+    as_last == *last
+}
+
+/// Takes over what an owner changed in a version that lost: keys that it added, with their grants,
+/// and keys that it took out of service.
+fn take_over(
+    repository: &Repository,
+    registry: &Registry,
+    rival: &TrustId,
+    next: &mut Trust,
+) -> Result<(), RepoError> {
+    let Some(rival) = super::registry::fetch_version(repository.environment(), repository.id(), rival)?
+    else {
+        return Ok(());
+    };
+    if !is_owners(registry, &rival) {
+        return Ok(());
+    }
+    for key in &rival.trust.keys {
+        match next.keys.iter_mut().find(|known| known.id == key.id) {
+            Some(known) => {
+                if known.removed != key.removed && key.removed {
+                    known.removed = true;
+                    drop_grants(next, &key.id);
+                }
+            }
+            // A revocation names the version that made it; it is made again by hand.
+            None if key.revoked.is_none() => {
+                next.keys.push(key.clone());
+                for epoch in &mut next.epochs {
+                    let grant = rival.trust.epoch(epoch.number).and_then(|epoch| epoch.grant(&key.id));
+                    if let Some(grant) = grant {
+                        epoch.grants.push(grant.clone());
+                        epoch.grants.sort_by_key(|grant| grant.key);
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Says whether a version that does not count was made by somebody who may make versions.
+fn is_owners(registry: &Registry, version: &Version) -> bool {
+    version.signature_holds
+        && registry.chain().versions().iter().any(|before| Some(before.id) == version.trust.predecessor)
+        && registry.trust().key(&version.signer).is_some_and(KeyRecord::is_active_owner)
+}
+
+/// Takes a key's grants away, so that opening the repository with it shows nothing any more.
+fn drop_grants(trust: &mut Trust, key: &crate::base::KeyId) {
+    for epoch in &mut trust.epochs {
+        epoch.grants.retain(|grant| grant.key != *key);
+    }
+}
+
+/// Lists a new key with grants of every epoch that this key holds itself, as far as its role is
+/// given them.
+///
+/// # Errors
+///
+/// When the new key's exchange half is not usable.
+pub fn add_to_registry(
+    repository: &Repository,
+    trust: &mut Trust,
+    record: &KeyRecord,
+) -> Result<(), RepoError> {
+    if trust.keys.iter().any(|key| key.id == record.id) {
+        return Ok(());
+    }
+    trust.keys.push(record.clone());
+    for bundle in bundles(repository)? {
+        if let Some(epoch) = trust.epochs.iter_mut().find(|epoch| epoch.number == bundle.epoch) {
+            epoch.grants.push(make_grant(repository.environment(), repository.id(), &bundle, record)?);
+            epoch.grants.sort_by_key(|grant| grant.key);
+        }
+    }
+    Ok(())
+}
+
+/// Takes a key out of service: what it signed still counts, but it signs nothing new and opens nothing.
+///
+/// # Errors
+///
+/// [`RepoError::Usage`] when no owner would be left, or there is no such key.
+pub fn remove_from_registry(trust: &mut Trust, key: &crate::base::KeyId) -> Result<(), RepoError> {
+    let record = trust.keys.iter_mut().find(|record| record.id == *key);
+    let record = record.ok_or_else(|| RepoError::Usage(format!("there is no key {}", key.short())))?;
+    record.removed = true;
+    if !trust.keys.iter().any(KeyRecord::is_active_owner) {
+        return Err(RepoError::Usage(
+            "it is the only owner: nobody could change the keys any more".to_owned(),
+        ));
+    }
+    drop_grants(trust, key);
+    Ok(())
+}
+
+/// Returns all that this key holds, epoch by epoch.
+fn bundles(repository: &Repository) -> Result<Vec<Bundle>, RepoError> {
+    let keyring = repository.keyring();
+    let bundle = |epoch: &super::keyring::EpochKeys| -> Result<Bundle, RepoError> {
+        let copy = |key: &ContentSecretKey| ContentSecretKey::new(key.secret().duplicate());
+        Ok(Bundle {
+            epoch: epoch.number,
+            metadata: epoch.metadata.duplicate(),
+            content: epoch.content_secret.as_ref().map(copy),
+            content_ids: keyring.id_key(BlobClass::Content).ok().map(|ids| ids.secret().duplicate()),
+            metadata_ids: keyring.id_key(BlobClass::Metadata)?.secret().duplicate(),
+            chunker_seed: keyring.chunker_seed().ok().map(crate::base::Secret::duplicate),
+            extra: Extra::new(),
+        })
+    };
+    keyring.epochs().map(bundle).collect()
+}
