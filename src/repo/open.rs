@@ -9,7 +9,7 @@ use super::repository::Repository;
 use super::seen::Seen;
 use super::sheet::RecoverySheet;
 use super::slots::{Credential, check_slot, fetch_slot, open_slot};
-use crate::base::{RepositoryId, limits};
+use crate::base::{RepositoryId, Secret, limits};
 use crate::crypto::derive::grant_info;
 use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, SigningKey, unwrap, verify};
 use crate::format::config::{Access, Config, Feature};
@@ -50,9 +50,10 @@ struct ReadConfig {
     signature: [u8; SIGNATURE_BYTES],
 }
 
-/// Reads the configuration from whichever of its two copies is whole; nothing is believed yet.
-fn read_config(environment: &Environment) -> Result<ReadConfig, RepoError> {
-    let mut problem = None;
+/// Reads both copies of the configuration, the one with the higher revision first; nothing is
+/// believed yet. At least one is well-formed.
+fn read_configs(environment: &Environment) -> Result<Vec<ReadConfig>, RepoError> {
+    let (mut found, mut problem) = (Vec::new(), None);
     for object in ["chronolith", "copies/chronolith"] {
         let bytes = match environment.store.get(object, limits::CONFIG_BYTES_MAX) {
             Ok(bytes) => bytes,
@@ -64,11 +65,8 @@ fn read_config(environment: &Environment) -> Result<ReadConfig, RepoError> {
         };
         match Config::parse(&bytes).map_err(RepoError::damaged(object)) {
             Ok(parsed) => {
-                if let Some(problem) = problem {
-                    environment.observer.warn(&super::blobs::explain(&problem));
-                }
                 let (signed, signature) = (parsed.signed.to_vec(), parsed.signature);
-                return Ok(ReadConfig { object, config: parsed.config, signed, signature });
+                found.push(ReadConfig { object, config: parsed.config, signed, signature });
             }
             Err(error @ RepoError::TooNew(_)) => return Err(error),
             Err(error) => {
@@ -76,7 +74,38 @@ fn read_config(environment: &Environment) -> Result<ReadConfig, RepoError> {
             }
         }
     }
-    Err(problem.unwrap_or_else(|| RepoError::NoRepository { location: environment.store.location() }))
+    found.sort_by_key(|read| std::cmp::Reverse(read.config.revision));
+    match (found.is_empty(), problem) {
+        (true, problem) => {
+            Err(problem.unwrap_or_else(|| RepoError::NoRepository { location: environment.store.location() }))
+        }
+        (false, Some(problem)) => {
+            environment.observer.warn(&super::blobs::explain(&problem));
+            Ok(found)
+        }
+        (false, None) => Ok(found),
+    }
+}
+
+/// Returns the repository's id, unless a feature forbids even reading.
+fn checked_id(configs: &[ReadConfig]) -> Result<RepositoryId, RepoError> {
+    let first = configs.first().ok_or_else(|| RepoError::Usage("there is no configuration".to_owned()))?;
+    check_features(&first.config, false)?;
+    Ok(first.config.repository)
+}
+
+/// Takes the copy with the highest revision that the registry lets count ([CONFIG-11]).
+fn choose_config(found: Vec<ReadConfig>, registry: &Registry, seen: &Seen) -> Result<Config, RepoError> {
+    let mut problem = None;
+    for read in found {
+        match believe_config(&read, registry, seen) {
+            Ok(()) => return Ok(read.config),
+            Err(error) => {
+                problem.get_or_insert(error);
+            }
+        }
+    }
+    Err(problem.unwrap_or_else(|| RepoError::Usage("there is no configuration".to_owned())))
 }
 
 /// Checks what the registry has to say about the configuration: its signer, and that it is no old one.
@@ -113,11 +142,38 @@ fn open_grants(
         let plain = unwrap(&identity.exchange, &info, &grant.wrapped).map_err(internal("opening a grant"))?;
         let bundle = Bundle::decode(&plain)
             .map_err(RepoError::damaged(format!("the grant of epoch {}", epoch.number)))?;
-        if bundle.epoch == epoch.number {
-            bundles.push(bundle);
+        if !bundle.belongs_to(epoch) {
+            return Err(RepoError::Untrusted {
+                object: format!("the grant of epoch {}", epoch.number),
+                why: "it is that of another epoch".to_owned(),
+            });
         }
+        bundles.push(bundle);
     }
     Ok(bundles)
+}
+
+/// The id keys and the chunker's seed are the same in all epochs ([KEYS-14]).
+fn lasting_secrets_agree(bundles: &[Bundle]) -> Result<(), RepoError> {
+    let same = |a: &Option<Secret>, b: &Option<Secret>| match (a, b) {
+        (Some(a), Some(b)) => a.expose() == b.expose(),
+        _ => true,
+    };
+    let agree = bundles.windows(2).all(|pair| match pair {
+        [a, b] => {
+            a.metadata_ids.expose() == b.metadata_ids.expose()
+                && same(&a.content_ids, &b.content_ids)
+                && same(&a.chunker_seed, &b.chunker_seed)
+        }
+        _ => true,
+    });
+    if agree {
+        return Ok(());
+    }
+    Err(RepoError::Untrusted {
+        object: "the registry of trust".to_owned(),
+        why: "its epochs grant different id keys".to_owned(),
+    })
 }
 
 fn keyring(registry: &Registry, identity: Identity, bundles: Vec<Bundle>) -> Result<Keyring, RepoError> {
@@ -136,6 +192,7 @@ fn keyring(registry: &Registry, identity: Identity, bundles: Vec<Bundle>) -> Res
         genesis: identity.genesis,
     };
     let (mut epochs, mut content_ids, mut metadata_ids, mut seed) = (BTreeMap::new(), None, None, None);
+    lasting_secrets_agree(&bundles)?;
     for bundle in bundles {
         let Some(epoch) = registry.trust().epoch(bundle.epoch) else { continue };
         content_ids = bundle.content_ids.or(content_ids);
@@ -165,11 +222,10 @@ fn keyring(registry: &Registry, identity: Identity, bundles: Vec<Bundle>) -> Res
 /// [`RepoError::NoRepository`], [`RepoError::WrongKey`], [`RepoError::TooNew`], or what was found
 /// damaged or not to be believed on the way.
 pub fn open(environment: Environment, credential: &Credential) -> Result<Arc<Repository>, RepoError> {
-    let read = read_config(&environment)?;
-    check_features(&read.config, false)?;
-    let repository = read.config.repository;
+    let configs = read_configs(&environment)?;
+    let repository = checked_id(&configs)?;
     let (slot, identity) = open_slot(&environment, &repository, credential)?;
-    let opened = finish(environment, read, identity, None)?;
+    let opened = finish(environment, configs, identity, None)?;
     // [SLOT-6]: somebody else's slot could make this client sign with an identity that is not its own.
     let object = fetch_slot(opened.environment(), &slot)?;
     check_slot(&repository, opened.registry(), slot, &object)?;
@@ -182,26 +238,25 @@ pub fn open(environment: Environment, credential: &Credential) -> Result<Arc<Rep
 ///
 /// As [`open`], and [`RepoError::WrongKey`] for a sheet of another repository.
 pub fn open_with_sheet(environment: Environment, sheet: RecoverySheet) -> Result<Arc<Repository>, RepoError> {
-    let read = read_config(&environment)?;
-    check_features(&read.config, false)?;
-    if sheet.repository != read.config.repository {
+    let configs = read_configs(&environment)?;
+    if sheet.repository != checked_id(&configs)? {
         return Err(RepoError::WrongKey { what: "recovery sheet: it is another repository's" });
     }
-    finish(environment, read, sheet.identity, Some(sheet.bundles))
+    finish(environment, configs, sheet.identity, Some(sheet.bundles))
 }
 
 fn finish(
     environment: Environment,
-    read: ReadConfig,
+    configs: Vec<ReadConfig>,
     identity: Identity,
     bundles: Option<Vec<Bundle>>,
 ) -> Result<Arc<Repository>, RepoError> {
-    let repository = read.config.repository;
+    let repository = checked_id(&configs)?;
     let seen = Seen::load(environment.cache.as_deref(), &repository);
     let known = [(identity.known_sequence, identity.known)];
     let registry = Registry::load(&environment, &repository, identity.genesis, &known, &seen)?;
-    believe_config(&read, &registry, &seen)?;
-    let now = Seen { registry: Some(registry.head()), revision: read.config.revision.max(seen.revision) };
+    let config = choose_config(configs, &registry, &seen)?;
+    let now = Seen { registry: Some(registry.head()), revision: config.revision.max(seen.revision) };
     now.store(environment.cache.as_deref(), &repository);
     let key = SigningKey::from_seed(&identity.signing_seed).key_id();
     let mut granted = open_grants(&repository, &registry, &identity, &key)?;
@@ -212,5 +267,5 @@ fn finish(
         }
     }
     let keyring = keyring(&registry, identity, granted)?;
-    Ok(Arc::new(Repository::assemble(environment, read.config, registry, keyring)))
+    Ok(Arc::new(Repository::assemble(environment, config, registry, keyring)))
 }

@@ -152,6 +152,12 @@ pub fn open_slot(
         };
         let Ok(plain) = found.slot.open(&opener, repository) else { continue };
         let identity = Identity::decode(&plain).map_err(RepoError::damaged(format!("keys/{}", found.id)))?;
+        if SigningKey::from_seed(&identity.signing_seed).key_id() != found.slot.key {
+            return Err(RepoError::Untrusted {
+                object: format!("keys/{}", found.id),
+                why: "it holds another key than it says".to_owned(),
+            });
+        }
         if let Credential::Password(password) = credential {
             remember(cache, repository, &found.id, &found.slot, password, &opener);
         }
