@@ -4,7 +4,7 @@ use super::batch::{Batch, Event, FileEnd};
 use crate::base::{Clock, Observer, Phase};
 use crate::chunker::{CutParameters, Cutter, GearTable, PageCutter};
 use crate::format::tree::CutKind;
-use crate::repo::RepoError;
+use crate::repo::{RepoError, Repository};
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -59,27 +59,25 @@ pub struct Feeder {
 
 impl Feeder {
     pub(super) fn new(
+        repository: &Repository,
+        table: GearTable,
         batch_bytes: usize,
         free: Receiver<Vec<u8>>,
         work: Sender<Batch>,
-        table: Arc<GearTable>,
-        parameters: CutParameters,
-        page_chunk_bytes: u32,
-        observer: Arc<dyn Observer>,
-        clock: Arc<dyn Clock>,
     ) -> Result<Self, RepoError> {
         let bytes = free.recv().map_err(|_| RepoError::Interrupted)?;
+        let environment = repository.environment();
         Ok(Self {
             batch: Batch { sequence: 0, bytes, events: Vec::new() },
             filled: 0,
             batch_bytes,
             free,
             work,
-            table,
-            parameters,
-            page_chunk_bytes,
-            observer,
-            clock,
+            table: Arc::new(table),
+            parameters: repository.cut_parameters(),
+            page_chunk_bytes: repository.page_chunk_bytes(),
+            observer: environment.observer.clone(),
+            clock: environment.clock.clone(),
         })
     }
 

@@ -8,7 +8,7 @@ use crate::base::BlobId;
 use crate::chunker::GearTable;
 use crate::repo::{RepoError, WriteSession};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Memory for batches, whatever the number of cores.
 const BATCH_MEMORY_BYTES: usize = 48 << 20;
@@ -67,7 +67,7 @@ pub fn ingest<E: From<RepoError>>(
 ) -> Result<Ingested, E> {
     let repository = session.repository();
     let parameters = repository.cut_parameters();
-    let table = Arc::new(GearTable::derive(repository.keyring().chunker_seed()?));
+    let table = GearTable::derive(repository.keyring().chunker_seed()?);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if options.workers == 0 { cores } else { options.workers }.clamp(1, WORKERS_MAX);
     let batches = 2 * workers + 2;
@@ -87,16 +87,7 @@ pub fn ingest<E: From<RepoError>>(
         .collect::<Result<Vec<_>, _>>()?;
     let assembler = Assembler::new(session)?;
     let (ended, counted) = bounded(1);
-    let mut feeder = Feeder::new(
-        batch_bytes,
-        to_fill,
-        work,
-        table,
-        parameters,
-        repository.page_chunk_bytes(),
-        repository.environment().observer.clone(),
-        repository.environment().clock.clone(),
-    )?;
+    let mut feeder = Feeder::new(repository, table, batch_bytes, to_fill, work)?;
     let (fed, assembled) = std::thread::scope(|scope| {
         for worker in encoders.drain(..) {
             let (to_process, done, free) = (to_process.clone(), done.clone(), free.clone());

@@ -16,34 +16,39 @@ const CACHED_FRAME_BYTES: usize = 16 << 20;
 /// Where a frame lies: the pack and the offset in it.
 pub type FramePlace = (PackId, u32);
 
-/// Frames decoded of late, least recently used first.
+/// Frames decoded of late.
 #[derive(Default)]
-pub struct FrameCache {
-    frames: Mutex<(usize, VecDeque<(FramePlace, Arc<Vec<u8>>)>)>,
+pub struct FrameCache(Mutex<HeldFrames>);
+
+/// Least recently used first.
+#[derive(Default)]
+struct HeldFrames {
+    bytes: usize,
+    frames: VecDeque<(FramePlace, Arc<Vec<u8>>)>,
 }
 
 impl FrameCache {
     /// Returns a frame's plain bytes if they are still here.
     pub fn get(&self, place: &FramePlace) -> Option<Arc<Vec<u8>>> {
-        let mut held = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = held.1.iter().position(|(key, _)| key == place)?;
-        let entry = held.1.remove(at)?;
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = held.frames.iter().position(|(key, _)| key == place)?;
+        let entry = held.frames.remove(at)?;
         let plain = entry.1.clone();
-        held.1.push_back(entry);
+        held.frames.push_back(entry);
         Some(plain)
     }
 
     /// Keeps a frame's plain bytes for a while.
     pub fn put(&self, place: FramePlace, plain: Arc<Vec<u8>>) {
-        let mut held = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.1.iter().any(|(key, _)| *key == place) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.frames.iter().any(|(key, _)| *key == place) {
             return;
         }
-        held.0 += plain.len();
-        held.1.push_back((place, plain));
-        while held.0 > CACHED_FRAME_BYTES {
-            let Some((_, dropped)) = held.1.pop_front() else { break };
-            held.0 -= dropped.len();
+        held.bytes += plain.len();
+        held.frames.push_back((place, plain));
+        while held.bytes > CACHED_FRAME_BYTES {
+            let Some((_, dropped)) = held.frames.pop_front() else { break };
+            held.bytes -= dropped.len();
         }
     }
 }
