@@ -17,9 +17,9 @@ use crate::format::pack::{BlobClass, PackTail, TRAILER_BYTES};
 use crate::format::trust::{Act, Role};
 use crate::repo::index::KnownPack;
 use crate::storage::StorageError;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// The first generation of names; maintenance opens later ones.
 pub const FIRST_GENERATION: u32 = 1;
@@ -35,6 +35,7 @@ pub struct Repository {
     frames: FrameCache,
     index_loaded: AtomicBool,
     unlisted_searched: AtomicBool,
+    lost: RwLock<HashSet<PackId>>,
 }
 
 impl Repository {
@@ -56,6 +57,7 @@ impl Repository {
             frames: FrameCache::default(),
             index_loaded: AtomicBool::new(false),
             unlisted_searched: AtomicBool::new(false),
+            lost: RwLock::default(),
         }
     }
 
@@ -137,7 +139,43 @@ impl Repository {
     /// Says whether a pack that this client may adopt from holds the blob.
     pub fn adoptable(&self, class: BlobClass, id: &BlobId) -> bool {
         let own = &self.keyring.identity.key;
-        !self.index.find(class, id, true, |pack| self.registry.adopts(own, &pack.signer, &pack.id)).is_empty()
+        let lost = self.lost.read().unwrap_or_else(PoisonError::into_inner);
+        let usable =
+            |pack: &KnownPack| !lost.contains(&pack.id) && self.registry.adopts(own, &pack.signer, &pack.id);
+        !self.index.find(class, id, true, usable).is_empty()
+    }
+
+    /// Looks which packs that the index names are gone from the store or have another length: nothing
+    /// is adopted from those, so the next backup stores again what they held.
+    ///
+    /// The index must have been loaded before: a pack is there before a run names it.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub fn find_lost_packs(&self) -> Result<usize, RepoError> {
+        let mut lengths = HashMap::new();
+        for object in self.environment.store.list("packs/")? {
+            if let Some(id) = object.name.rsplit('/').next().and_then(|id| id.parse::<PackId>().ok()) {
+                lengths.insert(id, object.length);
+            }
+        }
+        let lost: HashSet<PackId> = self
+            .index
+            .packs()
+            .into_values()
+            .filter(|pack| lengths.get(&pack.id) != Some(&u64::from(pack.length)))
+            .map(|pack| pack.id)
+            .collect();
+        let count = lost.len();
+        if count > 0 {
+            self.environment.observer.warn(&format!(
+                "{count} packs are missing or cut short: what they held is stored again where a source \
+                 still has it; `check` names the snapshots that are hurt"
+            ));
+        }
+        *self.lost.write().unwrap_or_else(PoisonError::into_inner) = lost;
+        Ok(count)
     }
 
     /// Brings the index in step with the repository's runs. Costs one listing when the cache has all of them.

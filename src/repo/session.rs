@@ -186,13 +186,15 @@ fn upload(shared: &Shared, queue: &Receiver<FinishedPack>) {
 }
 
 impl WriteSession {
-    /// Begins a session.
+    /// Begins a session: loads the index and looks which packs are still there.
     ///
     /// # Errors
     ///
     /// When this key's role may not write, or threads cannot be had.
     pub fn begin(repository: &Arc<Repository>) -> Result<Self, RepoError> {
         repository.require_writer()?;
+        repository.load_index()?;
+        repository.find_lost_packs()?;
         let environment = repository.environment();
         let draw = |class| {
             SessionOrigin::draw(
