@@ -143,9 +143,6 @@ pub fn init(
     let trust = sign_plain(ObjectKind::Trust, &repository, &signing, &trust.encode());
     let genesis = TrustId::new(*blake3::hash(&trust).as_bytes());
     (identity.genesis, identity.known) = (genesis, genesis);
-    put_twice(environment, &format!("trust/{genesis}"), &trust)?;
-    let (slot_id, slot) = make_slot(&repository, &identity, opener, &options.key_name, created, entropy)?;
-    put_twice(environment, &format!("keys/{slot_id}"), &slot)?;
     let config = Config {
         repository,
         revision: 1,
@@ -160,6 +157,12 @@ pub fn init(
     let encoded = config.encode();
     let message = SignedMessage::new(&repository, ObjectKind::Configuration.number(), encoded.as_bytes());
     let config = Config::finish(encoded, &signing.sign(&message));
+    // What no reader would accept is refused before anything is stored.
+    Config::parse(&config)
+        .map_err(|why| RepoError::Usage(format!("no repository can be like this: {why}")))?;
+    put_twice(environment, &format!("trust/{genesis}"), &trust)?;
+    let (slot_id, slot) = make_slot(&repository, &identity, opener, &options.key_name, created, entropy)?;
+    put_twice(environment, &format!("keys/{slot_id}"), &slot)?;
     put_twice(environment, "chronolith", &config)?;
     Ok(repository)
 }

@@ -326,10 +326,11 @@ impl WriteSession {
     ///
     /// That error, once.
     pub fn check(&self) -> Result<(), RepoError> {
-        match lock(&self.shared.failure).take() {
+        let mut failure = lock(&self.shared.failure);
+        match failure.take() {
             Some(error) => {
                 // Later calls must fail too: nothing may be committed after a lost pack.
-                self.shared.fail(RepoError::Interrupted);
+                *failure = Some(RepoError::Interrupted);
                 Err(error)
             }
             None => Ok(()),

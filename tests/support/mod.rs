@@ -9,6 +9,7 @@ mod fault;
 mod late_list;
 mod strict;
 mod time;
+pub mod world;
 
 #[allow(unused_imports, reason = "every test binary uses some of it")]
 pub use {
