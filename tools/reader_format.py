@@ -1177,6 +1177,7 @@ CONTENT_FIELDS = {
     4: ("recipe", ID),
     5: ("cut", unsigned()),
     6: ("page", unsigned((1 << 32) - 1, 1)),
+    7: ("read", signed),
 }
 
 

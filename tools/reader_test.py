@@ -462,7 +462,7 @@ def judge_repository(case):
 
 
 def judge_repositories():
-    for case in sorted(path.parent for path in SPEC.glob("repos/*/expected")):
+    for case in sorted(path.parent for path in SPEC.glob("repos/*/*/expected")):
         try:
             judge_repository(case)
             yield None
