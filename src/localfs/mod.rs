@@ -7,6 +7,7 @@
 //! | room | holds |
 //! |---|---|
 //! | `metadata`, `attributes`, `owners` | all that is known of a file without its content |
+//! | `handles` | how many files may be open at once |
 //! | `excludes`, `scan` | the walk over a source, in the order of a tree |
 //! | `source` | an open file that notices when it changes while it is read |
 //! | `target`, `writer`, `special`, `apply`, `remove` | writing a tree, content first, metadata last |
@@ -15,6 +16,7 @@ mod apply;
 mod attributes;
 mod error;
 mod excludes;
+mod handles;
 mod metadata;
 mod owners;
 mod path;
@@ -27,10 +29,11 @@ mod writer;
 
 pub use error::LocalError;
 pub use excludes::Excludes;
+pub use handles::permit_many_handles;
 pub use metadata::{FileKind, Metadata};
 pub use owners::Owners;
 pub use path::{check_component, printable};
 pub use scan::{Entry, Scan, ScanEvent, ScanOptions};
 pub use source::SourceFile;
 pub use target::{Durability, Ownership, RestoreOptions, TEMPORARY_PREFIX, TargetFolder};
-pub use writer::FileWriter;
+pub use writer::{FileWriter, StandingFile};

@@ -108,6 +108,28 @@ impl TargetFolder {
         Ok(Self { inner: Arc::new(Inner { handle, path: path.to_owned() }), shared })
     }
 
+    /// Opens a target to look at it, if it is there; nothing is made.
+    pub fn open_existing(path: &[u8], options: RestoreOptions) -> Result<Option<Self>, LocalError> {
+        let handle = match fs::open(path, FOLDER, Mode::empty()) {
+            Ok(handle) => handle,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOTDIR) => {
+                return Err(LocalError::InTheWay { path: path.to_owned(), found: "not a folder" });
+            }
+            Err(errno) => return Err(LocalError::system("open", path, errno)),
+        };
+        let shared = Arc::new(Shared { options, owners: Owners::load() });
+        Ok(Some(Self { inner: Arc::new(Inner { handle, path: path.to_owned() }), shared }))
+    }
+
+    /// Opens a folder below to look at it; `None` for whatever is no folder or cannot be opened.
+    pub fn look_into(&self, name: &[u8]) -> Option<Self> {
+        check_component(name).ok()?;
+        let handle = fs::openat(self.handle(), name, FOLDER | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+        let inner = Inner { handle, path: join(self.path(), name) };
+        Some(Self { inner: Arc::new(inner), shared: self.shared.clone() })
+    }
+
     /// Returns the path of the folder, as far as that is known: it may have been moved.
     pub fn path(&self) -> &[u8] {
         &self.inner.path

@@ -52,6 +52,7 @@ pub struct FileWriter {
     name: Vec<u8>,
     length: u64,
     existing_length: u64,
+    identity: (u64, u64),
     current: RwLock<Current>,
     written: AtomicBool,
 }
@@ -68,13 +69,15 @@ impl TargetFolder {
             },
         };
         let failed = self.failed("look at", name);
-        let existing_length = u64::try_from(fs::fstat(&current.file).map_err(failed)?.st_size).unwrap_or(0);
+        let stat = fs::fstat(&current.file).map_err(failed)?;
+        let existing_length = u64::try_from(stat.st_size).unwrap_or(0);
         let is_new = current.place == Place::Temporary;
         let writer = FileWriter {
             folder: self.clone(),
             name: name.to_owned(),
             length,
             existing_length,
+            identity: (stat.st_dev, stat.st_ino),
             current: RwLock::new(current),
             written: AtomicBool::new(is_new),
         };
@@ -84,6 +87,42 @@ impl TargetFolder {
         Ok(writer)
     }
 
+    /// Opens what [`TargetFolder::create_file`] would begin with, to be compared first. Nothing is
+    /// made or changed.
+    pub fn standing_file(&self, name: &[u8]) -> Result<Option<StandingFile>, LocalError> {
+        check_component(name)?;
+        match self.open_to_look(&temporary_name(name), is_ours)? {
+            Some(unfinished) => Ok(Some(unfinished)),
+            None => self.open_to_look(name, is_file),
+        }
+    }
+
+    /// Opens the file that stands under a name, to read it.
+    pub fn finished_file(&self, name: &[u8]) -> Result<Option<StandingFile>, LocalError> {
+        check_component(name)?;
+        self.open_to_look(name, is_file)
+    }
+
+    fn open_to_look(
+        &self,
+        name: &[u8],
+        fits: impl Fn(&fs::Stat) -> bool,
+    ) -> Result<Option<StandingFile>, LocalError> {
+        // Devices and pipes are not even opened: that could have effects.
+        let looked = fs::statat(self.handle(), name, AtFlags::SYMLINK_NOFOLLOW);
+        if !looked.is_ok_and(|stat| fits(&stat)) {
+            return Ok(None);
+        }
+        let Ok(file) = open_entry(self.handle(), name, false, OFlags::empty()) else { return Ok(None) };
+        let stat = fs::fstat(&file).map_err(self.failed("look at", name))?;
+        Ok(fits(&stat).then(|| StandingFile {
+            file: File::from(file),
+            path: join(self.path(), name),
+            length: u64::try_from(stat.st_size).unwrap_or(0),
+            identity: (stat.st_dev, stat.st_ino),
+        }))
+    }
+
     /// Finds what an interrupted restore left, if nobody else can have touched it.
     fn open_unfinished(&self, name: &[u8]) -> Result<Option<Current>, LocalError> {
         let temporary = temporary_name(name);
@@ -91,12 +130,6 @@ impl TargetFolder {
         let stat = match fs::statat(self.handle(), &temporary, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(None),
             result => result.map_err(self.failed("look at", name))?,
-        };
-        let is_ours = |stat: &fs::Stat| {
-            FileType::from_raw_mode(stat.st_mode).is_file()
-                && stat.st_uid == rustix::process::geteuid().as_raw()
-                && stat.st_nlink == 1
-                && stat.st_mode & 0o022 == 0
         };
         if is_ours(&stat)
             && let Ok(file) = fs::openat(self.handle(), &temporary, flags, Mode::empty())
@@ -175,18 +208,12 @@ impl FileWriter {
 
     /// Reads what stands at an offset now, until the buffer is full or the file ends.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, LocalError> {
-        let file = self.current().file;
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
-            match file.read_at(rest, at) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(self.io("read", source)),
-            }
-        }
-        Ok(filled)
+        read_full(&self.current().file, offset, buffer).map_err(|source| self.io("read", source))
+    }
+
+    /// Returns device and inode of the file that this one began with.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// Writes bytes at an offset, within the length of the file.
@@ -257,6 +284,17 @@ impl FileWriter {
             self.folder.publish(&temporary_name(&self.name), &self.name)?;
         }
         Ok(problems)
+    }
+
+    /// Stops before the file is whole and keeps what was written, under its unfinished name, for the
+    /// next attempt or for whoever can use a part; returns where that is. What was not written reads
+    /// as zeros.
+    pub fn keep(self) -> Result<Vec<u8>, LocalError> {
+        let place = self.current().place;
+        if place != Place::Temporary {
+            return Ok(join(self.folder.path(), &self.name));
+        }
+        Ok(join(self.folder.path(), &temporary_name(&self.name)))
     }
 
     /// Gives up: an unfinished file is removed; one that was being written in place stays as it is.
@@ -359,6 +397,69 @@ impl FileWriter {
             _ => Ok(()),
         }
     }
+}
+
+/// A file that stands in a target already, read to see what of it can stay.
+#[derive(Debug)]
+pub struct StandingFile {
+    file: File,
+    path: Vec<u8>,
+    length: u64,
+    identity: (u64, u64),
+}
+
+impl StandingFile {
+    /// Returns its length.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Returns its device and inode.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Reads at an offset until the buffer is full or the file ends.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, LocalError> {
+        read_full(&self.file, offset, buffer).map_err(|source| LocalError::System {
+            operation: "read",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Asks the system to forget what it holds of the file in memory, so that reading it again reads
+    /// the disk. Only what is durable already can be forgotten.
+    pub fn forget_cached(&self) {
+        // Only a hint to the kernel.
+        let _ = fs::fadvise(&self.file, 0, None, fs::Advice::DontNeed);
+    }
+}
+
+fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+        match file.read_at(rest, at) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn is_file(stat: &fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_file()
+}
+
+/// An unfinished file of this user, that nobody else can have written to.
+fn is_ours(stat: &fs::Stat) -> bool {
+    is_file(stat)
+        && stat.st_uid == rustix::process::geteuid().as_raw()
+        && stat.st_nlink == 1
+        && stat.st_mode & 0o022 == 0
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
