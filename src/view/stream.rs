@@ -7,7 +7,7 @@
 
 use crate::base::BlobId;
 use crate::format::pack::BlobClass;
-use crate::repo::{BlobReader, Located, RepoError, Repository};
+use crate::repo::{BlobReader, FramePlace, Located, RepoError, Repository};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
@@ -19,22 +19,34 @@ const JOB_SEALED_BYTES: u64 = 2 << 20;
 const JOB_PLAIN_BYTES: u64 = 4 << 20;
 /// Plain bytes that all jobs in flight may hold together.
 const FLIGHT_BYTES: u64 = 64 << 20;
+/// Pieces and marks of one job at most: what the caller keeps in their tags is memory too.
+const JOB_REQUESTS: usize = 512;
 /// Workers at most.
 const WORKERS_MAX: usize = 12;
 
-/// A piece that the caller wants, with a tag that comes back with it.
+/// A piece that the caller wants, with a tag that comes back with it; or only a mark between pieces.
 #[derive(Debug, Clone)]
 pub struct Wanted<T> {
     /// Whatever the caller needs to know where the piece belongs.
     pub tag: T,
-    /// The blob.
-    pub id: BlobId,
-    /// Its length.
-    pub length: u32,
+    /// The blob and its length; `None` for a mark, which comes back in its place with no bytes.
+    pub blob: Option<(BlobId, u32)>,
+}
+
+impl<T> Wanted<T> {
+    /// Wants the bytes of a blob.
+    pub fn piece(tag: T, id: BlobId, length: u32) -> Self {
+        Self { tag, blob: Some((id, length)) }
+    }
+
+    /// Marks a place in the order of pieces.
+    pub fn mark(tag: T) -> Self {
+        Self { tag, blob: None }
+    }
 }
 
 /// The bytes of a piece, within the plain bytes of its frame.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Piece {
     frame: Arc<Vec<u8>>,
     range: Range<usize>,
@@ -76,21 +88,28 @@ struct Job<T> {
 /// Collects requests into jobs whose frames follow each other in one pack.
 struct Planner<T> {
     requests: Vec<Request<T>>,
+    /// Pack and frame of the last piece; `None` before the first, whatever marks there are.
+    last: Option<FramePlace>,
     sealed: Range<u64>,
     plain: u64,
     sequence: u64,
 }
 
 impl<T> Planner<T> {
-    fn fits(&self, copy: &Located) -> bool {
-        let Some(last) = self.requests.last().and_then(|request| request.copy.as_ref()) else {
-            return self.requests.is_empty();
+    fn fits(&self, request: &Request<T>) -> bool {
+        if self.requests.len() >= JOB_REQUESTS {
+            return false;
+        }
+        let Some(copy) = &request.copy else {
+            // What the index does not know is looked for by a job of its own, which may take long.
+            return request.wanted.blob.is_none();
         };
-        if last.pack.id != copy.pack.id {
+        let Some((pack, frame)) = self.last else { return true };
+        if pack != copy.pack.id {
             return false;
         }
         let start = u64::from(copy.record.frame_offset);
-        let same = last.record.frame_offset == copy.record.frame_offset;
+        let same = frame == copy.record.frame_offset;
         let next = start == self.sealed.end;
         let end = start + u64::from(copy.record.sealed_length);
         same || (next
@@ -102,13 +121,14 @@ impl<T> Planner<T> {
         if let Some(copy) = &request.copy {
             let start = u64::from(copy.record.frame_offset);
             let end = start + u64::from(copy.record.sealed_length);
-            if self.requests.is_empty() {
+            if self.last.is_none() {
                 self.sealed = start..end;
                 self.plain = u64::from(copy.record.plain_length);
             } else if end > self.sealed.end {
                 self.sealed.end = end;
                 self.plain += u64::from(copy.record.plain_length);
             }
+            self.last = Some((copy.pack.id, copy.record.frame_offset));
         }
         self.requests.push(request);
     }
@@ -119,7 +139,7 @@ impl<T> Planner<T> {
         }
         let job = Job { sequence: self.sequence, requests: std::mem::take(&mut self.requests) };
         self.sequence += 1;
-        (self.sealed, self.plain) = (0..0, 0);
+        (self.last, self.sealed, self.plain) = (None, 0..0, 0);
         Some(job)
     }
 }
@@ -130,23 +150,22 @@ fn run_planner<T>(
     jobs: &Sender<Job<T>>,
     tokens: &Receiver<()>,
 ) {
-    let mut planner = Planner { requests: Vec::new(), sealed: 0..0, plain: 0, sequence: 0 };
+    let mut planner = Planner { requests: Vec::new(), last: None, sealed: 0..0, plain: 0, sequence: 0 };
     let send = |job: Option<Job<T>>| match job {
         // Either end is gone only when the caller has had enough.
         Some(job) => tokens.recv().is_ok() && jobs.send(job).is_ok(),
         None => true,
     };
     for wanted in wanted {
-        let copy = repository
-            .index()
-            .find(BlobClass::Content, &wanted.id, false, |_| true)
-            .into_iter()
-            .min_by_key(|copy| copy.record.depth);
-        let fits = copy.as_ref().is_some_and(|copy| planner.fits(copy));
-        if !fits && !send(planner.take()) {
+        let copy = wanted.blob.and_then(|(id, _)| {
+            let copies = repository.index().find(BlobClass::Content, &id, false, |_| true);
+            copies.into_iter().min_by_key(|copy| copy.record.depth)
+        });
+        let request = Request { wanted, copy };
+        if !planner.fits(&request) && !send(planner.take()) {
             return;
         }
-        planner.add(Request { wanted, copy });
+        planner.add(request);
     }
     send(planner.take());
 }
@@ -171,9 +190,12 @@ impl Worker {
         job.requests
             .into_iter()
             .map(|request| {
-                let piece = match self.fast(&request, &span, &mut frame) {
-                    Some(piece) => Ok(piece),
-                    None => self.slow(&request.wanted),
+                let piece = match request.wanted.blob {
+                    None => Ok(Piece::default()),
+                    Some((id, length)) => match self.fast(&request, &span, &mut frame) {
+                        Some(piece) => Ok(piece),
+                        None => self.slow(&id, length),
+                    },
                 };
                 Delivered { tag: request.wanted.tag, piece }
             })
@@ -218,6 +240,7 @@ impl Worker {
         current: &mut Option<(u32, Arc<Vec<u8>>)>,
     ) -> Option<Piece> {
         let copy = request.copy.as_ref()?;
+        let (id, length) = request.wanted.blob?;
         let record = &copy.record;
         let frame = match current {
             Some((offset, frame)) if *offset == record.frame_offset => frame.clone(),
@@ -231,19 +254,18 @@ impl Worker {
         let range = from..from.checked_add(record.length as usize)?;
         let blob = frame.get(range.clone())?;
         let keyring = self.reader.repository().keyring();
-        let genuine = request.wanted.length == record.length
-            && keyring.blob_id(BlobClass::Content, blob).ok()? == request.wanted.id;
+        let genuine = length == record.length && keyring.blob_id(BlobClass::Content, blob).ok()? == id;
         genuine.then_some(Piece { frame, range })
     }
 
     /// Tries every copy there is, and says why when none serves.
-    fn slow<T>(&mut self, wanted: &Wanted<T>) -> Result<Piece, RepoError> {
-        let plain = self.reader.read(BlobClass::Content, "chunk", &wanted.id)?;
-        if plain.len() != wanted.length as usize {
+    fn slow(&mut self, id: &BlobId, length: u32) -> Result<Piece, RepoError> {
+        let plain = self.reader.read(BlobClass::Content, "chunk", id)?;
+        if plain.len() != length as usize {
             return Err(RepoError::Missing {
                 what: "chunk",
-                id: wanted.id,
-                reasons: vec![format!("it has {} bytes, the recipe says {}", plain.len(), wanted.length)],
+                id: *id,
+                reasons: vec![format!("it has {} bytes, the recipe says {length}", plain.len())],
             });
         }
         let range = 0..plain.len();
