@@ -5,12 +5,20 @@
 //! | `backup` | any sources in, one atomic snapshot out |
 //! | `error` | [`OpsError`], the only error of this layer |
 //! | `keys` | who may open the repository, and for what |
+//! | `listing`, `cat` | what a path in a snapshot names, what lies below it, its bytes in order |
+//! | `find`, `diff` | names in snapshots, and what differs between two of them |
+//! | `restore` | a tree from a snapshot into a folder, writing only what differs |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
 
 pub mod backup;
+pub mod cat;
+pub mod diff;
 mod error;
+pub mod find;
 pub mod keys;
+pub mod listing;
 mod names;
+pub mod restore;
 mod time;
 
 pub use error::OpsError;

@@ -1,0 +1,375 @@
+//! The side that writes: takes the steps in order, with the pieces that came for them.
+//!
+//! For each file: its content, then length, metadata and at last its name; for each folder: all
+//! that lies in it, then its metadata; at the very end one sync. What is interrupted leaves
+//! unfinished files under names of their own, which the next restore begins with.
+
+use super::metadata::metadata_of;
+use super::steps::{FileStart, Step};
+use super::{RestoreProblem, RestoreReport, Severity};
+use crate::base::{Classify, ErrorClass, Observer, Phase};
+use crate::format::tree::{EntryKind, TreeEntry};
+use crate::localfs::{FileWriter, LocalError, TEMPORARY_PREFIX, TargetFolder, printable};
+use crate::ops::OpsError;
+use crate::ops::cat::check_digest;
+use crate::repo::RepoError;
+use crate::view::{Delivered, Piece};
+use rustix::io::Errno;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+/// Zeros for the digests of files with holes.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+/// Ranges of one file that are told one by one.
+const RANGES_MAX: usize = 1000;
+
+/// A folder on the way down; `None` once it could not be made: nothing in it can be restored.
+struct Level {
+    folder: Option<TargetFolder>,
+    path_length: usize,
+    /// Unfinished files that are kept although unfinished files are to go.
+    keeps: bool,
+}
+
+/// A file that is being written.
+struct OpenFile {
+    entry: TreeEntry,
+    writer: FileWriter,
+    /// Takes the digest of a file that is written from its first byte to its last.
+    digest: Option<blake3::Hasher>,
+    written: u64,
+    missing: Vec<Range<u64>>,
+    missing_more: bool,
+    why: Option<String>,
+}
+
+/// Writes an error and its causes in one line.
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The writing side.
+pub(super) struct Writing {
+    root: TargetFolder,
+    levels: Vec<Level>,
+    path: Vec<u8>,
+    file: Option<OpenFile>,
+    observer: Arc<dyn Observer>,
+    /// What is done so far.
+    pub report: RestoreReport,
+    /// Why the restore cannot go on.
+    pub fatal: Option<OpsError>,
+}
+
+impl Writing {
+    /// Begins in a target.
+    pub fn new(root: TargetFolder, observer: Arc<dyn Observer>) -> Self {
+        let top = Level { folder: Some(root.clone()), path_length: 0, keeps: false };
+        Self {
+            root,
+            levels: vec![top],
+            path: Vec::new(),
+            file: None,
+            observer,
+            report: RestoreReport::default(),
+            fatal: None,
+        }
+    }
+
+    /// Takes one step; breaks when the restore cannot go on.
+    pub fn take(&mut self, delivered: Delivered<Step>) -> ControlFlow<()> {
+        if self.observer.interrupted() {
+            self.fatal = Some(RepoError::Interrupted.into());
+        }
+        if self.fatal.is_some() {
+            return ControlFlow::Break(());
+        }
+        match delivered.tag {
+            Step::Enter(entry) => self.enter(&entry),
+            Step::Leave { entry, tidy } => self.leave(entry.as_deref(), tidy),
+            Step::Other(entry) => self.other(&entry),
+            Step::Link(entry, first) => self.link(&entry, &first),
+            Step::File(start) => self.begin(*start),
+            Step::Piece { offset, length } => self.piece(offset, length, delivered.piece),
+            Step::Hole { offset, length } => self.hole(offset, length),
+            Step::End { same_bytes, broken } => self.end(same_bytes, broken),
+            Step::Remove(name) => self.remove(&name),
+            Step::Unreadable(error) => self.missing(explain(&error)),
+        }
+        if self.fatal.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn folder(&self) -> Option<&TargetFolder> {
+        self.levels.last().and_then(|level| level.folder.as_ref())
+    }
+
+    /// Sets the path to an entry of the innermost folder.
+    fn at(&mut self, name: &[u8]) {
+        self.path.truncate(self.levels.last().map_or(0, |level| level.path_length));
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+    }
+
+    fn missing(&mut self, what: String) {
+        self.report.problem(RestoreProblem::new(&self.path, Severity::Missing, what));
+    }
+
+    /// Notes what a local file said: for this entry alone, unless nothing else can succeed either.
+    fn failed(&mut self, error: LocalError) {
+        if is_fatal(&error) {
+            self.fatal = Some(error.into());
+        } else {
+            self.missing(explain(&error));
+        }
+    }
+
+    /// Notes what of the metadata could not be set.
+    fn finished(&mut self, result: Result<Vec<LocalError>, LocalError>) -> bool {
+        match result {
+            Ok(problems) => {
+                for problem in problems {
+                    let what = match problem {
+                        LocalError::NotRestored { what, .. } => format!("{what} could not be restored"),
+                        other => explain(&other),
+                    };
+                    self.report.problem(RestoreProblem::new(&self.path, Severity::Metadata, what));
+                }
+                true
+            }
+            Err(error) => {
+                self.failed(error);
+                false
+            }
+        }
+    }
+
+    fn enter(&mut self, entry: &TreeEntry) {
+        self.at(&entry.name);
+        let folder = match self.folder().map(|parent| parent.enter(&entry.name)) {
+            Some(Ok(folder)) => Some(folder),
+            Some(Err(error)) => {
+                self.failed(error);
+                None
+            }
+            None => None,
+        };
+        self.levels.push(Level { folder, path_length: self.path.len(), keeps: false });
+    }
+
+    fn leave(&mut self, entry: Option<&TreeEntry>, tidy: bool) {
+        let Some(level) = self.levels.pop() else { return };
+        self.path.truncate(level.path_length);
+        let Some(folder) = level.folder else { return };
+        if tidy && !level.keeps {
+            self.tidy(&folder);
+        }
+        if let Some(entry) = entry
+            && self.finished(folder.finish(&metadata_of(entry)))
+        {
+            self.report.directories += 1;
+        }
+    }
+
+    /// Removes what restores of files that are not in the snapshot left unfinished.
+    fn tidy(&mut self, folder: &TargetFolder) {
+        for name in folder.names().unwrap_or_default() {
+            if name.starts_with(TEMPORARY_PREFIX.as_bytes())
+                && let Err(error) = folder.remove(&name)
+            {
+                self.failed(error);
+            }
+        }
+    }
+
+    fn other(&mut self, entry: &TreeEntry) {
+        self.at(&entry.name);
+        let Some(made) = self.folder().map(|folder| folder.create_special(&entry.name, &metadata_of(entry)))
+        else {
+            return;
+        };
+        if self.finished(made) && entry.kind != EntryKind::Socket {
+            self.report.others += 1;
+        }
+    }
+
+    fn link(&mut self, entry: &TreeEntry, first: &[u8]) {
+        self.at(&entry.name);
+        let Some(folder) = self.folder() else { return };
+        let mut names: Vec<&[u8]> = first.split(|byte| *byte == b'/').collect();
+        let Some(first_name) = names.pop() else { return };
+        let parent = names.into_iter().try_fold(self.root.clone(), |parent, name| parent.look_into(name));
+        let linked = match parent {
+            Some(parent) => folder.link(&entry.name, &parent, first_name),
+            None => {
+                let what = format!("the file that it is another name of, {}, is missing", printable(first));
+                return self.missing(what);
+            }
+        };
+        match linked {
+            Ok(()) => self.report.links += 1,
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn begin(&mut self, start: FileStart) {
+        self.at(&start.entry.name);
+        self.observer.item(&printable(&self.path));
+        self.file = None;
+        let length = start.entry.content.as_ref().map_or(0, |content| content.length);
+        let Some(made) =
+            self.folder().map(|folder| folder.create_file(&start.entry.name, length, start.has_holes))
+        else {
+            return;
+        };
+        let writer = match made {
+            Ok(writer) => writer,
+            Err(error) => return self.failed(error),
+        };
+        if start.standing.is_some_and(|compared| compared != writer.identity()) {
+            // What was compared with the snapshot is not what would be completed.
+            return self.missing("it was replaced by another file while it was being restored".to_owned());
+        }
+        self.file = Some(OpenFile {
+            digest: start.standing.is_none().then(blake3::Hasher::new),
+            entry: start.entry,
+            writer,
+            written: 0,
+            missing: Vec::new(),
+            missing_more: false,
+            why: None,
+        });
+    }
+
+    fn piece(&mut self, offset: u64, length: u32, piece: Result<Piece, RepoError>) {
+        self.observer.advance(Phase::Restore, u64::from(length), u64::from(length));
+        let Some(file) = &mut self.file else { return };
+        match piece {
+            Ok(piece) => {
+                if let Some(digest) = &mut file.digest {
+                    digest.update(piece.bytes());
+                }
+                file.written += u64::from(length);
+                if let Err(error) = file.writer.write_at(offset, piece.bytes()) {
+                    self.file = None;
+                    self.failed(error);
+                }
+            }
+            Err(error) if matches!(error.class(), ErrorClass::Forbidden | ErrorClass::Interrupted) => {
+                self.fatal = Some(error.into());
+            }
+            Err(error) => file.lacks(offset..offset.saturating_add(u64::from(length)), &error),
+        }
+    }
+
+    fn hole(&mut self, offset: u64, length: u64) {
+        let Some(file) = &mut self.file else { return };
+        if let Some(digest) = &mut file.digest {
+            let mut left = length;
+            while left > 0 {
+                let piece = left.min(ZEROS.len() as u64);
+                digest.update(ZEROS.get(..piece as usize).unwrap_or_default());
+                left -= piece;
+            }
+        }
+        if file.writer.existing_length() > offset
+            && let Err(error) = file.writer.hole(offset, length)
+        {
+            self.file = None;
+            self.failed(error);
+        }
+    }
+
+    fn end(&mut self, same_bytes: u64, broken: Option<(u64, RepoError)>) {
+        let Some(mut file) = self.file.take() else { return };
+        let length = file.entry.content.as_ref().map_or(0, |content| content.length);
+        if let Some((from, error)) = broken {
+            file.lacks(from..length, &error);
+        }
+        self.report.written_bytes += file.written;
+        self.report.same_bytes += same_bytes;
+        if !file.missing.is_empty() {
+            return self.incomplete(file);
+        }
+        let name = printable(&self.path);
+        let genuine = match (&file.digest, &file.entry.content) {
+            (Some(digest), Some(content)) => check_digest(&name, content, digest),
+            _ => Ok(()),
+        };
+        if let Err(error) = genuine {
+            file.why = Some(explain(&error));
+            return self.incomplete(file);
+        }
+        let untouched = !file.writer.was_written();
+        if self.finished(file.writer.finish(&metadata_of(&file.entry))) {
+            self.report.files += 1;
+            self.report.bytes += length;
+            self.report.unchanged_files += u64::from(untouched);
+        }
+    }
+
+    /// Leaves a file that could not be restored wholly under its unfinished name.
+    fn incomplete(&mut self, file: OpenFile) {
+        let mut what = file.why.unwrap_or_else(|| "parts of it cannot be read".to_owned());
+        if file.missing_more {
+            what.push_str(" (and more ranges)");
+        }
+        let mut problem = RestoreProblem::new(&self.path, Severity::Missing, what);
+        problem.missing = file.missing;
+        match file.writer.keep() {
+            Ok(path) => problem.kept_as = Some(path),
+            Err(error) => return self.failed(error),
+        }
+        if let Some(level) = self.levels.last_mut() {
+            level.keeps = true;
+        }
+        self.report.problem(problem);
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        self.at(name);
+        match self.folder().map(|folder| folder.remove(name)) {
+            Some(Ok(())) => self.report.removed += 1,
+            Some(Err(error)) => self.failed(error),
+            None => {}
+        }
+    }
+
+    /// Makes everything durable.
+    pub fn sync(&self) -> Result<(), LocalError> {
+        self.root.sync()
+    }
+}
+
+impl OpenFile {
+    fn lacks(&mut self, range: Range<u64>, error: &RepoError) {
+        self.why.get_or_insert_with(|| explain(error));
+        self.digest = None;
+        let room = self.missing.len() < RANGES_MAX;
+        match self.missing.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ if room => self.missing.push(range),
+            _ => self.missing_more = true,
+        }
+    }
+}
+
+/// Says whether nothing else can be restored either.
+fn is_fatal(error: &LocalError) -> bool {
+    const FATAL: [Errno; 6] =
+        [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO, Errno::MFILE, Errno::NFILE];
+    match error {
+        LocalError::System { source, .. } => {
+            source.raw_os_error().is_some_and(|code| FATAL.contains(&Errno::from_raw_os_error(code)))
+        }
+        _ => false,
+    }
+}

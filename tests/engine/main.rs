@@ -1,0 +1,24 @@
+//! The operations through the public API.
+
+mod cat;
+mod diff;
+mod find;
+mod listing;
+mod restore;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A path below a folder, from bytes.
+pub fn below(folder: &Path, name: &[u8]) -> PathBuf {
+    folder.join(OsStr::from_bytes(name))
+}
+
+/// A folder on a file system with attributes and holes.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
