@@ -17,7 +17,7 @@ pub const SHARD_HASH_BYTES: usize = 16;
 pub const SHARD_UNIT_BYTES: u32 = 64;
 
 const WHAT: &str = "parity";
-/// The Reed-Solomon code of [PARITY], section "Algorithm 1".
+/// The Reed-Solomon code of `format-spec/parity.md`, section "Algorithm 1".
 const ALGORITHM: u8 = 1;
 /// Elements of the code's field: no more shards fit.
 const FIELD: u64 = 1 << 16;

@@ -145,7 +145,7 @@ impl Repository {
     }
 
     /// Reads all annotations whose form and signature hold. Whether the signer may say that of a
-    /// snapshot is checked where the snapshot is known ([`Repository::believes_annotation`]).
+    /// snapshot is checked where the snapshot is known ([`super::Registry::believe`]).
     ///
     /// # Errors
     ///
