@@ -324,10 +324,11 @@ impl Observer for Talk {
         if self.shared.manner.level >= Level::Verbose {
             self.tell(&render::visible(name));
         }
-        if self.shared.watched() && self.shared.terminal {
-            if let Some(running) = self.shared.lock().running.last_mut() {
-                running.item = render::visible(name);
-            }
+        if self.shared.watched()
+            && self.shared.terminal
+            && let Some(running) = self.shared.lock().running.last_mut()
+        {
+            running.item = render::visible(name);
         }
     }
 

@@ -143,12 +143,11 @@ fn take_over(
     }
     for key in &rival.trust.keys {
         match next.keys.iter_mut().find(|known| known.id == key.id) {
-            Some(known) => {
-                if known.removed != key.removed && key.removed {
-                    known.removed = true;
-                    drop_grants(next, &key.id);
-                }
+            Some(known) if key.removed && !known.removed => {
+                known.removed = true;
+                drop_grants(next, &key.id);
             }
+            Some(_) => {}
             // A revocation names the version that made it; it is made again by hand.
             None if key.revoked.is_none() => {
                 next.keys.push(key.clone());

@@ -30,8 +30,11 @@ fn verified() -> Annotation {
     }
 }
 
+/// A field by its number, and what writes its value.
+type RawField = (u64, fn(Writer<'_>));
+
 /// An annotation with these fields after kind and time.
-fn raw(kind: u64, fields: &[(u64, fn(Writer<'_>))]) -> Vec<u8> {
+fn raw(kind: u64, fields: &[RawField]) -> Vec<u8> {
     encode_map(&Vec::new(), |map| {
         map.at(0).unsigned(kind);
         map.at(1).signed(5);

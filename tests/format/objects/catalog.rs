@@ -111,8 +111,11 @@ fn with(changed: u64, value: Option<&dyn Fn(Writer<'_>)>) -> Vec<u8> {
     })
 }
 
-/// A first catalogue with these entries: kind, id, number, folder, length, original.
-fn listing(entries: &'static [(u64, u8, u64, &str, u64, &[u8])]) -> Vec<u8> {
+/// Kind, id, number, folder, length, original.
+type RawEntry = (u64, u8, u64, &'static str, u64, &'static [u8]);
+
+/// A first catalogue with these entries.
+fn listing(entries: &'static [RawEntry]) -> Vec<u8> {
     with(
         6,
         Some(&|w: Writer<'_>| {

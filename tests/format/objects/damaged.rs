@@ -50,7 +50,10 @@ fn full() -> Damaged {
     }
 }
 
-fn raw(entries: Option<&[&dyn Fn(&mut MapWriter<'_>)]>, method: bool) -> Vec<u8> {
+/// Writes the fields of one entry.
+type RawEntry<'a> = &'a dyn Fn(&mut MapWriter<'_>);
+
+fn raw(entries: Option<&[RawEntry<'_>]>, method: bool) -> Vec<u8> {
     encode_map(&Vec::new(), |map| {
         map.at(0).signed(5);
         if let Some(entries) = entries {

@@ -196,6 +196,9 @@ impl PackRecipe {
     }
 }
 
+/// Changes the bytes of the block with this number.
+type ChangeBlock = Box<dyn Fn(usize, &mut Vec<u8>)>;
+
 /// How to make an index run, and what to spoil on the way: seals and signature hold nevertheless.
 pub struct RunRecipe {
     /// Whether blocks and directory are compressed.
@@ -205,7 +208,7 @@ pub struct RunRecipe {
     /// The records, block by block.
     pub blocks: Vec<Vec<IndexRecord>>,
     /// Changes a plain block, given its number.
-    pub block_bytes: Box<dyn Fn(usize, &mut Vec<u8>)>,
+    pub block_bytes: ChangeBlock,
     /// Changes the directory.
     pub directory: Change<Directory>,
     /// Changes the encoded directory before it is sealed.
