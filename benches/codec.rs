@@ -1,8 +1,6 @@
 //! Speed of frames: alone, as differences, and back.
 
-use chronolith::codec::{
-    Compressor, DEFAULT_LEVEL, Decompressor, Encoding, PAGE_FRAME_BYTES, STREAM_FRAME_BYTES,
-};
+use chronolith::codec::{Compressor, DEFAULT_LEVEL, Decompressor, Encoding, FRAME_BYTES};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// A dump of `length` bytes in which one row in a hundred depends on `version`.
@@ -26,9 +24,9 @@ fn frames(criterion: &mut Criterion) {
     let mut out = Vec::new();
     let mut group = criterion.benchmark_group("frame");
     group.sample_size(20);
-    for length in [128 << 10, PAGE_FRAME_BYTES, STREAM_FRAME_BYTES] {
-        let plain = dump(usize::try_from(length).unwrap(), 0);
-        group.throughput(Throughput::Bytes(length));
+    for length in [128 << 10, 1 << 20, FRAME_BYTES] {
+        let plain = dump(length, 0);
+        group.throughput(Throughput::Bytes(length as u64));
         group.bench_with_input(BenchmarkId::new("compress", length >> 10), &plain, |bencher, plain| {
             bencher.iter(|| {
                 out.clear();

@@ -9,18 +9,12 @@ mod decompress;
 mod encoding;
 mod error;
 
-use crate::base::units::MIB;
-
 pub use compress::{Compressor, DEFAULT_LEVEL};
 pub use decompress::Decompressor;
 pub use encoding::Encoding;
 pub use error::CodecError;
 
-/// Plain bytes of neighbouring new chunks of a stream that share a frame; `docs/chunk-sizes.md` says why.
+/// Plain bytes of neighbouring new chunks that share a frame; `docs/chunk-sizes.md` says why.
 ///
 /// A frame is closed as soon as it holds this much, or where the neighbourhood ends.
-pub const STREAM_FRAME_BYTES: u64 = 2 * MIB;
-
-/// Plain bytes of neighbouring new chunks of a database file that share a frame: less than for streams,
-/// because whoever reads one page decodes the whole frame.
-pub const PAGE_FRAME_BYTES: u64 = MIB;
+pub const FRAME_BYTES: usize = 2 << 20;

@@ -14,7 +14,7 @@ use super::frames::internal;
 use super::sealed::sign_plain;
 use super::slots::{NewSlot, make_slot, put_twice};
 use crate::base::{RepositoryId, Secret, TrustId};
-use crate::chunker::CutParameters;
+use crate::chunker::{CutParameters, PageCutter};
 use crate::crypto::derive::grant_info;
 use crate::crypto::{ContentSecretKey, PasswordParameters, SignedMessage, SigningKey, Suite, wrap};
 use crate::format::cbor::Extra;
@@ -39,8 +39,8 @@ pub struct InitOptions {
 }
 
 impl InitOptions {
-    /// Options that suit most repositories: chunks of 256 KiB on average, which differences between
-    /// similar chunks make affordable, and of 128 KiB for database files.
+    /// Options that suit most repositories: chunks of around 128 KiB, for streams and database files
+    /// alike (`docs/chunk-sizes.md`).
     ///
     /// # Errors
     ///
@@ -48,11 +48,8 @@ impl InitOptions {
     pub fn recommended(suite: Suite, key_name: &str) -> Result<Self, RepoError> {
         Ok(Self {
             suite,
-            cut: CutParameters::new(64 << 10, 256 << 10, 1 << 20).map_err(|why| RepoError::Internal {
-                doing: "setting up the chunker",
-                why: why.to_string(),
-            })?,
-            page_chunk_bytes: 128 << 10,
+            cut: CutParameters::STREAM,
+            page_chunk_bytes: PageCutter::STANDARD.chunk_bytes(),
             password: PasswordParameters::default(),
             key_name: key_name.to_owned(),
         })

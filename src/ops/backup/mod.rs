@@ -31,9 +31,6 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Plain bytes of neighbouring new chunks that are compressed together (`docs/chunk-sizes.md`).
-const FRAME_BYTES: usize = 1 << 20;
-
 /// How to back up.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
@@ -148,8 +145,11 @@ pub fn backup(
         });
     }
     let session = WriteSession::begin(repository)?;
-    let ingest_options =
-        IngestOptions { level: options.level, frame_bytes: FRAME_BYTES, workers: options.workers };
+    let ingest_options = IngestOptions {
+        level: options.level,
+        frame_bytes: crate::codec::FRAME_BYTES,
+        workers: options.workers,
+    };
     let ingested = ingest(&session, &ingest_options, |feeder| {
         let mut feeding = Feeding {
             feeder,
