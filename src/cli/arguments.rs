@@ -72,14 +72,14 @@ pub struct Global {
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Makes a repository
     Init(commands::init::Arguments),
-    /// Makes a snapshot of a stream, of commands' outputs, of files and folders
     Backup(commands::backup::Arguments),
-    /// Lists the snapshots
     Snapshots(commands::snapshots::Arguments),
-    /// Lists, adds and removes keys, changes passwords, writes recovery sheets
+    Ls(commands::ls::Arguments),
+    Cat(commands::cat::Arguments),
+    Find(commands::find::Arguments),
+    Diff(commands::diff::Arguments),
+    Restore(commands::restore::Arguments),
     Key(commands::key::Arguments),
-    /// Writes what completes commands and options in a shell
     Completions(commands::completions::Arguments),
 }

@@ -1,6 +1,7 @@
 //! What programs read: lines of JSON, each naming its schema and version (`docs/json.md`).
 
 use crate::base::Timestamp;
+use crate::format::tree::{ContentDigest, EntryKind, TreeEntry};
 use crate::ops::SnapshotView;
 use serde_json::{Map, Value, json};
 
@@ -80,5 +81,61 @@ pub fn mode(mode: crate::format::snapshot::SnapshotMode) -> &'static str {
         SnapshotMode::Full => "full",
         SnapshotMode::Incremental => "incremental",
         SnapshotMode::Differential => "differential",
+    }
+}
+/// Returns the fields that describe an entry of a tree at a path.
+pub fn entry(path: &[u8], entry: &TreeEntry) -> Map<String, Value> {
+    let mut fields = Map::new();
+    bytes(&mut fields, "path", path);
+    fields.insert("kind".to_owned(), json!(kind(entry.kind)));
+    fields.insert("mode".to_owned(), json!(entry.mode));
+    fields.insert("user_id".to_owned(), json!(entry.user_id));
+    fields.insert("group_id".to_owned(), json!(entry.group_id));
+    fields.insert("modified".to_owned(), time(entry.modified));
+    fields.insert("bytes".to_owned(), json!(entry.content.as_ref().map(|content| content.length)));
+    if let Some(target) = &entry.target {
+        bytes(&mut fields, "target", target);
+    }
+    if let Some(name) = &entry.user_name {
+        bytes(&mut fields, "user", name);
+    }
+    if let Some(name) = &entry.group_name {
+        bytes(&mut fields, "group", name);
+    }
+    if let Some(ContentDigest::Blake3(digest)) =
+        entry.content.as_ref().and_then(|content| content.digest.as_ref())
+    {
+        fields.insert("blake3".to_owned(), json!(hexadecimal(digest)));
+    }
+    fields
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the word for what a name stands for.
+pub const fn kind(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::File => "file",
+        EntryKind::Directory => "folder",
+        EntryKind::Symlink => "link",
+        EntryKind::Fifo => "pipe",
+        EntryKind::Socket => "socket",
+        EntryKind::CharacterDevice => "character-device",
+        EntryKind::BlockDevice => "block-device",
+    }
+}
+
+/// Adds a name or path. One that is no UTF-8 comes with its odd bytes replaced, and in hexadecimal too.
+pub fn bytes(fields: &mut Map<String, Value>, name: &str, value: &[u8]) {
+    match std::str::from_utf8(value) {
+        Ok(text) => {
+            fields.insert(name.to_owned(), json!(text));
+        }
+        Err(_) => {
+            fields.insert(name.to_owned(), json!(String::from_utf8_lossy(value)));
+            fields.insert(format!("{name}_hex"), json!(hexadecimal(value)));
+        }
     }
 }

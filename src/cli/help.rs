@@ -7,7 +7,22 @@ type Group = (&'static str, &'static [(&'static str, &'static str)]);
 pub const GROUPS: &[Group] = &[
     ("Begin", &[("init", "make a repository")]),
     ("Back up", &[("backup", "make a snapshot of a stream, of commands' outputs, of files and folders")]),
-    ("Look", &[("snapshots", "list the snapshots")]),
+    (
+        "Look",
+        &[
+            ("snapshots", "list the snapshots"),
+            ("ls", "list what a snapshot, or a folder in it, holds"),
+            ("find", "find names in snapshots"),
+            ("diff", "show what differs between two snapshots"),
+        ],
+    ),
+    (
+        "Restore",
+        &[
+            ("restore", "a snapshot, a folder or a file of it, into a folder"),
+            ("cat", "a file or stream to standard output"),
+        ],
+    ),
     ("Keys", &[("key", "list, add, remove keys; passwd, export (recovery sheet)")]),
     ("More", &[("completions", "completion for a shell")]),
 ];

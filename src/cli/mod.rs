@@ -59,6 +59,7 @@ fn run(arguments: Arguments) -> u8 {
     let session = Session::new(settings, talk.clone(), interrupted.clone());
     let result = commands::run(&session, arguments.command);
     talk.end();
+    let result = result.and_then(|code| talk.flush().map(|()| code));
     match result {
         Ok(code) => code,
         // Whatever it was that failed: it failed because it was stopped.
@@ -80,7 +81,9 @@ fn report(talk: Option<&Talk>, doing: &str, fault: &Fault) -> u8 {
     // There is nobody left to tell when standard error is gone.
     let _ = writeln!(std::io::stderr(), "chronolith: could not {doing}\n  why: {why}\n  try: {advice}");
     if let Some(talk) = talk {
-        talk.event("error", json!({ "exit_code": code, "doing": doing, "why": why, "try": advice }));
+        let fields = json!({ "exit_code": code, "doing": doing, "why": why, "try": advice });
+        // It has been said on standard error; whoever does not read events does not miss it.
+        let _ = talk.event("error", fields).and_then(|()| talk.flush());
     }
     code
 }

@@ -2,7 +2,6 @@
 
 use crate::base::Timestamp;
 use crate::base::units::format_size;
-use std::io::{self, Write};
 
 /// How a column stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +29,8 @@ impl Table {
         self.rows.push(cells.iter().map(|cell| visible(cell)).collect());
     }
 
-    /// Writes the table; one without rows is only its titles.
-    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Returns the lines of the table; one without rows is only its titles.
+    pub fn lines(&self) -> Vec<String> {
         let length = |text: &str| text.chars().count();
         let widths: Vec<usize> = self
             .columns
@@ -43,7 +42,7 @@ impl Table {
             })
             .collect();
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
-        for row in std::iter::once(&titles).chain(&self.rows) {
+        let line = |row: &Vec<String>| {
             let mut line = String::new();
             for ((cell, width), (_, align)) in row.iter().zip(&widths).zip(&self.columns) {
                 if !line.is_empty() {
@@ -55,9 +54,9 @@ impl Table {
                     Align::Right => line.extend([room.as_str(), cell]),
                 }
             }
-            writeln!(out, "{}", line.trim_end())?;
-        }
-        Ok(())
+            line.trim_end().to_owned()
+        };
+        std::iter::once(&titles).chain(&self.rows).map(line).collect()
     }
 }
 
@@ -119,9 +118,7 @@ mod tests {
         let mut table = Table::new(&[("name", Align::Left), ("size", Align::Right), ("", Align::Left)]);
         table.row(vec!["ä\nb".to_owned(), "5".to_owned(), String::new()]);
         table.row(vec!["x".to_owned(), "12345".to_owned(), "t".to_owned()]);
-        let mut out = Vec::new();
-        table.write(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "name   size\nä\\nb      5\nx     12345  t\n");
+        assert_eq!(table.lines(), ["name   size", "ä\\nb      5", "x     12345  t"]);
     }
 
     #[test]

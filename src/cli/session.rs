@@ -8,10 +8,13 @@ use super::settings::{CachePlace, Settings};
 use super::talk::Talk;
 use super::unlock::{self, Opening};
 use crate::base::{ErrorClass, Observer};
-use crate::ops::Snapshots;
+use crate::ops::listing::show_path;
+use crate::ops::{SnapshotView, Snapshots};
 use crate::repo::{Credential, Environment, KeyCache, NoKeyCache, Repository, open, open_with_sheet};
 use crate::storage::{LocalStore, StorageError, Store};
 use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +28,26 @@ pub struct Session {
     pub talk: Arc<Talk>,
     doing: RefCell<String>,
     interrupted: Arc<AtomicBool>,
+}
+
+/// What `SNAP[:PATH]` means.
+pub struct Named {
+    /// The repository.
+    pub repository: Arc<Repository>,
+    /// The snapshot.
+    pub view: SnapshotView,
+    /// The names on the way to what is meant; none means the whole snapshot.
+    pub path: Vec<Vec<u8>>,
+}
+
+impl Named {
+    /// Writes it for people: `1a2b3c4d:etc/app`.
+    pub fn show(&self) -> String {
+        match self.path.is_empty() {
+            true => self.view.id.short(),
+            false => format!("{}:{}", self.view.id.short(), show_path(&self.path)),
+        }
+    }
 }
 
 /// Kinds of places that later versions will know.
@@ -176,6 +199,14 @@ impl Session {
         }
         let opening = unlock::opening(self.settings.way.as_ref(), place, |text| self.talk.warn(text))?;
         Ok((self.environment(store), opening))
+    }
+
+    /// Opens the repository and finds the snapshot and path that `SNAP[:PATH]` means.
+    pub fn find(&self, name: &OsStr) -> Result<Named, Fault> {
+        let repository = self.open()?;
+        let snapshots = self.snapshots(&repository)?;
+        let (view, path) = snapshots.resolve_with_path(name.as_bytes())?;
+        Ok(Named { view: view.clone(), path, repository })
     }
 
     /// Reads the repository's snapshots, and warns of what does not count.

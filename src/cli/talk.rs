@@ -5,11 +5,12 @@
 //! own draws it, so that the work only counts.
 
 use super::events::{Schema, event};
+use super::fault::{Fault, output};
 use super::render;
 use crate::base::{Observer, Phase};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -77,6 +78,8 @@ struct Shared {
     wake: Condvar,
     interrupted: Arc<AtomicBool>,
     events_aside: AtomicBool,
+    out: Mutex<BufWriter<Stdout>>,
+    lines_at_once: bool,
 }
 
 /// The observer of a command.
@@ -127,15 +130,26 @@ impl Shared {
         }
     }
 
-    fn event(&self, name: &str, fields: Value) {
-        let Some(schema) = self.manner.json else { return };
+    fn event(&self, name: &str, fields: Value) -> io::Result<()> {
+        let Some(schema) = self.manner.json else { return Ok(()) };
         let line = event(schema, name, fields);
-        // Whoever stopped reading events gets no more; the work goes on.
-        let _ = if self.events_aside.load(Ordering::Relaxed) {
+        if self.events_aside.load(Ordering::Relaxed) {
             writeln!(std::io::stderr(), "{line}")
         } else {
-            writeln!(std::io::stdout(), "{line}")
-        };
+            self.line(&line)
+        }
+    }
+
+    /// Writes a line to standard output. All of it goes through here, so that lines of several
+    /// threads stay whole.
+    fn line(&self, line: &str) -> io::Result<()> {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(out, "{line}")?;
+        if self.lines_at_once { out.flush() } else { Ok(()) }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner).flush()
     }
 
     fn watched(&self) -> bool {
@@ -156,7 +170,8 @@ impl Shared {
         if self.manner.json.is_some() {
             if since_last >= EVENT_EVERY {
                 state.written = Some(Instant::now());
-                self.event(
+                // Whoever stopped reading events gets no more; the work goes on.
+                let _ = self.event(
                     "progress",
                     json!({
                         "phase": word(running.phase),
@@ -166,6 +181,7 @@ impl Shared {
                         "seconds": elapsed.as_secs_f64(),
                     }),
                 );
+                let _ = self.flush();
             }
         } else if self.terminal {
             if elapsed >= SHOW_AFTER {
@@ -243,6 +259,8 @@ impl Talk {
             wake: Condvar::new(),
             interrupted,
             events_aside: AtomicBool::new(false),
+            out: Mutex::new(BufWriter::new(std::io::stdout())),
+            lines_at_once: std::io::stdout().is_terminal(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -250,6 +268,11 @@ impl Talk {
     /// Returns how the command was told to speak.
     pub fn manner(&self) -> Manner {
         self.shared.manner
+    }
+
+    /// Sends events to standard error: standard output carries data.
+    pub fn set_events_aside(&self) {
+        self.shared.events_aside.store(true, Ordering::Relaxed);
     }
 
     /// Writes a line to standard error unless asked to be quiet, or to speak JSON.
@@ -260,8 +283,30 @@ impl Talk {
     }
 
     /// Writes an event, where events are wanted.
-    pub fn event(&self, name: &str, fields: Value) {
-        self.shared.event(name, fields);
+    ///
+    /// # Errors
+    ///
+    /// When nobody reads them any more.
+    pub fn event(&self, name: &str, fields: Value) -> Result<(), Fault> {
+        self.shared.event(name, fields).map_err(output)
+    }
+
+    /// Writes a line of the result to standard output.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn line(&self, line: &str) -> Result<(), Fault> {
+        self.shared.line(line).map_err(output)
+    }
+
+    /// Writes out what is still held back of the result.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn flush(&self) -> Result<(), Fault> {
+        self.shared.flush().map_err(output)
     }
 
     /// Stops drawing; what is said afterwards stands alone.
@@ -334,12 +379,12 @@ impl Observer for Talk {
 
     fn note(&self, text: &str) {
         self.tell(&render::visible(text));
-        self.shared.event("note", json!({ "text": text }));
+        let _ = self.shared.event("note", json!({ "text": text }));
     }
 
     fn warn(&self, text: &str) {
         self.shared.say(&format!("warning: {}", render::visible(text)));
-        self.shared.event("warning", json!({ "text": text }));
+        let _ = self.shared.event("warning", json!({ "text": text }));
     }
 
     fn interrupted(&self) -> bool {

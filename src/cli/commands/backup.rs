@@ -196,14 +196,14 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let options = arguments.options(session, &repository)?;
     let report = backup(&repository, sources, &options)?;
     session.talk.end();
-    show(session, &report, began.elapsed().as_secs_f64());
+    show(session, &report, began.elapsed().as_secs_f64())?;
     Ok(if report.problems.is_empty() { exit::DONE } else { exit::INCOMPLETE })
 }
 
-fn show(session: &Session, report: &BackupReport, seconds: f64) {
+fn show(session: &Session, report: &BackupReport, seconds: f64) -> Result<(), Fault> {
     let talk = &session.talk;
     for (number, problem) in report.problems.iter().enumerate() {
-        talk.event("problem", json!({ "path": problem.path, "what": problem.what }));
+        talk.event("problem", json!({ "path": problem.path, "what": problem.what }))?;
         if !session.settings.json && number < PROBLEMS_SHOWN {
             talk.warn(&format!("{}: {}", problem.path, problem.what));
         }
@@ -228,7 +228,7 @@ fn show(session: &Session, report: &BackupReport, seconds: f64) {
             "problems": report.problems.len(),
             "summary": events::summary(summary),
         }),
-    );
+    )?;
     let parent = report.parent.map_or(String::new(), |id| format!(", compared with {}", id.short()));
     let read = format!(
         "{} in {}, {}",
@@ -250,4 +250,5 @@ fn show(session: &Session, report: &BackupReport, seconds: f64) {
             talk.tell(&format!("dry run: {read}, {unchanged} of them unchanged; nothing was stored{parent}"));
         }
     }
+    Ok(())
 }

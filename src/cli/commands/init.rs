@@ -66,7 +66,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         made.keep();
     }
     session.talk.tell(&format!("repository {} made at {place}", id.short()));
-    session.talk.event("summary", json!({ "repository": id.to_string(), "cipher": options.suite.name() }));
+    session.talk.event("summary", json!({ "repository": id.to_string(), "cipher": options.suite.name() }))?;
     let key_file = match (&arguments.new_key_file, &session.settings.way) {
         (Some(path), _) | (None, Some(Way::KeyFile(path))) => Some(path.as_path()),
         _ => None,

@@ -183,13 +183,13 @@ fn list(session: &Session) -> Result<u8, Fault> {
                     "own": key.own,
                     "slots": key.slots.iter().map(slot_fields).collect::<Vec<_>>(),
                 }),
-            );
+            )?;
         }
         let unlisted: Vec<Value> = list.unlisted.iter().map(slot_fields).collect();
-        session.talk.event("summary", json!({ "keys": list.keys.len(), "unlisted_slots": unlisted }));
+        session.talk.event("summary", json!({ "keys": list.keys.len(), "unlisted_slots": unlisted }))?;
         return Ok(exit::DONE);
     }
-    show(&list)?;
+    show(session, &list)?;
     for slot in &list.unlisted {
         session.talk.warn(&format!(
             "the slot {} ({}, {:?}) belongs to no key: left over, or put there by somebody; \
@@ -202,7 +202,7 @@ fn list(session: &Session) -> Result<u8, Fault> {
     Ok(exit::DONE)
 }
 
-fn show(list: &KeyList) -> Result<(), Fault> {
+fn show(session: &Session, list: &KeyList) -> Result<(), Fault> {
     let titles = ["key", "role", "name", "may write", "created", "opened by"];
     let mut table = Table::new(&titles.map(|title| (title, Align::Left)));
     for key in &list.keys {
@@ -230,8 +230,7 @@ fn show(list: &KeyList) -> Result<(), Fault> {
             opened,
         ]);
     }
-    let mut out = std::io::stdout().lock();
-    table.write(&mut out).and_then(|()| out.flush()).map_err(output)
+    table.lines().iter().try_for_each(|line| session.talk.line(line))
 }
 
 fn may_write(role: Role, scope: &Scope) -> String {
@@ -250,12 +249,12 @@ fn may_write(role: Role, scope: &Scope) -> String {
     }
 }
 
-fn done(session: &Session, made: &Made, role: Role, what: &str) {
+fn done(session: &Session, made: &Made, role: Role, what: &str) -> Result<(), Fault> {
     session.talk.tell(&format!("{what} {} ({role})", made.key.short()));
     session.talk.event(
         "summary",
         json!({ "key": made.key.to_string(), "slot": made.slot.to_string(), "role": role.name() }),
-    );
+    )
 }
 
 fn add(session: &Session, add: &Add) -> Result<u8, Fault> {
@@ -290,7 +289,7 @@ fn add(session: &Session, add: &Add) -> Result<u8, Fault> {
     if let Some(made) = made {
         made.keep();
     }
-    done(session, &result.0, result.1, result.2);
+    done(session, &result.0, result.1, result.2)?;
     Ok(exit::DONE)
 }
 
@@ -335,7 +334,7 @@ fn remove(session: &Session, remove: &Remove) -> Result<u8, Fault> {
         }
         session.talk.tell(&format!("removed {what}"));
     }
-    session.talk.event("summary", json!({ "removed": id, "dry_run": remove.dry_run }));
+    session.talk.event("summary", json!({ "removed": id, "dry_run": remove.dry_run }))?;
     Ok(exit::DONE)
 }
 
@@ -346,7 +345,7 @@ fn passwd(session: &Session, new: &New) -> Result<u8, Fault> {
     if let Some(made) = made {
         made.keep();
     }
-    done(session, &changed, repository.keyring().identity.role, "changed what opens the key");
+    done(session, &changed, repository.keyring().identity.role, "changed what opens the key")?;
     Ok(exit::DONE)
 }
 
@@ -363,7 +362,7 @@ fn export(session: &Session, to: Option<&Path>) -> Result<u8, Fault> {
                 "{} is written: print it or move it to another place; whoever has it has this key",
                 path.display()
             ));
-            session.talk.event("summary", json!({ "file": path.display().to_string() }));
+            session.talk.event("summary", json!({ "file": path.display().to_string() }))?;
         }
         None => {
             let mut out = std::io::stdout().lock();

@@ -1,9 +1,14 @@
 //! One file a command: its arguments, what it calls, how it shows the result.
 
 pub mod backup;
+pub mod cat;
 pub mod completions;
+pub mod diff;
+pub mod find;
 pub mod init;
 pub mod key;
+pub mod ls;
+pub mod restore;
 pub mod snapshots;
 
 use super::arguments::Command;
@@ -18,6 +23,11 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Backup(arguments) => backup::run(session, &arguments),
         Command::Key(arguments) => key::run(session, &arguments),
         Command::Snapshots(arguments) => snapshots::run(session, &arguments),
+        Command::Ls(arguments) => ls::run(session, &arguments),
+        Command::Cat(arguments) => cat::run(session, &arguments),
+        Command::Find(arguments) => find::run(session, &arguments),
+        Command::Diff(arguments) => diff::run(session, &arguments),
+        Command::Restore(arguments) => restore::run(session, &arguments),
         Command::Completions(arguments) => completions::run(session, &arguments),
     }
 }
@@ -29,6 +39,11 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Backup(_) => "backup",
         Command::Key(_) => "key",
         Command::Snapshots(_) => "snapshots",
+        Command::Ls(_) => "ls",
+        Command::Cat(_) => "cat",
+        Command::Find(_) => "find",
+        Command::Diff(_) => "diff",
+        Command::Restore(_) => "restore",
         Command::Completions(_) => "completions",
     };
     Schema { name, version: 1 }

@@ -1,14 +1,13 @@
 //! `chronolith snapshots`.
 
 use crate::cli::events;
-use crate::cli::fault::{Fault, exit, output};
+use crate::cli::fault::{Fault, exit};
 use crate::cli::render::{self, Align, Table};
 use crate::cli::session::Session;
 use crate::ops::SnapshotView;
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::io::Write;
 
 /// Lists the snapshots, oldest first
 #[derive(Args, Default)]
@@ -67,12 +66,12 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     }
     if session.settings.json {
         for view in &chosen {
-            session.talk.event("snapshot", events::snapshot(view));
+            session.talk.event("snapshot", events::snapshot(view))?;
         }
-        session.talk.event("summary", json!({ "snapshots": chosen.len() }));
+        session.talk.event("summary", json!({ "snapshots": chosen.len() }))?;
         return Ok(exit::DONE);
     }
-    show(&chosen)?;
+    show(session, &chosen)?;
     let all = snapshots.iter().count();
     session.talk.tell(&match chosen.len() {
         0 if all > 0 => format!("none of {} matches", render::count(all as u64, "snapshot", "snapshots")),
@@ -82,7 +81,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     Ok(exit::DONE)
 }
 
-fn show(views: &[&SnapshotView]) -> Result<(), Fault> {
+fn show(session: &Session, views: &[&SnapshotView]) -> Result<(), Fault> {
     if views.is_empty() {
         return Ok(());
     }
@@ -114,6 +113,5 @@ fn show(views: &[&SnapshotView]) -> Result<(), Fault> {
             remarks.join(" "),
         ]);
     }
-    let mut out = std::io::stdout().lock();
-    table.write(&mut out).and_then(|()| out.flush()).map_err(output)
+    table.lines().iter().try_for_each(|line| session.talk.line(line))
 }
