@@ -81,5 +81,6 @@ pub enum Command {
     Diff(commands::diff::Arguments),
     Restore(commands::restore::Arguments),
     Key(commands::key::Arguments),
+    Demo(commands::demo::Arguments),
     Completions(commands::completions::Arguments),
 }

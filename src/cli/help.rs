@@ -24,7 +24,13 @@ pub const GROUPS: &[Group] = &[
         ],
     ),
     ("Keys", &[("key", "list, add, remove keys; passwd, export (recovery sheet)")]),
-    ("More", &[("completions", "completion for a shell")]),
+    (
+        "More",
+        &[
+            ("demo", "the whole way on real databases, in a temporary folder"),
+            ("completions", "completion for a shell"),
+        ],
+    ),
 ];
 
 /// Returns the screen.

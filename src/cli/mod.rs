@@ -10,11 +10,13 @@
 //! | `talk`, `events`, `render` | how results, progress and events are written |
 //! | `fault` | errors in three lines, and exit codes |
 //! | `commands` | one file a command |
+//! | `demo` | the whole way on real databases |
 //!
 //! Data goes to standard output, talk to standard error.
 
 mod arguments;
 mod commands;
+mod demo;
 mod edges;
 mod events;
 mod fault;

@@ -90,6 +90,14 @@ impl Session {
         })
     }
 
+    /// Ends what is being done once a signal has come.
+    pub fn check_interrupted(&self) -> Result<(), Fault> {
+        match self.talk.interrupted() {
+            true => Err(crate::repo::RepoError::Interrupted.into()),
+            false => Ok(()),
+        }
+    }
+
     /// Returns standard input, whose wait for more a signal ends.
     pub fn input(&self) -> Input {
         Input::new(self.interrupted.clone())

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cat;
 pub mod completions;
+pub mod demo;
 pub mod diff;
 pub mod find;
 pub mod init;
@@ -28,6 +29,7 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Find(arguments) => find::run(session, &arguments),
         Command::Diff(arguments) => diff::run(session, &arguments),
         Command::Restore(arguments) => restore::run(session, &arguments),
+        Command::Demo(arguments) => demo::run(session, &arguments),
         Command::Completions(arguments) => completions::run(session, &arguments),
     }
 }
@@ -44,6 +46,7 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Find(_) => "find",
         Command::Diff(_) => "diff",
         Command::Restore(_) => "restore",
+        Command::Demo(_) => "demo",
         Command::Completions(_) => "completions",
     };
     Schema { name, version: 1 }
