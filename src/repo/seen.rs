@@ -15,6 +15,11 @@ pub struct Seen {
     pub revision: u64,
 }
 
+fn check(revision: u64, sequence: u64, id: TrustId) -> String {
+    let text = format!("{revision} {sequence} {id}");
+    blake3::hash(text.as_bytes()).to_hex().as_str()[..16].to_owned()
+}
+
 fn path(cache: &Path, repository: &RepositoryId) -> PathBuf {
     cache.join(repository.to_string()).join("seen")
 }
@@ -30,6 +35,10 @@ impl Seen {
             let revision = words.next()?.parse().ok()?;
             let sequence = words.next()?.parse().ok()?;
             let id = words.next()?.parse().ok()?;
+            // A damaged memory must not make a client refuse what is genuine.
+            if words.next()? != check(revision, sequence, id) {
+                return None;
+            }
             Some(Self { registry: Some((sequence, id)), revision })
         };
         parse().unwrap_or_default()
@@ -44,8 +53,9 @@ impl Seen {
         let path = path(cache, repository);
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let check = check(self.revision, sequence, id);
         let _ = folder
-            .and_then(|()| fs::write(&partial, format!("{} {sequence} {id}\n", self.revision)))
+            .and_then(|()| fs::write(&partial, format!("{} {sequence} {id} {check}\n", self.revision)))
             .and_then(|()| fs::rename(&partial, &path));
     }
 }

@@ -7,6 +7,7 @@
 mod counting;
 mod fault;
 mod late_list;
+pub mod program;
 pub mod repository;
 mod strict;
 mod time;

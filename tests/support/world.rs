@@ -107,17 +107,22 @@ impl Client {
         let entropy = Arc::new(SeededEntropy::new(seed));
         let mut key_file = vec![0; 32];
         chronolith::base::Entropy::fill(entropy.as_ref(), &mut key_file);
-        let client = Self {
+        let client = Self { entropy, ..Self::holding(store, key_file) };
+        client.try_init().unwrap();
+        client
+    }
+
+    /// A client of a repository that exists.
+    pub fn holding(store: Arc<dyn Store>, key_file: Vec<u8>) -> Self {
+        Self {
             store,
             key_file,
             cache: None,
             clock: Arc::default(),
             listener: Arc::default(),
-            entropy,
+            entropy: Arc::new(SeededEntropy::new(0)),
             host: "db1".to_owned(),
-        };
-        client.try_init().unwrap();
-        client
+        }
     }
 
     /// Makes the repository of this client.

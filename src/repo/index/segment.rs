@@ -375,9 +375,19 @@ impl Segment {
     }
 }
 
+/// A file that has not got its name yet, removed unless it gets one.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Once renamed it is not there any more.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Where a segment is written: a file while that works.
 enum Target {
-    File(BufWriter<File>, PathBuf, PathBuf),
+    File(BufWriter<File>, Partial, PathBuf),
     Memory(io::Cursor<Vec<u8>>),
 }
 
@@ -487,9 +497,9 @@ impl SegmentWriter {
         header[40..48].copy_from_slice(&(blocks_offset as u64).to_le_bytes());
         let mut target = match folder {
             Some(folder) => {
-                let partial = folder.join(format!("{name}.{}.partial", std::process::id()));
+                let partial = Partial(folder.join(format!("{name}.{}.partial", std::process::id())));
                 Target::File(
-                    BufWriter::with_capacity(1 << 20, File::create(&partial)?),
+                    BufWriter::with_capacity(1 << 20, File::create(&partial.0)?),
                     partial,
                     folder.join(format!("{name}.segment")),
                 )
@@ -574,7 +584,7 @@ impl SegmentWriter {
             Target::File(file, partial, path) => {
                 // The cache is rebuildable: a power cut may lose it, so it is not synced.
                 drop(file);
-                std::fs::rename(&partial, &path)?;
+                std::fs::rename(&partial.0, &path)?;
                 Segment::open(&path).ok_or_else(|| invalid("the segment just written does not read back"))
             }
             Target::Memory(cursor) => Segment::from_memory(cursor.into_inner())
