@@ -43,6 +43,7 @@ fn too_new(feature: &Feature) -> RepoError {
 }
 
 /// A configuration whose signature is checked once the registry is known.
+#[derive(Clone)]
 struct ReadConfig {
     object: &'static str,
     config: Config,
@@ -68,7 +69,7 @@ fn read_configs(environment: &Environment) -> Result<Vec<ReadConfig>, RepoError>
                 let (signed, signature) = (parsed.signed.to_vec(), parsed.signature);
                 found.push(ReadConfig { object, config: parsed.config, signed, signature });
             }
-            Err(error @ RepoError::TooNew(_)) => return Err(error),
+            // An unknown version may be a flipped bit: what the other copy says is checked by its signature.
             Err(error) => {
                 problem.get_or_insert(error);
             }
@@ -222,14 +223,33 @@ fn keyring(registry: &Registry, identity: Identity, bundles: Vec<Bundle>) -> Res
 /// [`RepoError::NoRepository`], [`RepoError::WrongKey`], [`RepoError::TooNew`], or what was found
 /// damaged or not to be believed on the way.
 pub fn open(environment: Environment, credential: &Credential) -> Result<Arc<Repository>, RepoError> {
-    let configs = read_configs(&environment)?;
-    let repository = checked_id(&configs)?;
-    let (slot, identity) = open_slot(&environment, &repository, credential)?;
-    let opened = finish(environment, configs, identity, None)?;
-    // [SLOT-6]: somebody else's slot could make this client sign with an identity that is not its own.
-    let object = fetch_slot(opened.environment(), &slot)?;
-    check_slot(&repository, opened.registry(), slot, &object)?;
-    Ok(opened)
+    from_either(read_configs(&environment)?, |configs| {
+        let repository = checked_id(&configs)?;
+        let (slot, identity) = open_slot(&environment, &repository, credential)?;
+        let opened = finish(environment.clone(), configs, identity, None)?;
+        // [SLOT-6]: somebody else's slot could make this client sign with an identity that is not its own.
+        let object = fetch_slot(opened.environment(), &slot)?;
+        check_slot(&repository, opened.registry(), slot, &object)?;
+        Ok(opened)
+    })
+}
+
+/// Opens by what the first configuration says the repository is, or else by what the other says:
+/// damage within an id or a feature still reads as text, and no slot opens under another id.
+fn from_either(
+    configs: Vec<ReadConfig>,
+    mut attempt: impl FnMut(Vec<ReadConfig>) -> Result<Arc<Repository>, RepoError>,
+) -> Result<Arc<Repository>, RepoError> {
+    let others: Vec<ReadConfig> = configs
+        .iter()
+        .skip(1)
+        .filter(|other| configs.first().is_some_and(|first| first.signed != other.signed))
+        .cloned()
+        .collect();
+    match attempt(configs) {
+        Err(error) if !others.is_empty() => attempt(others).map_err(|_| error),
+        result => result,
+    }
 }
 
 /// Opens a repository with a recovery sheet, which needs no slot.

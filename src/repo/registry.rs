@@ -73,7 +73,7 @@ impl Registry {
         known: &[(u64, TrustId)],
         seen: &Seen,
     ) -> Result<Self, RepoError> {
-        let mut versions = BTreeMap::new();
+        let (mut versions, mut unread) = (BTreeMap::new(), BTreeMap::new());
         for prefix in ["trust/", "copies/trust/"] {
             for object in environment.store.list(prefix)? {
                 let Some(id) = object.name.rsplit('/').next().and_then(|id| id.parse::<TrustId>().ok())
@@ -88,8 +88,15 @@ impl Registry {
                         Some(version) => drop(versions.insert(id, version)),
                         None => environment.observer.warn(&format!("{} is damaged", object.name)),
                     },
-                    Err(error) => environment.observer.warn(&super::blobs::explain(&error)),
+                    Err(error) => drop(unread.insert(id, error)),
                 }
+            }
+        }
+        for (_, error) in unread.into_iter().filter(|(id, _)| !versions.contains_key(id)) {
+            match error {
+                // A newer version may be what could not be read: an older one must not count meanwhile.
+                error @ StorageError::Transient { .. } => return Err(error.into()),
+                error => environment.observer.warn(&super::blobs::explain(&error)),
             }
         }
         let mut known = known.to_vec();

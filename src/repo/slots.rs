@@ -10,6 +10,7 @@ use crate::format::cbor::Extra;
 use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
 use crate::format::slot::{Identity, Slot, Unlock};
+use crate::storage::StorageError;
 use std::collections::BTreeMap;
 
 /// What the user unlocks a repository with.
@@ -59,7 +60,7 @@ pub(super) fn fetch_slot(environment: &Environment, id: &SlotId) -> Result<Vec<u
 ///
 /// When the store cannot be listed.
 pub fn list_slots(environment: &Environment) -> Result<Vec<FoundSlot>, RepoError> {
-    let mut slots = BTreeMap::new();
+    let (mut slots, mut unread) = (BTreeMap::new(), BTreeMap::new());
     for prefix in ["keys/", "copies/keys/"] {
         for object in environment.store.list(prefix)? {
             let Some(id) = object.name.rsplit('/').next().and_then(|id| id.parse::<SlotId>().ok()) else {
@@ -68,7 +69,13 @@ pub fn list_slots(environment: &Environment) -> Result<Vec<FoundSlot>, RepoError
             if slots.contains_key(&id) {
                 continue;
             }
-            let Ok(bytes) = environment.store.get(&object.name, limits::SLOT_BYTES_MAX * 2) else { continue };
+            let bytes = match environment.store.get(&object.name, limits::SLOT_BYTES_MAX * 2) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    drop(unread.insert(id, error));
+                    continue;
+                }
+            };
             if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
                 environment.observer.warn(&format!("{} is damaged", object.name));
                 continue;
@@ -81,6 +88,13 @@ pub fn list_slots(environment: &Environment) -> Result<Vec<FoundSlot>, RepoError
                 Ok(found) => drop(slots.insert(id, found)),
                 Err(why) => environment.observer.warn(&format!("{}: {why}", object.name)),
             }
+        }
+    }
+    for (_, error) in unread.into_iter().filter(|(id, _)| !slots.contains_key(id)) {
+        match error {
+            // Else a store that is out of reach would look like a wrong password.
+            error @ StorageError::Transient { .. } => return Err(error.into()),
+            error => environment.observer.warn(&super::blobs::explain(&error)),
         }
     }
     Ok(slots.into_values().collect())
