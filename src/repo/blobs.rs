@@ -92,6 +92,7 @@ impl BlobReader {
         depth_below: u8,
     ) -> Result<Vec<u8>, RepoError> {
         let mut reasons = Vec::new();
+        let mut forbidden = None;
         for attempt in 0..3 {
             let mut copies = self.repository.index().find(class, id, false, |_| true);
             copies.retain(|copy| copy.record.depth < depth_below);
@@ -99,7 +100,9 @@ impl BlobReader {
             for copy in &copies {
                 match self.read_copy(copy) {
                     Ok(plain) => return Ok(plain),
-                    Err(error @ (RepoError::Forbidden { .. } | RepoError::Interrupted)) => return Err(error),
+                    Err(RepoError::Interrupted) => return Err(RepoError::Interrupted),
+                    // Another copy may lie in an epoch that this key was granted.
+                    Err(error @ RepoError::Forbidden { .. }) => forbidden = Some(error),
                     Err(error) => reasons.push(explain(&error)),
                 }
             }
@@ -113,6 +116,9 @@ impl BlobReader {
             }
         }
         reasons.dedup();
+        if let Some(error) = forbidden.filter(|_| reasons.is_empty()) {
+            return Err(error);
+        }
         Err(RepoError::Missing { what, id: *id, reasons })
     }
 

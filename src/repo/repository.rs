@@ -19,7 +19,7 @@ use crate::repo::index::KnownPack;
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// The first generation of names; maintenance opens later ones.
 pub const FIRST_GENERATION: u32 = 1;
@@ -34,7 +34,10 @@ pub struct Repository {
     origins: OriginCache,
     frames: FrameCache,
     index_loaded: AtomicBool,
-    unlisted_searched: AtomicBool,
+    /// True once the packs that no run names were read. Held while that is done, so that whoever
+    /// misses something meanwhile waits for the answer.
+    unlisted_searched: Mutex<bool>,
+    healing: Mutex<()>,
     lost: RwLock<HashSet<PackId>>,
 }
 
@@ -56,7 +59,8 @@ impl Repository {
             origins: OriginCache::default(),
             frames: FrameCache::default(),
             index_loaded: AtomicBool::new(false),
-            unlisted_searched: AtomicBool::new(false),
+            unlisted_searched: Mutex::default(),
+            healing: Mutex::default(),
             lost: RwLock::default(),
         }
     }
@@ -140,9 +144,14 @@ impl Repository {
     pub fn adoptable(&self, class: BlobClass, id: &BlobId) -> bool {
         let own = &self.keyring.identity.key;
         let lost = self.lost.read().unwrap_or_else(PoisonError::into_inner);
-        let usable =
-            |pack: &KnownPack| !lost.contains(&pack.id) && self.registry.adopts(own, &pack.signer, &pack.id);
-        !self.index.find(class, id, true, usable).is_empty()
+        // [TRUST-17]: what is sealed now must be readable by all who read the newest epoch.
+        let open = |pack: &KnownPack| {
+            pack.origins.iter().all(|origin| self.registry.trust().may_build_on(origin.epoch))
+        };
+        let usable = |pack: &KnownPack| {
+            !lost.contains(&pack.id) && open(pack) && self.registry.adopts(own, &pack.signer, &pack.id)
+        };
+        self.index.holds_listed(class, id, usable)
     }
 
     /// Looks which packs that the index names are gone from the store or have another length: nothing
@@ -213,20 +222,32 @@ impl Repository {
             Ok(bytes) => bytes,
             // Merged and removed since it was listed: the merged run was listed too, or comes next time.
             Err(StorageError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+            // One object that cannot be read must not keep anybody from all the others.
+            Err(error) => return Ok(self.leave_out(&error.into())),
         };
         let signer = |key: &_| self.registry.public_key(key, Act::IndexRun);
         match decode_run(self, &id, &bytes, signer) {
             Ok(content) => Ok(Some(content)),
-            Err(error @ (RepoError::Damaged { .. } | RepoError::Untrusted { .. })) => {
-                self.environment.observer.warn(&format!(
-                    "{}; its packs will be read instead, `repair index` writes it anew",
-                    super::blobs::explain(&error)
-                ));
+            // Sealed in an epoch that this key was not granted, or that does not exist.
+            Err(error @ RepoError::Forbidden { .. }) => {
+                let why = super::blobs::explain(&error);
+                self.environment.observer.warn(&format!("{name} is passed over: {why}"));
                 Ok(None)
+            }
+            Err(error @ (RepoError::Damaged { .. } | RepoError::Untrusted { .. } | RepoError::TooNew(_))) => {
+                Ok(self.leave_out(&error))
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn leave_out(&self, error: &RepoError) -> Option<RunContent> {
+        self.environment.observer.warn(&format!(
+            "{}; its packs will be read instead, `repair index` writes it anew",
+            super::blobs::explain(error)
+        ));
+        None
     }
 
     /// Fetches again what a damaged cache could not answer; false when there was nothing to heal.
@@ -235,6 +256,8 @@ impl Repository {
     ///
     /// When the store cannot be read.
     pub fn heal_index(&self) -> Result<bool, RepoError> {
+        // Whoever comes while another thread heals waits, and finds what it was looking for.
+        let _one = self.healing.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.index.damaged() {
             return Ok(false);
         }
@@ -250,7 +273,8 @@ impl Repository {
     ///
     /// When the store cannot be listed or read.
     pub fn index_unlisted_packs(&self) -> Result<bool, RepoError> {
-        if self.unlisted_searched.swap(true, Ordering::AcqRel) {
+        let mut searched = self.unlisted_searched.lock().unwrap_or_else(PoisonError::into_inner);
+        if *searched {
             return Ok(false);
         }
         let known: HashSet<PackId> = self.index.packs().into_keys().collect();
@@ -264,13 +288,16 @@ impl Repository {
             }
             match self.describe_pack(&id, object.length) {
                 Ok(described) => packs.push(described),
-                Err(error @ (RepoError::Storage(StorageError::Denied { .. }) | RepoError::Interrupted)) => {
+                Err(
+                    error @ (RepoError::Storage(StorageError::Transient { .. }) | RepoError::Interrupted),
+                ) => {
                     return Err(error);
                 }
                 Err(error) => self.environment.observer.warn(&super::blobs::explain(&error)),
             }
         }
         if packs.is_empty() {
+            *searched = true;
             return Ok(false);
         }
         let content = run_content(&packs)?;
@@ -279,6 +306,7 @@ impl Repository {
             path: "packs".to_owned(),
             source,
         })?;
+        *searched = true;
         Ok(true)
     }
 

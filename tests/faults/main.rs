@@ -1,7 +1,10 @@
-//! What goes wrong on the worst day: requests that fail, disks that fill up, processes that are
-//! killed, objects that rot. After all of it, what was backed up is still there.
+//! What goes wrong on the worst day: requests that fail, producers that break off, objects that rot.
+//! After all of it, what was backed up is still there, and nothing half is.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod damage;
+mod killed;
+mod producers;
 mod requests;

@@ -20,6 +20,9 @@ const TIER_WIDTH: usize = 4;
 /// Records below which all segments count as the smallest tier.
 const TIER_FLOOR: usize = 4096;
 
+/// Stands in place of a run for what was read from the tables of packs that no run names.
+const UNLISTED: IndexId = IndexId::new([0; 32]);
+
 /// One index run, opened and verified: records in order of id, and what their numbers mean.
 pub struct RunContent {
     /// Records sorted by id and class.
@@ -230,7 +233,7 @@ impl IndexSet {
     ///
     /// Records out of order.
     pub fn add_unlisted(&self, run: &RunContent) -> io::Result<()> {
-        let segment = Arc::new(write_run(None, IndexId::new([0; 32]), run)?);
+        let segment = Arc::new(write_run(None, UNLISTED, run)?);
         let mut segments = self.current().as_ref().clone();
         segments.push(segment);
         self.set(segments);
@@ -261,6 +264,24 @@ impl IndexSet {
             }
         }
         copies
+    }
+
+    /// Says whether a run of the repository names an acceptable copy of a blob.
+    ///
+    /// What was only read from the tables of packs does not count: their signatures were not verified.
+    pub fn holds_listed(&self, class: BlobClass, id: &BlobId, accept: impl Fn(&KnownPack) -> bool) -> bool {
+        let mut holds = false;
+        for segment in self.current().iter().filter(|segment| segment.covered() != [UNLISTED]) {
+            // A damaged block answers nothing: what it knows is stored again.
+            let _ = segment.find(class, id, |located| {
+                holds = accept(&located.pack);
+                !holds
+            });
+            if holds {
+                break;
+            }
+        }
+        holds
     }
 
     /// Says whether a segment turned out damaged since it was opened.
