@@ -1,0 +1,9 @@
+//! A stolen key plays foul through the public formats: it signs and seals what it may not. None of it
+//! is believed, and each refusal names the object.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod forge;
+mod roles;
+mod stolen_writer;

@@ -1,0 +1,219 @@
+//! The key of one host was stolen.
+
+use crate::forge::{client_with, id_of, plain, put, sealed};
+use crate::support::world::{Client, Content, content, copy_of, dump, noise};
+use chronolith::base::{AnnotationId, SnapshotId, Timestamp};
+use chronolith::format::annotation::{Annotation, AnnotationKind};
+use chronolith::format::config::Config;
+use chronolith::format::kind::ObjectKind;
+use chronolith::format::sets::IdSet;
+use chronolith::format::snapshot::Snapshot;
+use chronolith::format::trust::{Role, Trust};
+use chronolith::ops::Snapshots;
+use chronolith::repo::Repository;
+use chronolith::storage::{MemoryStore, Store};
+use std::path::Path;
+use std::sync::Arc;
+
+struct Scene {
+    owner: Client,
+    victim: Client,
+    thief: Client,
+    id: SnapshotId,
+    content: Content,
+}
+
+/// A victim with a backup and a thief who holds the key of another host, of another trust domain.
+fn scene() -> Scene {
+    let owner = Client::init(Arc::new(MemoryStore::new()), 12);
+    let victim = client_with(&owner, Role::Writer, "victim", "good", &["db1"]);
+    let thief = client_with(&owner, Role::Writer, "thief", "bad", &["web"]);
+    let content = content([("app.sql", dump(1, 3000, 7))]);
+    let id = victim.back_up(&content);
+    Scene { owner, victim, thief, id, content }
+}
+
+fn snapshot_of(repository: &Repository, id: SnapshotId) -> Snapshot {
+    repository.snapshots().unwrap().found.into_iter().find(|found| found.id == id).unwrap().snapshot
+}
+
+impl Scene {
+    /// The owner sees one snapshot of the victim, whole; and what was refused names the object.
+    fn holds(&self, forged: &str) {
+        let repository = self.owner.open();
+        let snapshots = Snapshots::load(&repository).unwrap();
+        let of_victim: Vec<_> = snapshots.iter().filter(|view| view.snapshot.host == "db1").collect();
+        assert_eq!(of_victim.len(), 1, "{forged}");
+        assert_eq!(of_victim[0].id, self.id, "{forged}");
+        assert_eq!(snapshots.newest_of("db1", "app").unwrap().id, self.id);
+        assert_eq!(self.owner.read(self.id).unwrap(), self.content);
+        let mut refused = repository.snapshots().unwrap().refused;
+        refused.extend(repository.annotations().unwrap().refused);
+        if forged.starts_with("snapshots/") {
+            assert!(refused.iter().any(|(name, _)| name == forged), "{forged} is not named: {refused:?}");
+        }
+    }
+}
+
+#[test]
+fn snapshots_of_another_host_or_role_are_refused() {
+    let scene = scene();
+    let repository = scene.thief.open();
+    let genuine = snapshot_of(&repository, scene.id);
+    let folder = "snapshots/00000001";
+    let later = Snapshot { started: Timestamp::from_nanoseconds(i64::MAX / 2), ..genuine.clone() };
+    let forged = sealed(&repository, ObjectKind::Snapshot, &later.encode().unwrap(), None);
+    scene.holds(&put(&scene.thief, folder, &forged));
+    // Sealed in an epoch that does not exist; an annotation in the place of a snapshot.
+    let forged = sealed(&repository, ObjectKind::Snapshot, &later.encode().unwrap(), Some(99));
+    scene.holds(&put(&scene.thief, folder, &forged));
+    let note = Annotation { value: Some("x".to_owned()), ..forgotten(scene.id) };
+    let other = sealed(&repository, ObjectKind::Annotation, &note.encode().unwrap(), None);
+    scene.holds(&put(&scene.thief, folder, &other));
+    // Signed by a key that may write nothing.
+    let auditor = client_with(&scene.owner, Role::Auditor, "auditor", "good", &[]);
+    let forged = sealed(&auditor.open(), ObjectKind::Snapshot, &later.encode().unwrap(), None);
+    scene.holds(&put(&auditor, folder, &forged));
+    // The victim's own snapshot with the thief as signer: the signature is another's.
+    let name = format!("{folder}/{}", scene.id);
+    let mut bytes = scene.owner.store.get(&name, u64::MAX).unwrap();
+    bytes[16..48].copy_from_slice(repository.keyring().identity.key.as_bytes());
+    scene.holds(&put(&scene.thief, folder, &bytes));
+    // The victim goes on as if nothing had happened.
+    let next = content([("app.sql", dump(2, 3000, 7))]);
+    let id = scene.victim.back_up(&next);
+    assert_eq!(scene.owner.read(id).unwrap(), next);
+    assert_eq!(snapshot_of(&scene.owner.open(), id).parent, Some(scene.id));
+}
+
+#[test]
+fn a_snapshot_of_another_repository_is_refused() {
+    let scene = scene();
+    let other = Client::init(Arc::new(MemoryStore::new()), 99);
+    let id = other.back_up(&scene.content);
+    let name = format!("snapshots/00000001/{id}");
+    scene.owner.store.put(&name, &other.store.get(&name, u64::MAX).unwrap()).unwrap();
+    scene.holds(&name);
+}
+
+fn forgotten(id: SnapshotId) -> Annotation {
+    Annotation {
+        subjects: IdSet::from_iter([id]),
+        ..Annotation::new(AnnotationKind::Forgotten, Timestamp::from_nanoseconds(1))
+    }
+}
+
+#[test]
+fn nobody_forgets_or_unpins_with_a_writers_key() {
+    let scene = scene();
+    let owner = scene.owner.open();
+    let pin = Annotation { kind: AnnotationKind::Pin, ..forgotten(scene.id) };
+    let pin = sealed(&owner, ObjectKind::Annotation, &pin.encode().unwrap(), None);
+    let pin = put(&scene.owner, "annotations/00000001", &pin);
+    for thief in [&scene.thief, &scene.victim] {
+        let repository = thief.open();
+        let unpin = Annotation {
+            kind: AnnotationKind::Unpin,
+            subjects: IdSet::default(),
+            cancels: Some(AnnotationId::from(id_of(&pin))),
+            ..forgotten(scene.id)
+        };
+        for annotation in [forgotten(scene.id), unpin] {
+            let object = sealed(&repository, ObjectKind::Annotation, &annotation.encode().unwrap(), None);
+            scene.holds(&put(thief, "annotations/00000001", &object));
+            let snapshots = Snapshots::load(&scene.owner.open()).unwrap();
+            let view = snapshots.get(&scene.id).unwrap();
+            assert!(!view.forgotten && view.pinned.len() == 1, "{annotation:?}");
+        }
+    }
+    // Tags of another host's snapshot do not stick either.
+    let tag = Annotation { kind: AnnotationKind::Tag, key: Some("forged".to_owned()), ..forgotten(scene.id) };
+    let object = sealed(&scene.thief.open(), ObjectKind::Annotation, &tag.encode().unwrap(), None);
+    put(&scene.thief, "annotations/00000001", &object);
+    let snapshots = Snapshots::load(&scene.owner.open()).unwrap();
+    assert!(snapshots.get(&scene.id).unwrap().tags.is_empty());
+}
+
+#[test]
+fn chunks_are_not_adopted_across_trust_domains() {
+    let scene = scene();
+    let shared = content([("shared.bin", noise(5, 60_000))]);
+    // The thief stores it first; whether its packs hold what they claim, the victim cannot see.
+    let of_thief = scene.thief.back_up(&shared);
+    let packs: Vec<String> =
+        scene.owner.store.list("packs/").unwrap().into_iter().map(|object| object.name).collect();
+    let report = scene.victim.try_back_up(&shared).unwrap();
+    assert!(report.summary.new_bytes >= 60_000, "the victim adopted: {:?}", report.summary);
+    // Now the thief's content goes away, and the victim's backup is whole.
+    let signer = scene.thief.open().keyring().identity.key;
+    for name in packs {
+        let bytes = scene.owner.store.get(&name, u64::MAX).unwrap();
+        if bytes[4] == 3 && bytes[16..48] == *signer.as_bytes() {
+            scene.owner.store.delete(&name).unwrap();
+        }
+    }
+    assert_eq!(scene.owner.read(report.snapshot.unwrap()).unwrap(), shared);
+    assert!(scene.owner.read(of_thief).is_ok(), "the victim's copy serves the thief's snapshot too");
+}
+
+#[test]
+fn an_index_run_or_registry_of_a_thief_stops_nobody() {
+    let scene = scene();
+    let repository = scene.thief.open();
+    // A registry that makes the thief an owner, and one that follows the real one.
+    let trust = repository.registry().trust().clone();
+    let mut own: Trust = trust.clone();
+    own.sequence += 1;
+    own.predecessor = Some(repository.registry().id());
+    let thief = repository.keyring().identity.key;
+    for key in &mut own.keys {
+        if key.id == thief {
+            key.role = Role::Owner;
+        }
+    }
+    let promoted = plain(&repository, ObjectKind::Trust, &own.encode());
+    for folder in ["trust", "copies/trust"] {
+        put(&scene.thief, folder, &promoted);
+    }
+    let opened = scene.owner.open();
+    assert_eq!(opened.registry().head(), repository.registry().head());
+    assert!(scene.owner.listener.warned().contains(&blake3::hash(&promoted).to_string()));
+    scene.holds("trust");
+    // A configuration of a higher revision.
+    let parsed = scene.owner.store.get("chronolith", u64::MAX).unwrap();
+    let mut config: Config = Config::parse(&parsed).unwrap().config;
+    config.revision += 7;
+    config.signer = thief;
+    let encoded = config.encode();
+    let message = chronolith::crypto::SignedMessage::new(repository.id(), 0, encoded.as_bytes());
+    let forged = Config::finish(encoded, &repository.keyring().identity.signing.sign(&message));
+    scene.owner.store.replace("chronolith", &forged).unwrap();
+    assert_eq!(scene.owner.open().config().revision, 1);
+    assert_eq!(scene.victim.open().config().revision, 1);
+    // Both copies forged: the repository is refused, by name.
+    let store = Arc::new(copy_of(&scene.owner.store));
+    store.replace("copies/chronolith", &forged).unwrap();
+    let error = scene.owner.through(store).try_open().map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("chronolith"), "{error}");
+}
+
+fn set_back(owner: &Client, change: impl FnOnce(), cache: &Path) {
+    let client = owner.with_cache(cache);
+    client.open();
+    let before = copy_of(&owner.store);
+    change();
+    client.open();
+    // The store shows the past again; who saw the present does not believe it.
+    let error = client.through(Arc::new(before)).try_open().map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("was there before"), "{error}");
+}
+
+#[test]
+fn a_registry_set_back_is_noticed_by_who_saw_the_newer_one() {
+    let scene = scene();
+    let cache = tempfile::TempDir::new().unwrap();
+    let change = || {
+        client_with(&scene.owner, Role::Writer, "third", "", &["third"]);
+    };
+    set_back(&scene.owner, change, cache.path());
+}
