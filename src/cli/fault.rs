@@ -128,7 +128,7 @@ fn of_class(class: ErrorClass) -> &'static str {
         }
         ErrorClass::TooNew => "install a newer chronolith",
         ErrorClass::Interrupted => "run it again: what was stored already is found and not stored twice",
-        ErrorClass::Corrupt => "`chronolith check` shows what is affected",
+        ErrorClass::Corrupt => "restore what is whole; a copy of the repository elsewhere may hold the rest",
         ErrorClass::Transient => "try again",
         ErrorClass::Fatal => "remove the cause and run it again",
     }

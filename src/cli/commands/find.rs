@@ -58,7 +58,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             fields.insert("snapshot".to_owned(), json!(id.to_string()));
             session.talk.event("match", Value::Object(fields))
         } else {
-            let title = (last.replace(*id) != Some(*id)).then(|| title(&chosen, id)).unwrap_or_default();
+            let title = if last.replace(*id) == Some(*id) { String::new() } else { title(&chosen, id) };
             session.talk.line(&format!("{title}  {}", short(path, entry)))
         };
         match written {

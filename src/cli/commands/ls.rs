@@ -44,9 +44,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             let fields = Value::Object(events::entry(path, entry));
             session.talk.event("entry", fields)
         } else if arguments.long {
-            session.talk.line(&format!("{}", long(path, entry)))
+            session.talk.line(&long(path, entry))
         } else {
-            session.talk.line(&format!("{}", short(path, entry)))
+            session.talk.line(&short(path, entry))
         };
         match written {
             Ok(()) => ControlFlow::Continue(()),

@@ -10,7 +10,6 @@ use crate::ops::backup::Source;
 use crate::ops::cat::cat;
 use crate::ops::listing::{Found, locate};
 use std::ffi::OsStr;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -195,11 +194,8 @@ fn load(stage: &Stage<'_>, server: &Server<'_>, id: &SnapshotId) -> Result<(), F
     psql.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = psql.spawn().map_err(|error| cannot_run("psql", &error))?;
     let written = match child.stdin.take() {
-        Some(mut pipe) => cat(&stage.repository, DUMP, content, &mut pipe).and_then(|report| {
-            // The pipe is closed when this ends: that tells psql that there is no more.
-            pipe.flush().ok();
-            Ok(report)
-        }),
+        // The pipe is closed with this: that tells psql that there is no more.
+        Some(mut pipe) => cat(&stage.repository, DUMP, content, &mut pipe),
         None => return Err(Fault::failed("psql has no input", "")),
     };
     let output = child.wait_with_output().map_err(|error| cannot_run("psql", &error))?;

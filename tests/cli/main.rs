@@ -1,0 +1,7 @@
+//! The program as a user meets it: help, exit codes, error texts, JSON, secrets.
+
+mod commands;
+mod errors;
+mod help;
+mod keys;
+mod program;
