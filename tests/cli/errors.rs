@@ -100,6 +100,25 @@ fn an_error_is_an_event_too() {
 }
 
 #[test]
+fn a_signal_ends_a_backup_whose_producer_is_silent_and_the_producer_too() {
+    use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+    let world = World::with_repository();
+    assert!(std::process::Command::new("mkfifo").arg(world.path("told")).status().unwrap().success());
+    let mut command = world.command();
+    command.args(["backup", "--exec", "a=echo $$ ${CHRONOLITH_PASSWORD-none} > told; exec sleep 1000"]);
+    let child = command.spawn().unwrap();
+    // Opening and reading wait for the producer.
+    let told = std::fs::read_to_string(world.path("told")).unwrap();
+    let (number, password) = told.trim().split_once(' ').unwrap();
+    assert_eq!(password, "none", "the password is no business of a producer");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    let producer = Pid::from_raw(number.parse().unwrap()).unwrap();
+    assert!(test_kill_process(producer).is_err(), "the producer goes on");
+}
+
+#[test]
 fn a_signal_ends_a_backup_without_a_snapshot() {
     use rustix::process::{Pid, Signal, kill_process};
     let world = World::with_repository();

@@ -1,6 +1,9 @@
 //! A producer: a command whose output is a source and whose exit code decides.
 
 use super::super::error::OpsError;
+use crate::base::Observer;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -15,6 +18,9 @@ const LINE_BYTES: u64 = 4096;
 /// Size of the pipe from the command: fewer switches between it and us.
 const PIPE_BYTES: usize = 1 << 20;
 
+/// How long output is waited for before the user is asked whether to go on.
+const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
 type Lines = Arc<Mutex<VecDeque<String>>>;
 
 /// A running command.
@@ -25,6 +31,7 @@ pub(super) struct Producer {
     lines: Lines,
     listener: Option<JoinHandle<()>>,
     ended: bool,
+    observer: Arc<dyn Observer>,
 }
 
 fn listen(stderr: ChildStderr, lines: &Lines) {
@@ -47,11 +54,13 @@ fn listen(stderr: ChildStderr, lines: &Lines) {
 
 impl Producer {
     /// Starts `sh -c COMMAND` in a process group of its own.
-    pub fn start(command: &str) -> Result<Self, OpsError> {
+    pub fn start(command: &str, observer: Arc<dyn Observer>) -> Result<Self, OpsError> {
         let failed = |source| OpsError::Read { name: format!("the output of {command:?}"), source };
         let mut child = Command::new("/bin/sh")
             .arg("-c")
             .arg(command)
+            // The password of the repository is no business of a producer.
+            .env_remove("CHRONOLITH_PASSWORD")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -69,7 +78,15 @@ impl Producer {
             .name("chronolith-stderr".to_owned())
             .spawn(move || listen(stderr, &kept))
             .map_err(failed)?;
-        Ok(Self { command: command.to_owned(), child, output, lines, listener: Some(listener), ended: false })
+        Ok(Self {
+            command: command.to_owned(),
+            child,
+            output,
+            lines,
+            listener: Some(listener),
+            ended: false,
+            observer,
+        })
     }
 
     /// Waits for the end of the command, whose output has been read to its end.
@@ -115,7 +132,18 @@ fn describe(status: ExitStatus) -> String {
 
 impl Read for Producer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.output.read(buffer)
+        loop {
+            if self.observer.interrupted() {
+                return Err(io::Error::other("interrupted"));
+            }
+            let mut watched = [PollFd::new(&self.output, PollFlags::IN)];
+            match poll(&mut watched, Some(&WAIT)) {
+                // A command may think for hours before it says something.
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return self.output.read(buffer),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 }
 

@@ -250,7 +250,8 @@ impl Feeding<'_> {
                 }
                 Some(Source::Command { command, .. }) => {
                     files.skip(&name)?;
-                    let mut producer = Producer::start(&command)?;
+                    let mut producer =
+                        Producer::start(&command, self.session.repository().environment().observer.clone())?;
                     self.stream(&name, &mut producer)?;
                     // Only a producer that says it succeeded may be committed.
                     producer.finish()?;
