@@ -60,7 +60,7 @@ struct Add {
     /// The role: owner, maintainer, writer, reader or auditor
     #[arg(long, value_name = "ROLE", value_parser = role)]
     role: Option<Role>,
-    /// A name for people [default: user@host for the key in use, the role for another]
+    /// A name for people; without it the role, or user and host for the key in use
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// The trust domain: writers rely only on what keys of their own domain stored
