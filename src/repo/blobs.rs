@@ -103,19 +103,24 @@ impl BlobReader {
                     Err(RepoError::Interrupted) => return Err(RepoError::Interrupted),
                     // Another copy may lie in an epoch that this key was granted.
                     Err(error @ RepoError::Forbidden { .. }) => forbidden = Some(error),
-                    Err(error) => reasons.push(explain(&error)),
+                    Err(error) => {
+                        let why = explain(&error);
+                        if !reasons.contains(&why) {
+                            reasons.push(why);
+                        }
+                    }
                 }
             }
-            let more = match attempt {
-                0 => self.repository.heal_index()?,
-                1 => self.repository.index_unlisted_packs()?,
-                _ => false,
-            };
-            if !more && attempt > 0 {
+            if forbidden.is_some() && !self.repository.keyring().reads_content() {
                 break;
             }
+            // Whether this thread found more or another one meanwhile: the next attempt looks again.
+            match attempt {
+                0 => _ = self.repository.heal_index()?,
+                1 => _ = self.repository.index_unlisted_packs()?,
+                _ => {}
+            }
         }
-        reasons.dedup();
         if let Some(error) = forbidden.filter(|_| reasons.is_empty()) {
             return Err(error);
         }

@@ -5,6 +5,8 @@
 mod support;
 
 mod damage;
+mod full_disk;
 mod killed;
 mod producers;
 mod requests;
+mod restores;

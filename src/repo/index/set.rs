@@ -126,6 +126,14 @@ impl IndexSet {
         *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(segments);
     }
 
+    /// Adds a segment; several threads may do so at once, and none is lost.
+    fn push(&self, segment: Arc<Segment>) {
+        let mut held = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = held.as_ref().clone();
+        segments.push(segment);
+        *held = Arc::new(segments);
+    }
+
     /// Makes the set hold exactly the given runs: keeps what the cache has of them, fetches the rest.
     ///
     /// `fetch` returns `None` for a run that is gone, damaged or not to be believed; such a run is
@@ -221,9 +229,7 @@ impl IndexSet {
     /// A run whose records are out of order.
     pub fn add(&self, id: IndexId, run: &RunContent) -> io::Result<()> {
         let segment = Arc::new(write_run(self.folder.as_deref(), id, run)?);
-        let mut segments = self.current().as_ref().clone();
-        segments.push(segment);
-        self.set(segments);
+        self.push(segment);
         Ok(())
     }
 
@@ -234,9 +240,7 @@ impl IndexSet {
     /// Records out of order.
     pub fn add_unlisted(&self, run: &RunContent) -> io::Result<()> {
         let segment = Arc::new(write_run(None, UNLISTED, run)?);
-        let mut segments = self.current().as_ref().clone();
-        segments.push(segment);
-        self.set(segments);
+        self.push(segment);
         Ok(())
     }
 
