@@ -1,11 +1,12 @@
 //! The key of one host was stolen.
 
-use crate::forge::{client_with, id_of, plain, put, sealed};
+use crate::forge::{client_with, entry_of, id_of, index_run, plain, put, records_of, sealed};
 use crate::support::world::{Client, Content, content, copy_of, dump, noise};
 use chronolith::base::{AnnotationId, SnapshotId, Timestamp};
 use chronolith::format::annotation::{Annotation, AnnotationKind};
 use chronolith::format::config::Config;
 use chronolith::format::kind::ObjectKind;
+use chronolith::format::pack::BlobClass;
 use chronolith::format::sets::IdSet;
 use chronolith::format::snapshot::Snapshot;
 use chronolith::format::trust::{Role, Trust};
@@ -216,4 +217,69 @@ fn a_registry_set_back_is_noticed_by_who_saw_the_newer_one() {
         client_with(&scene.owner, Role::Writer, "third", "", &["third"]);
     };
     set_back(&scene.owner, change, cache.path());
+}
+
+#[test]
+fn lies_in_the_index_cost_time_only() {
+    let scene = scene();
+    let thief = scene.thief.open();
+    let known = records_of(&thief, BlobClass::Content);
+    // Every chunk of the victim is said to lie elsewhere in the victim's own pack; an epoch that does
+    // not exist; a chunk that nobody has is said to be there.
+    let moved: Vec<_> = known
+        .iter()
+        .map(|located| {
+            let mut record = located.record;
+            (record.pack, record.counter) = (0, record.counter + 1000);
+            record.frame_offset += 8;
+            record
+        })
+        .collect();
+    let pack = entry_of(&known[0]);
+    put(&scene.thief, "index/00000001", &index_run(&thief, vec![pack.clone()], moved.clone(), None));
+    put(&scene.thief, "index/00000001", &index_run(&thief, vec![pack.clone()], moved, Some(99)));
+    let future = content([("later.bin", noise(77, 900))]);
+    let ids = thief.keyring().id_key(BlobClass::Content).unwrap();
+    let mut claimed = known[0].record;
+    (claimed.pack, claimed.offset, claimed.length) = (0, 0, 900);
+    claimed.id = ids.blob_id(&noise(77, 900));
+    (claimed.plain_length, claimed.sealed_length) =
+        (claimed.plain_length.max(900), claimed.sealed_length.max(20));
+    put(&scene.thief, "index/00000001", &index_run(&thief, vec![pack], vec![claimed], None));
+    scene.holds("index");
+    // Who trusts another domain stores it himself.
+    let id = scene.victim.back_up(&future);
+    assert_eq!(scene.owner.read(id).unwrap(), future);
+    // Within the thief's own domain the lie is believed when writing, and found when reading.
+    let friend = client_with(&scene.owner, Role::Writer, "friend", "bad", &["web2"]);
+    let poisoned = friend.back_up(&content([("later.bin", noise(77, 900))]));
+    assert!(scene.owner.read(poisoned).is_ok(), "the victim's copy serves it");
+}
+
+#[test]
+fn an_unsigned_pack_is_no_reason_to_store_less() {
+    let scene = scene();
+    // The victim's content pack, its index runs gone and its signature spoilt: what its table says can
+    // be read, since every blob proves itself, but nobody relies on it for a new snapshot.
+    let store = Arc::new(copy_of(&scene.owner.store));
+    for object in store.list("index/").unwrap() {
+        store.delete(&object.name).unwrap();
+    }
+    for object in store.list("packs/").unwrap() {
+        let mut bytes = store.get(&object.name, u64::MAX).unwrap();
+        store.delete(&object.name).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        let name = blake3::hash(&bytes).to_string();
+        store.put(&format!("packs/{}/{name}", &name[..2]), &bytes).unwrap();
+    }
+    let victim = scene.victim.through(store.clone());
+    let reader = scene.owner.through(store);
+    assert_eq!(reader.read(scene.id).unwrap(), scene.content);
+    let repository = victim.open();
+    repository.load_index().unwrap();
+    repository.index_unlisted_packs().unwrap();
+    for located in records_of(&repository, BlobClass::Content) {
+        assert!(!repository.adoptable(BlobClass::Content, &located.record.id));
+    }
 }
