@@ -9,6 +9,7 @@ mod fault;
 mod late_list;
 pub mod program;
 pub mod repository;
+pub mod server;
 mod strict;
 mod time;
 pub mod world;
