@@ -113,7 +113,8 @@ fn copy_pages(source: &Path, target: &Path, observer: &dyn Observer) -> Result<C
         let step = backup.step(pages).map_err(failed("copy", source))?;
         let progress = backup.progress();
         let copied = u64::try_from(progress.pagecount - progress.remaining).unwrap_or(0);
-        if copied < done {
+        // Without a restart every step copies something.
+        if copied <= done {
             restarts += 1;
         } else {
             observer.advance(Phase::Backup, (copied - done) * page_bytes, 0);
