@@ -80,6 +80,8 @@ pub enum Command {
     Find(commands::find::Arguments),
     Diff(commands::diff::Arguments),
     Restore(commands::restore::Arguments),
+    Check(commands::check::Arguments),
+    Stats(commands::stats::Arguments),
     Key(commands::key::Arguments),
     Demo(commands::demo::Arguments),
     Completions(commands::completions::Arguments),

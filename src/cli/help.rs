@@ -23,6 +23,13 @@ pub const GROUPS: &[Group] = &[
             ("cat", "a file or stream to standard output"),
         ],
     ),
+    (
+        "Prove",
+        &[
+            ("check", "that everything is there and as it was written"),
+            ("stats", "what snapshots hold and what they take"),
+        ],
+    ),
     ("Keys", &[("key", "list, add, remove keys; passwd, export (recovery sheet)")]),
     (
         "More",

@@ -2,16 +2,20 @@
 //!
 //! | room | holds |
 //! |---|---|
+//! | `check` | is everything there and what it should be; what is hurt by what is not |
 //! | `backup` | any sources in, one atomic snapshot out |
 //! | `error` | [`OpsError`], the only error of this layer |
 //! | `keys` | who may open the repository, and for what |
 //! | `listing`, `cat` | what a path in a snapshot names, what lies below it, its bytes in order |
 //! | `find`, `diff` | names in snapshots, and what differs between two of them |
 //! | `restore` | a tree from a snapshot into a folder, writing only what differs |
+//! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
 
 pub mod backup;
+mod bits;
 pub mod cat;
+pub mod check;
 pub mod diff;
 mod error;
 pub mod find;
@@ -19,6 +23,7 @@ pub mod keys;
 pub mod listing;
 mod names;
 pub mod restore;
+pub mod stats;
 mod time;
 
 pub use error::OpsError;

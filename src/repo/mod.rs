@@ -7,6 +7,7 @@
 //! - `sealed`, `frames`, `packs`: bytes that only the right keys open
 //! - `index`: which pack holds which blob
 //! - `blobs`, `walk`: reading content, trees and recipes
+//! - `scan`: reading packs from end to end, to check them
 //! - `session`: writing
 //! - `roots`: snapshots and annotations
 
@@ -23,6 +24,7 @@ mod packs;
 mod registry;
 mod repository;
 mod roots;
+mod scan;
 mod sealed;
 mod seen;
 mod session;
@@ -35,7 +37,7 @@ pub use blobs::{BlobReader, FramePlace};
 pub use environment::{Environment, KeyCache, NoKeyCache};
 pub use error::RepoError;
 pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};
-pub use index::{IndexSet, KnownPack, Located, RunContent};
+pub use index::{IndexSet, KnownPack, Located, NumberedIndex, RunContent};
 pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
 pub use open::{open, open_with_sheet};
@@ -43,6 +45,7 @@ pub use packs::{OpenedPack, open_pack, pack_name};
 pub use registry::Registry;
 pub use repository::{FIRST_GENERATION, Repository};
 pub use roots::{FoundAnnotation, FoundSnapshot, Listing};
+pub use scan::{FrameState, PackScanner, ScannedPack};
 pub use seen::Seen;
 pub use session::{Finished, SessionCounts, WriteSession};
 pub use sheet::RecoverySheet;

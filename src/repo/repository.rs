@@ -226,8 +226,7 @@ impl Repository {
             // One object that cannot be read must not keep anybody from all the others.
             Err(error) => return Ok(self.leave_out(&error.into())),
         };
-        let signer = |key: &_| self.registry.public_key(key, Act::IndexRun);
-        match decode_run(self, &id, &bytes, signer) {
+        match self.open_run(&id, &bytes) {
             Ok(content) => Ok(Some(content)),
             // Sealed in an epoch that this key was not granted, or that does not exist.
             Err(error @ RepoError::Forbidden { .. }) => {
@@ -250,6 +249,34 @@ impl Repository {
         None
     }
 
+    /// Opens an index run, strictly: name, signature, seals and every record are checked.
+    ///
+    /// # Errors
+    ///
+    /// When any of it does not hold, or its epoch was not granted to this key.
+    pub fn open_run(&self, id: &IndexId, bytes: &[u8]) -> Result<RunContent, RepoError> {
+        decode_run(self, id, bytes, |key| self.registry.public_key(key, Act::IndexRun))
+    }
+
+    /// Opens a structured object of any kind whose payload is sealed: name, kind, signature and seal
+    /// are checked; whether its signer may say such a thing is for the caller to ask.
+    ///
+    /// # Errors
+    ///
+    /// When any of it does not hold, or its epoch was not granted to this key.
+    pub fn open_object(
+        &self,
+        name: &str,
+        id: crate::base::ObjectId,
+        kind: crate::format::ObjectKind,
+        bytes: &[u8],
+    ) -> Result<(crate::base::KeyId, Vec<u8>), RepoError> {
+        let signer = |key: &_| self.registry.any_key(key);
+        let opened =
+            super::sealed::open(name, id, kind, &self.config.repository, &self.keyring, bytes, signer)?;
+        Ok((opened.signer, opened.payload))
+    }
+
     /// Fetches again what a damaged cache could not answer; false when there was nothing to heal.
     ///
     /// # Errors
@@ -267,7 +294,7 @@ impl Repository {
     }
 
     /// Reads the tables of contents of packs that no index run names; once, and only when something
-    /// could not be found. False when there were none or it was done before.
+    /// could not be found. False when there were none.
     ///
     /// # Errors
     ///

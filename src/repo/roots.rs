@@ -144,6 +144,30 @@ impl Repository {
         })
     }
 
+    /// As [`Repository::annotations`], one at a time: there may be many, and long ones. Returns those
+    /// that do not count, and why.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn visit_annotations(
+        &self,
+        mut visit: impl FnMut(FoundAnnotation),
+    ) -> Result<Vec<(String, RepoError)>, RepoError> {
+        let visited = self.list_objects("annotations/", |name, id, bytes, _| {
+            self.read_annotation(name, id, bytes).map(&mut visit)
+        });
+        visited.map(|listing| listing.refused)
+    }
+
+    fn read_annotation(&self, name: &str, id: ObjectId, bytes: &[u8]) -> Result<FoundAnnotation, RepoError> {
+        let opened = open(name, id, ObjectKind::Annotation, self.id(), self.keyring(), bytes, |key| {
+            self.registry().any_key(key)
+        })?;
+        let annotation = Annotation::decode(&opened.payload).map_err(RepoError::damaged(name))?;
+        Ok(FoundAnnotation { id: id.into(), annotation, signer: opened.signer })
+    }
+
     /// Reads all annotations whose form and signature hold. Whether the signer may say that of a
     /// snapshot is checked where the snapshot is known ([`super::Registry::believe`]).
     ///
@@ -151,12 +175,6 @@ impl Repository {
     ///
     /// When the store cannot be listed or read.
     pub fn annotations(&self) -> Result<Listing<FoundAnnotation>, RepoError> {
-        self.list_objects("annotations/", |name, id, bytes, _| {
-            let opened = open(name, id, ObjectKind::Annotation, self.id(), self.keyring(), bytes, |key| {
-                self.registry().any_key(key)
-            })?;
-            let annotation = Annotation::decode(&opened.payload).map_err(RepoError::damaged(name))?;
-            Ok(FoundAnnotation { id: id.into(), annotation, signer: opened.signer })
-        })
+        self.list_objects("annotations/", |name, id, bytes, _| self.read_annotation(name, id, bytes))
     }
 }

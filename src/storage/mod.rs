@@ -102,6 +102,12 @@ pub trait Store: Send + Sync {
     /// Removes an object; one that is missing already is no error.
     fn delete(&self, name: &str) -> Result<(), StorageError>;
 
+    /// Names what writers have not finished: no objects, and removed in time. Stores that keep no
+    /// such thing where it could be seen have none.
+    fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        Ok(Vec::new())
+    }
+
     /// Tells what this store promises.
     fn capabilities(&self) -> Capabilities;
 
@@ -138,6 +144,9 @@ macro_rules! forward {
             }
             fn delete(&self, name: &str) -> Result<(), StorageError> {
                 (**self).delete(name)
+            }
+            fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+                (**self).unfinished()
             }
             fn capabilities(&self) -> Capabilities {
                 (**self).capabilities()

@@ -126,6 +126,10 @@ impl<S: Store> Store for RetryStore<S> {
     }
 
     /// An outcome may be that of a second attempt, so nobody is promised to be the one creator.
+    fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.unfinished()
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { exclusive_put: false, ..self.inner.capabilities() }
     }

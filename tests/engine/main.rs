@@ -1,10 +1,12 @@
 //! The operations through the public API.
 
 mod cat;
+mod check;
 mod diff;
 mod find;
 mod listing;
 mod restore;
+mod stats;
 
 #[path = "../support/mod.rs"]
 mod support;

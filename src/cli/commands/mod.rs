@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod cat;
+pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod diff;
@@ -11,6 +12,7 @@ pub mod key;
 pub mod ls;
 pub mod restore;
 pub mod snapshots;
+pub mod stats;
 
 use super::arguments::Command;
 use super::events::Schema;
@@ -29,6 +31,8 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Find(arguments) => find::run(session, &arguments),
         Command::Diff(arguments) => diff::run(session, &arguments),
         Command::Restore(arguments) => restore::run(session, &arguments),
+        Command::Check(arguments) => check::run(session, &arguments),
+        Command::Stats(arguments) => stats::run(session, &arguments),
         Command::Demo(arguments) => demo::run(session, &arguments),
         Command::Completions(arguments) => completions::run(session, &arguments),
     }
@@ -46,6 +50,8 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Find(_) => "find",
         Command::Diff(_) => "diff",
         Command::Restore(_) => "restore",
+        Command::Check(_) => "check",
+        Command::Stats(_) => "stats",
         Command::Demo(_) => "demo",
         Command::Completions(_) => "completions",
     };

@@ -11,8 +11,8 @@ mod verify;
 mod writing;
 
 use self::steps::{Step, StepOptions, Steps};
-use self::writing::{Writing, explain};
-use super::error::OpsError;
+use self::writing::Writing;
+use super::error::{OpsError, explain};
 use super::listing::{Found, locate};
 use crate::base::{BlobId, Phase};
 use crate::localfs::{self, Durability, LocalError, Ownership, TargetFolder, permit_many_handles, printable};

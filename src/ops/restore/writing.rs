@@ -12,6 +12,7 @@ use crate::format::tree::{EntryKind, TreeEntry};
 use crate::localfs::{FileWriter, LocalError, TEMPORARY_PREFIX, TargetFolder, printable};
 use crate::ops::OpsError;
 use crate::ops::cat::check_digest;
+use crate::ops::error::explain;
 use crate::repo::RepoError;
 use crate::view::{Delivered, Piece};
 use rustix::io::Errno;
@@ -41,18 +42,6 @@ struct OpenFile {
     missing: Vec<Range<u64>>,
     missing_more: bool,
     why: Option<String>,
-}
-
-/// Writes an error and its causes in one line.
-pub(super) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The writing side.

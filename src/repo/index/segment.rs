@@ -337,6 +337,20 @@ impl Segment {
         id: &BlobId,
         mut found: impl FnMut(Located) -> bool,
     ) -> Result<(), SegmentDamaged> {
+        self.find_numbered(class, id, |_, located| found(located))
+    }
+
+    /// As [`Segment::find`], with the number of each copy's record.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentDamaged`] when a block that had to be read is not what was written.
+    pub fn find_numbered(
+        &self,
+        class: BlobClass,
+        id: &BlobId,
+        mut found: impl FnMut(usize, Located) -> bool,
+    ) -> Result<(), SegmentDamaged> {
         if self.records == 0 {
             return Ok(());
         }
@@ -358,7 +372,7 @@ impl Segment {
                 break;
             }
             let located = self.resolve(bytes)?;
-            if located.record.class == class && !found(located) {
+            if located.record.class == class && !found(number, located) {
                 break;
             }
         }

@@ -5,6 +5,7 @@
 //! longer is dropped, and many small segments are merged into few large ones as log-structured
 //! trees do. Where no folder can be written, segments live in memory.
 
+use super::numbered::NumberedIndex;
 use super::segment::{KnownPack, Located, Segment, SegmentTables, SegmentWriter};
 use crate::base::{BlobId, IndexId, KeyId, PackId};
 use crate::format::index::IndexRecord;
@@ -302,6 +303,11 @@ impl IndexSet {
             drop(std::fs::remove_file(path));
         }
         self.set(good);
+    }
+
+    /// Returns the records as they stand now, numbered.
+    pub fn numbered(&self) -> NumberedIndex {
+        NumberedIndex::new(self.current())
     }
 
     /// Calls `visit` with every record of every segment.

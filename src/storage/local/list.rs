@@ -20,6 +20,30 @@ impl LocalStore {
         Ok(objects)
     }
 
+    /// Lists the folder of unfinished writes.
+    pub(super) fn list_unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        let failed = |errno| StorageError::from_errno(Operation::List, TEMPORARY_FOLDER, errno);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = match fs::openat(&self.root, TEMPORARY_FOLDER, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            result => result.map_err(failed)?,
+        };
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            // Finished or removed since the folder was read.
+            let Ok(stat) = fs::statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            if FileType::from_raw_mode(stat.st_mode).is_file() {
+                let name = format!("{TEMPORARY_FOLDER}/{}", entry.file_name().to_string_lossy());
+                found.push(ObjectInfo { name, length: length(&stat), modified: modified(&stat) });
+            }
+        }
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
     fn list_folder(
         &self,
         folder: &str,

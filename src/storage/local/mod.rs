@@ -220,6 +220,10 @@ impl Store for LocalStore {
         self.remove(name)
     }
 
+    fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.list_unfinished()
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { exclusive_put: true, consistent_list: true, modified_times: true, retry: false }
     }

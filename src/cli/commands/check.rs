@@ -1,0 +1,169 @@
+//! `chronolith check`.
+
+use crate::cli::fault::{Fault, exit};
+use crate::cli::render;
+use crate::cli::session::Session;
+use crate::ops::check::{CheckOptions, CheckReport, Gravity, ReadData, check};
+use clap::Args;
+use serde_json::json;
+use std::time::Duration;
+
+/// Lines of each kind that are shown to people; --json has all.
+const SHOWN: usize = 50;
+
+/// Checks that everything is there and as it was written
+///
+/// Always: every object, every tree and recipe, the index against the packs. Content is read only
+/// when asked for. What was read and found right is noted in the repository, so that
+/// --oldest-first goes through all of it over time. Ends with exit code 3 if something is damaged,
+/// after naming every snapshot and path that is hurt.
+#[derive(Args)]
+pub struct Arguments {
+    /// Reads, decrypts and identifies all content
+    #[arg(long, conflicts_with_all = ["read_data_subset", "oldest_first"])]
+    pub read_data: bool,
+    /// Reads a part of it: a percentage (5%), a size (10G), or one of several parts (1/7)
+    #[arg(long, value_name = "PART", conflicts_with = "oldest_first")]
+    pub read_data_subset: Option<String>,
+    /// Reads what was not verified for the longest time first
+    #[arg(long)]
+    pub oldest_first: bool,
+    /// Begins no new pack after this time: 90s, 30m, 2h
+    #[arg(long, value_name = "TIME", requires = "oldest_first")]
+    pub time_budget: Option<String>,
+    /// Notes nothing in the repository
+    #[arg(long)]
+    pub no_ledger: bool,
+}
+
+fn budget(text: &str) -> Result<Duration, Fault> {
+    let refused =
+        || Fault::usage(format!("{text:?} is no span of time"), "give a number with s, m or h, such as 30m");
+    let number = text.trim_end_matches(['s', 'm', 'h']);
+    let seconds: u64 = number.parse().map_err(|_| refused())?;
+    let unit = match text.get(number.len()..) {
+        Some("" | "s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        _ => return Err(refused()),
+    };
+    seconds.checked_mul(unit).map(Duration::from_secs).ok_or_else(refused)
+}
+
+fn read_data(arguments: &Arguments) -> Result<ReadData, Fault> {
+    if arguments.read_data {
+        return Ok(ReadData::All);
+    }
+    if arguments.oldest_first {
+        let budget = arguments.time_budget.as_deref().map(budget).transpose()?;
+        return Ok(ReadData::OldestFirst { budget });
+    }
+    match &arguments.read_data_subset {
+        Some(part) => Ok(ReadData::parse(part)?),
+        None => Ok(ReadData::None),
+    }
+}
+
+/// Runs the command.
+pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
+    session.doing(format!("check {}", session.place()?));
+    let options = CheckOptions {
+        read_data: read_data(arguments)?,
+        keep_ledger: !arguments.no_ledger,
+        program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let repository = session.open()?;
+    let report = check(&repository, &options)?;
+    if session.settings.json {
+        write_events(session, &report)?;
+    } else {
+        write_lines(session, &report)?;
+    }
+    session.talk.flush()?;
+    let counts = &report.counts;
+    session.talk.tell(&format!(
+        "{}, {}, {} of {} read ({})",
+        render::count(counts.snapshots, "snapshot", "snapshots"),
+        render::count(counts.nodes, "tree and recipe node", "tree and recipe nodes"),
+        counts.packs_read,
+        render::count(counts.packs, "pack", "packs"),
+        render::size(counts.bytes_read)
+    ));
+    for sentence in &report.unchecked {
+        session.talk.tell(&format!("not checked: {sentence}"));
+    }
+    session.talk.tell(if report.is_damaged() {
+        "DAMAGED: back the sources up again, which stores what is missing wherever they still have it"
+    } else {
+        "no damage was found"
+    });
+    Ok(if report.is_damaged() { exit::INCOMPLETE } else { exit::DONE })
+}
+
+fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
+    let more = |shown: usize, all: u64, what: &str| {
+        let hidden = all.saturating_sub(shown as u64);
+        if hidden > 0 {
+            session.talk.line(&format!("... and {hidden} more {what} (--json has them)"))
+        } else {
+            Ok(())
+        }
+    };
+    for finding in report.findings.iter().take(SHOWN) {
+        let word = match finding.gravity {
+            Gravity::Note => "note",
+            Gravity::Warning => "warning",
+            Gravity::Damage => "damage",
+        };
+        session.talk.line(&format!("{word}: {}", render::visible(&finding.to_string())))?;
+    }
+    more(SHOWN, report.findings.len() as u64 + report.findings_more, "findings")?;
+    for affected in report.affected.iter().take(SHOWN) {
+        session.talk.line(&format!("hurt: {affected}"))?;
+    }
+    more(SHOWN, report.affected.len() as u64 + report.affected_more, "paths")
+}
+
+fn write_events(session: &Session, report: &CheckReport) -> Result<(), Fault> {
+    for finding in &report.findings {
+        let gravity = match finding.gravity {
+            Gravity::Note => "note",
+            Gravity::Warning => "warning",
+            Gravity::Damage => "damage",
+        };
+        let fields = json!({ "gravity": gravity, "object": finding.object, "what": finding.what });
+        session.talk.event("finding", fields)?;
+    }
+    for affected in &report.affected {
+        let ranges: Vec<[u64; 2]> = affected.ranges.iter().map(|range| [range.start, range.end]).collect();
+        session.talk.event(
+            "affected",
+            json!({
+                "snapshot": affected.snapshot.to_string(),
+                "path": String::from_utf8_lossy(&affected.path),
+                "missing": ranges,
+                "because": affected.because,
+            }),
+        )?;
+    }
+    let counts = &report.counts;
+    session.talk.event(
+        "summary",
+        json!({
+            "damaged": report.is_damaged(),
+            "damage": report.damaged,
+            "findings": report.findings.len() as u64 + report.findings_more,
+            "affected": report.affected.len() as u64 + report.affected_more,
+            "hurt_snapshots": report.hurt.len(),
+            "snapshots": counts.snapshots,
+            "nodes": counts.nodes,
+            "packs": counts.packs,
+            "index_records": counts.index_records,
+            "objects": counts.objects,
+            "packs_read": counts.packs_read,
+            "bytes_read": counts.bytes_read,
+            "plain_bytes": counts.plain_bytes,
+            "unchecked": report.unchecked,
+        }),
+    )
+}

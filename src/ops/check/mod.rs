@@ -1,0 +1,115 @@
+//! Checking a repository: nothing is changed but the ledger of what was verified.
+//!
+//! - `objects`: configuration, registry, slots, index runs, roots, whatever else lies there
+//! - `packs`: are they there, do they hold what the index says, does it all decode
+//! - `trees`: from every snapshot to every chunk; which paths are affected by what is lost
+//! - `selection`: which packs are read, and the ledger
+//! - `report`: what was found
+//!
+//! Memory does not grow with the repository but for the lists of its packs and snapshots and three
+//! bits for each record of the index.
+
+mod objects;
+mod packs;
+mod report;
+mod selection;
+mod trees;
+
+pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity};
+pub use selection::ReadData;
+
+use self::objects::{Inventory, Objects};
+use self::packs::Packs;
+use self::report::Findings;
+use self::selection::ledger;
+use self::trees::Trees;
+use super::error::OpsError;
+use crate::base::PackId;
+use crate::format::pack::BlobClass;
+use crate::repo::{RepoError, Repository, pack_name};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How to check.
+#[derive(Debug, Clone, Default)]
+pub struct CheckOptions {
+    /// Which packs of content are read; packs of trees and recipes always are.
+    pub read_data: ReadData,
+    /// Notes in the repository which packs were verified.
+    pub keep_ledger: bool,
+    /// Name and version of the program, for the ledger.
+    pub program: String,
+}
+
+/// Checks a repository.
+///
+/// # Errors
+///
+/// When the store cannot be listed, or the user stopped it. What is damaged is in the report.
+pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<CheckReport, OpsError> {
+    let environment = repository.environment();
+    let findings = Findings::default();
+    let mut report = CheckReport::default();
+    repository.load_index()?;
+    let inventory = Inventory::take(environment.store.list("")?, &findings);
+    let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0 };
+    objects.check(&inventory)?;
+    let snapshots = objects.roots()?;
+    report.counts.objects = objects.count;
+    if objects.closed > 0 {
+        report
+            .unchecked
+            .push(format!("{} objects: they belong to epochs not granted to this key", objects.closed));
+    }
+
+    let known = repository.index().packs();
+    let unlisted: Vec<PackId> =
+        inventory.packs.keys().filter(|id| !known.contains_key(id)).copied().collect();
+    for id in &unlisted {
+        let what = "no index run names it: an interrupted backup left it, or its run is damaged";
+        findings.add(Gravity::Note, pack_name(id), what);
+    }
+    if !unlisted.is_empty() {
+        repository.index_unlisted_packs()?;
+    }
+    let index = repository.index().numbered();
+    report.counts.index_records = index.len();
+    report.counts.packs = inventory.packs.len() as u64;
+    let packs = Packs::new(repository, &index, &findings);
+    let present = packs.compare(&inventory.packs, &repository.index().packs());
+    let (metadata, content): (Vec<_>, Vec<_>) =
+        present.into_iter().partition(|(_, _, class)| *class == BlobClass::Metadata);
+    let plain = |packs: Vec<(PackId, u64, BlobClass)>| -> Vec<(PackId, u64)> {
+        packs.into_iter().map(|(id, length, _)| (id, length)).collect()
+    };
+    let content = plain(content);
+    let ledger = match options.read_data {
+        ReadData::OldestFirst { .. } => ledger(repository)?,
+        _ => HashMap::new(),
+    };
+    let chosen = options.read_data.choose(content.clone(), &ledger);
+    let mut others = content;
+    if !chosen.is_empty() {
+        let read: std::collections::HashSet<PackId> = chosen.iter().map(|(id, _)| *id).collect();
+        others.retain(|(id, _)| !read.contains(id));
+    }
+    packs.look(plain(metadata), Vec::new(), None)?;
+    packs.look(chosen, others, options.read_data.budget())?;
+    if options.keep_ledger && options.read_data != ReadData::None {
+        // What an interruption leaves undone does not make undone what was verified.
+        packs.keep_ledger(&options.program)?;
+    }
+    if environment.observer.interrupted() {
+        return Err(RepoError::Interrupted.into());
+    }
+    packs.settle(options.read_data != ReadData::None)?;
+    packs.unchecked(&mut report.unchecked);
+    report.counts.packs_read = packs.packs_read.load(Ordering::Relaxed);
+    report.counts.bytes_read = packs.bytes_read.load(Ordering::Relaxed);
+    report.counts.plain_bytes = packs.plain_bytes.load(Ordering::Relaxed);
+    Trees::new(repository, &index, &packs, &findings)?.check(&snapshots, &mut report)?;
+    drop(packs);
+    findings.finish(&mut report);
+    Ok(report)
+}

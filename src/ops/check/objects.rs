@@ -1,0 +1,297 @@
+//! Every object but the packs: is it there, in both copies where there are two, is it what its name
+//! says, does its signature hold.
+
+use super::report::{Findings, Gravity};
+use crate::base::{IndexId, ObjectId, PackId, SlotId, SnapshotId, limits};
+use crate::format::annotation::Annotation;
+use crate::format::config::Config;
+use crate::format::envelope::Envelope;
+use crate::format::kind::ObjectKind;
+use crate::format::trust::{Act, Trust};
+use crate::ops::OpsError;
+use crate::ops::error::explain;
+use crate::repo::{FoundSnapshot, RepoError, Repository, check_slot, pack_name};
+use crate::storage::{ObjectInfo, StorageError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The store's objects, sorted into what they should be.
+#[derive(Default)]
+pub(super) struct Inventory {
+    pub packs: BTreeMap<PackId, u64>,
+    runs: Vec<(IndexId, String)>,
+    trust: BTreeSet<ObjectId>,
+    slots: BTreeSet<ObjectId>,
+    /// Objects in an envelope that need no second copy.
+    others: Vec<(ObjectKind, ObjectId, String)>,
+    /// Objects of which only the name can be checked here.
+    named: Vec<(ObjectId, String)>,
+}
+
+/// The parts of a name that ends in an id.
+fn split(name: &str) -> Option<(&str, ObjectId)> {
+    let (folder, id) = name.rsplit_once('/')?;
+    Some((folder, id.parse().ok()?))
+}
+
+fn is_generation(text: &str) -> bool {
+    text.len() == 8 && text != "00000000" && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+impl Inventory {
+    /// Sorts the store's objects; what does not belong there is told.
+    pub fn take(objects: Vec<ObjectInfo>, findings: &Findings) -> Self {
+        let mut inventory = Self::default();
+        for object in objects {
+            if matches!(object.name.as_str(), "chronolith" | "copies/chronolith") {
+                continue;
+            }
+            let known = split(&object.name)
+                .is_some_and(|(folder, id)| inventory.sort(folder, id, &object.name, object.length));
+            if !known {
+                findings.add(Gravity::Note, object.name, "it is no part of the repository");
+            }
+        }
+        inventory
+    }
+
+    fn sort(&mut self, folder: &str, id: ObjectId, name: &str, length: u64) -> bool {
+        let (area, rest) = folder.split_once('/').unwrap_or((folder, ""));
+        let kind = match (area, rest) {
+            ("trust", "") | ("copies", "trust") => {
+                self.trust.insert(id);
+                return true;
+            }
+            ("keys", "") | ("copies", "keys") => {
+                self.slots.insert(id);
+                return true;
+            }
+            ("packs", shard) => {
+                let id = PackId::from(id);
+                let belongs = name == pack_name(&id) && !shard.is_empty();
+                if belongs {
+                    self.packs.insert(id, length);
+                }
+                return belongs;
+            }
+            ("index", generation) if is_generation(generation) => {
+                self.runs.push((id.into(), name.to_owned()));
+                return true;
+            }
+            // Both are listed, opened and told of by who reads them.
+            ("snapshots" | "annotations", generation) if is_generation(generation) => return true,
+            ("sessions", "") => ObjectKind::Session,
+            ("condemned", "") => ObjectKind::Condemned,
+            ("damaged", "") => ObjectKind::Damaged,
+            ("catalog", "") | ("copies", "catalog") => ObjectKind::Catalog,
+            ("parity" | "logs", rest) if !rest.is_empty() => {
+                self.named.push((id, name.to_owned()));
+                return true;
+            }
+            _ => return false,
+        };
+        self.others.push((kind, id, name.to_owned()));
+        true
+    }
+}
+
+/// Checks objects one by one.
+pub(super) struct Objects<'a> {
+    pub repository: &'a Arc<Repository>,
+    pub findings: &'a Findings,
+    pub count: u64,
+    /// Objects that this key may not open.
+    pub closed: u64,
+}
+
+impl Objects<'_> {
+    /// Reads an object; what cannot be read is told and `None`.
+    fn get(&mut self, name: &str, limit_bytes: u64) -> Result<Option<Vec<u8>>, OpsError> {
+        self.count += 1;
+        match self.repository.environment().store.get(name, limit_bytes) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StorageError::NotFound { .. }) => {
+                self.findings.add(Gravity::Damage, name, "it is missing");
+                Ok(None)
+            }
+            Err(error @ (StorageError::Truncated { .. } | StorageError::TooLarge { .. })) => {
+                self.findings.add(Gravity::Damage, name, explain(&error));
+                Ok(None)
+            }
+            Err(error @ StorageError::Transient { .. }) => Err(error.into()),
+            // One object that the disk does not give back must not hide what is wrong with others.
+            Err(error) => {
+                self.findings.add(Gravity::Damage, name, explain(&error));
+                Ok(None)
+            }
+        }
+    }
+
+    fn tell(&mut self, name: &str, error: &RepoError) {
+        match error {
+            RepoError::Forbidden { .. } => self.closed += 1,
+            RepoError::Untrusted { why, .. } => {
+                self.findings.add(Gravity::Warning, name, format!("it does not count: {why}"));
+            }
+            other => self.findings.add(Gravity::Damage, name, explain(other)),
+        }
+    }
+
+    /// Checks all but packs and roots.
+    pub fn check(&mut self, inventory: &Inventory) -> Result<(), OpsError> {
+        self.configurations()?;
+        for id in &inventory.trust {
+            self.twice(&format!("trust/{id}"), limits::STRUCTURED_BYTES_MAX, |_, bytes| {
+                let parsed = Envelope::parse(bytes)?;
+                Trust::decode(parsed.payload).map(drop)
+            })?;
+        }
+        for id in &inventory.slots {
+            self.slot(id)?;
+        }
+        for (id, name) in &inventory.runs {
+            self.stop()?;
+            if let Some(bytes) = self.get(name, limits::INDEX_RUN_BYTES_MAX)?
+                && let Err(error) = self.repository.open_run(id, &bytes)
+            {
+                self.tell(name, &error);
+            }
+        }
+        for (kind, id, name) in &inventory.others {
+            self.stop()?;
+            if let Some(bytes) = self.get(name, limits::LISTING_BYTES_MAX * 2)?
+                && let Err(error) = self.repository.open_object(name, *id, *kind, &bytes)
+            {
+                self.tell(name, &error);
+            }
+        }
+        for (id, name) in &inventory.named {
+            self.stop()?;
+            if let Some(bytes) = self.get(name, limits::PACK_BYTES_MAX)? {
+                self.is_named_right(name, id, &bytes);
+            }
+        }
+        for object in self.repository.environment().store.unfinished()? {
+            let what = "a writer has not finished it; it is removed once it is a day old";
+            self.findings.add(Gravity::Note, object.name, what);
+        }
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), OpsError> {
+        match self.repository.environment().observer.interrupted() {
+            true => Err(RepoError::Interrupted.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn is_named_right(&self, name: &str, id: &ObjectId, bytes: &[u8]) -> bool {
+        let right = blake3::hash(bytes) == *id.as_bytes();
+        if !right {
+            self.findings.add(Gravity::Damage, name, "its bytes are not the ones it was named for");
+        }
+        right
+    }
+
+    fn configurations(&mut self) -> Result<(), OpsError> {
+        for name in ["chronolith", "copies/chronolith"] {
+            let Some(bytes) = self.get(name, limits::CONFIG_BYTES_MAX)? else { continue };
+            let checked = Config::parse(&bytes).map_err(RepoError::damaged(name)).and_then(|parsed| {
+                let kind = ObjectKind::Configuration.number();
+                let signer = &parsed.config.signer;
+                self.repository.verify_signature(
+                    name,
+                    Act::Configuration,
+                    kind,
+                    signer,
+                    parsed.signed,
+                    &parsed.signature,
+                )?;
+                Ok((parsed.config.repository, parsed.config.revision))
+            });
+            let own = self.repository.config();
+            match checked {
+                Ok((repository, _)) if repository != own.repository => {
+                    self.findings.add(Gravity::Damage, name, "it is another repository's");
+                }
+                Ok((_, revision)) if revision < own.revision => {
+                    let what = format!("it is revision {revision}, an old one: there is {}", own.revision);
+                    self.findings.add(Gravity::Damage, name, what);
+                }
+                Ok(_) => {}
+                // Neither form can be told from damage: nobody else writes here.
+                Err(error) => self.findings.add(Gravity::Damage, name, explain(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks both copies of an object.
+    fn twice(
+        &mut self,
+        name: &str,
+        limit_bytes: u64,
+        check: impl Fn(&str, &[u8]) -> Result<(), crate::format::FormatError>,
+    ) -> Result<(), OpsError> {
+        self.stop()?;
+        let Some((_, id)) = split(name) else { return Ok(()) };
+        for name in [name.to_owned(), format!("copies/{name}")] {
+            if let Some(bytes) = self.get(&name, limit_bytes)?
+                && self.is_named_right(&name, &id, &bytes)
+                && let Err(error) = check(&name, &bytes)
+            {
+                self.tell(&name, &RepoError::damaged(name.as_str())(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, id: &ObjectId) -> Result<(), OpsError> {
+        self.stop()?;
+        for name in [format!("keys/{id}"), format!("copies/keys/{id}")] {
+            let Some(bytes) = self.get(&name, limits::SLOT_BYTES_MAX * 2)? else { continue };
+            if !self.is_named_right(&name, id, &bytes) {
+                continue;
+            }
+            let id = SlotId::from(*id);
+            if let Err(error) = check_slot(self.repository.id(), self.repository.registry(), id, &bytes) {
+                self.tell(&name, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads snapshots and annotations, tells which do not count, and returns the snapshots.
+    pub fn roots(&mut self) -> Result<Vec<FoundSnapshot>, OpsError> {
+        let snapshots = self.repository.snapshots()?;
+        let known: BTreeSet<SnapshotId> = snapshots.found.iter().map(|found| found.id).collect();
+        self.count += (snapshots.found.len() + snapshots.refused.len()) as u64;
+        for (name, error) in &snapshots.refused {
+            self.tell(name, error);
+        }
+        for found in &snapshots.found {
+            if let Some(parent) = found.snapshot.parent.filter(|parent| !known.contains(parent)) {
+                // Forgotten and pruned, as a rule; a snapshot never needs its parent.
+                let what = format!("its parent {} is not here", parent.short());
+                self.findings.add(Gravity::Note, format!("snapshot {}", found.id), what);
+            }
+        }
+        let mut count = 0;
+        let refused = self.repository.visit_annotations(|found| {
+            count += 1;
+            self.strangers(&found.annotation, &known, &found.id.to_string());
+        })?;
+        self.count += count + refused.len() as u64;
+        for (name, error) in &refused {
+            self.tell(name, error);
+        }
+        Ok(snapshots.found)
+    }
+
+    fn strangers(&self, annotation: &Annotation, known: &BTreeSet<SnapshotId>, id: &str) {
+        for subject in annotation.subjects.iter().filter(|subject| !known.contains(subject)) {
+            let what = format!("it speaks of snapshot {}, which is not here", subject.short());
+            self.findings.add(Gravity::Note, format!("annotation {id}"), what);
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Packs: are they there, do they hold what the index says, and with the data read, does every
+//! blob decode to what its id says. All cores; memory a few MiB each.
+
+use super::report::{Findings, Gravity};
+use super::selection::METHOD_CONTENT;
+use crate::base::{PackId, Phase, Timestamp};
+use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
+use crate::format::pack::{BlobClass, FrameRecord};
+use crate::format::trust::Act;
+use crate::ops::OpsError;
+use crate::ops::bits::Bits;
+use crate::ops::error::explain;
+use crate::repo::{
+    FrameState, KnownPack, Located, NumberedIndex, PackScanner, RepoError, Repository, pack_name,
+};
+use crossbeam_channel::bounded;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Threads at most: each holds a window of a pack and a frame.
+const WORKERS_MAX: usize = 8;
+/// Packs that one annotation of the ledger names at most.
+const LEDGER_PACKS: usize = 100_000;
+
+/// What is the matter with a pack as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It is not in the store.
+    Missing,
+    /// It has this length, not the one that the index says.
+    Length(u64),
+    /// What it says of itself cannot be read; its frames may be good.
+    Opaque,
+}
+
+/// One pack to look at.
+struct Task {
+    id: PackId,
+    length: u64,
+    read: bool,
+}
+
+/// Looks at packs.
+pub(super) struct Packs<'a> {
+    pub repository: &'a Arc<Repository>,
+    pub index: &'a NumberedIndex,
+    pub findings: &'a Findings,
+    /// Records whose pack's table says the same.
+    confirmed: Bits,
+    /// Records whose copy cannot be read.
+    pub bad: Bits,
+    states: Mutex<HashMap<PackId, State>>,
+    verified: Mutex<Vec<PackId>>,
+    pub packs_read: AtomicU64,
+    pub bytes_read: AtomicU64,
+    pub plain_bytes: AtomicU64,
+    closed: AtomicU64,
+    failure: Mutex<Option<RepoError>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Packs<'a> {
+    pub fn new(repository: &'a Arc<Repository>, index: &'a NumberedIndex, findings: &'a Findings) -> Self {
+        Self {
+            repository,
+            index,
+            findings,
+            confirmed: Bits::new(index.len()),
+            bad: Bits::new(index.len()),
+            states: Mutex::default(),
+            verified: Mutex::default(),
+            packs_read: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            plain_bytes: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Compares what the index names with what the store lists, and returns the packs to look into.
+    pub fn compare(
+        &self,
+        listed: &BTreeMap<PackId, u64>,
+        known: &HashMap<PackId, Arc<KnownPack>>,
+    ) -> Vec<(PackId, u64, BlobClass)> {
+        let mut present = Vec::new();
+        for (id, pack) in known {
+            let expected = u64::from(pack.length);
+            let (state, what) = match listed.get(id) {
+                None => (State::Missing, "it is missing".to_owned()),
+                Some(length) if *length != expected => {
+                    let what = format!("it has {length} bytes instead of {expected}");
+                    (State::Length(*length), what)
+                }
+                Some(length) => {
+                    present.push((*id, *length, pack.class));
+                    continue;
+                }
+            };
+            lock(&self.states).insert(*id, state);
+            self.findings.add(Gravity::Damage, pack_name(id), what);
+        }
+        present
+    }
+
+    /// Looks into packs with all cores: those of `read` whole, in their order, as long as `budget`
+    /// lasts; of the others only what they say of themselves.
+    pub fn look(
+        &self,
+        read: Vec<(PackId, u64)>,
+        others: Vec<(PackId, u64)>,
+        budget: Option<Duration>,
+    ) -> Result<(), OpsError> {
+        let observer = &self.repository.environment().observer;
+        observer.begin(Phase::Check, Some(read.iter().map(|(_, length)| length).sum()));
+        let deadline = budget.map(|budget| self.after(budget));
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = cores.clamp(1, WORKERS_MAX);
+        let mut team =
+            (0..workers).map(|_| PackScanner::new(self.repository)).collect::<Result<Vec<_>, _>>()?;
+        let (tasks, to_do) = bounded::<Task>(workers);
+        std::thread::scope(|scope| {
+            for mut scanner in team.drain(..) {
+                let to_do = to_do.clone();
+                scope.spawn(move || {
+                    for task in to_do {
+                        if let Err(error) = self.task(&mut scanner, &task) {
+                            lock(&self.failure).get_or_insert(error);
+                        }
+                    }
+                });
+            }
+            drop(to_do);
+            // Owned here, so that the workers end when the last task has been sent.
+            let tasks = tasks;
+            let stopped = || observer.interrupted() || lock(&self.failure).is_some();
+            for (id, length) in read {
+                // What the time does not suffice for is still looked at from outside.
+                let read =
+                    deadline.is_none_or(|deadline| self.repository.environment().clock.now() < deadline);
+                if stopped() || tasks.send(Task { id, length, read }).is_err() {
+                    return;
+                }
+            }
+            for (id, length) in others {
+                if stopped() || tasks.send(Task { id, length, read: false }).is_err() {
+                    return;
+                }
+            }
+        });
+        self.repository.environment().observer.end(Phase::Check);
+        match lock(&self.failure).take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn after(&self, budget: Duration) -> Timestamp {
+        let now = self.repository.environment().clock.now().nanoseconds();
+        let budget = i64::try_from(budget.as_nanos()).unwrap_or(i64::MAX);
+        Timestamp::from_nanoseconds(now.saturating_add(budget))
+    }
+
+    fn task(&self, scanner: &mut PackScanner, task: &Task) -> Result<(), RepoError> {
+        let name = pack_name(&task.id);
+        let observer = &self.repository.environment().observer;
+        let looked = if task.read {
+            let scanned =
+                scanner.scan(&task.id, task.length, |bytes| observer.advance(Phase::Check, bytes, 0));
+            scanned.map(|scanned| self.scanned(&name, scanned, task.length))
+        } else {
+            self.repository.describe_pack(&task.id, task.length).map(|(pack, frames)| {
+                for frame in &frames {
+                    self.confirm(&name, &pack, frame, false);
+                }
+            })
+        };
+        match looked {
+            Ok(()) => Ok(()),
+            Err(error @ RepoError::Interrupted) => Err(error),
+            Err(RepoError::Forbidden { .. }) => {
+                self.closed.fetch_add(1, Ordering::Relaxed);
+                lock(&self.states).insert(task.id, State::Opaque);
+                Ok(())
+            }
+            Err(error) => {
+                self.findings.add(Gravity::Damage, name, explain(&error));
+                lock(&self.states).insert(task.id, State::Opaque);
+                Ok(())
+            }
+        }
+    }
+
+    fn scanned(&self, name: &str, scanned: crate::repo::ScannedPack, length: u64) {
+        self.packs_read.fetch_add(1, Ordering::Relaxed);
+        self.bytes_read.fetch_add(length, Ordering::Relaxed);
+        for problem in &scanned.problems {
+            self.findings.add(Gravity::Damage, name, problem);
+        }
+        let mut missing = 0;
+        let mut closed = false;
+        for (frame, state) in &scanned.frames {
+            match state {
+                FrameState::Good => {
+                    self.plain_bytes.fetch_add(u64::from(frame.plain_length), Ordering::Relaxed);
+                }
+                FrameState::Bad(why) => {
+                    let what = format!("its frame at byte {} cannot be read: {why}", frame.offset);
+                    self.findings.add(Gravity::Damage, name, what);
+                }
+                FrameState::Closed => closed = true,
+            }
+            missing += self.confirm(name, &scanned.pack, frame, matches!(state, FrameState::Bad(_)));
+        }
+        self.closed.fetch_add(u64::from(closed), Ordering::Relaxed);
+        if scanned.verified() && missing == 0 {
+            lock(&self.verified).push(scanned.pack.id);
+        }
+    }
+
+    /// Finds the records that say of a frame what its pack's table says; returns how many of its blobs
+    /// the index does not know to be there.
+    fn confirm(&self, name: &str, pack: &KnownPack, frame: &FrameRecord, bad: bool) -> u64 {
+        let (mut offset, mut missing) = (0_u32, 0);
+        for (id, length) in &frame.blobs {
+            let mut known = false;
+            self.index.copies(pack.class, id, |number, copy| {
+                if copy.pack.id == pack.id && agrees(&copy, frame, offset, *length) {
+                    known = true;
+                    self.confirmed.set(number);
+                    if bad {
+                        self.bad.set(number);
+                    }
+                }
+            });
+            missing += u64::from(!known);
+            offset = offset.saturating_add(*length);
+        }
+        if missing > 0 {
+            let what = format!("{missing} blobs of its frame at byte {} are not in the index", frame.offset);
+            self.findings.add(Gravity::Damage, name, what);
+        }
+        missing
+    }
+
+    /// Goes through the index once more, where anything is amiss: records of packs that are gone, cut
+    /// short or opaque, and records that their pack's table does not bear out.
+    pub fn settle(&self, read_data: bool) -> Result<(), OpsError> {
+        if self.confirmed.count() == self.index.len() {
+            return Ok(());
+        }
+        let states = lock(&self.states).clone();
+        let mut scanner = PackScanner::new(self.repository)?;
+        let mut strangers: BTreeMap<PackId, u64> = BTreeMap::new();
+        self.index.for_each(|number, copy| {
+            if self.confirmed.get(number) {
+                return;
+            }
+            let end = u64::from(copy.record.frame_offset) + u64::from(copy.record.sealed_length);
+            let readable = match states.get(&copy.pack.id) {
+                Some(State::Missing) => false,
+                Some(State::Length(length)) => {
+                    end <= *length && (!read_data || holds(self.repository, &mut scanner, &copy))
+                }
+                Some(State::Opaque) => !read_data || holds(self.repository, &mut scanner, &copy),
+                None => {
+                    *strangers.entry(copy.pack.id).or_default() += 1;
+                    false
+                }
+            };
+            if !readable {
+                self.bad.set(number);
+            }
+        });
+        for (id, count) in strangers {
+            let what =
+                format!("the index names {count} blobs in it that its table of contents does not have");
+            self.findings.add(Gravity::Damage, pack_name(&id), what);
+        }
+        Ok(())
+    }
+
+    /// Says what could not be looked at.
+    pub fn unchecked(&self, sentences: &mut Vec<String>) {
+        let closed = self.closed.load(Ordering::Relaxed);
+        if closed > 0 {
+            let role = self.repository.keyring().identity.role.name();
+            sentences
+                .push(format!("the content of {closed} packs: a key with the role {role} cannot decrypt it"));
+        }
+    }
+
+    /// Notes which packs were read and found right, so that the next check can read others first.
+    pub fn keep_ledger(&self, program: &str) -> Result<(), OpsError> {
+        let verified = std::mem::take(&mut *lock(&self.verified));
+        for packs in verified.chunks(LEDGER_PACKS) {
+            let now = self.repository.environment().clock.now();
+            let mut annotation = Annotation::new(AnnotationKind::Verified, now);
+            annotation.packs = packs.iter().copied().collect();
+            annotation.method = Some(METHOD_CONTENT.to_owned());
+            annotation.outcome = Some(Outcome::Passed);
+            annotation.facts = [("program".to_owned(), program.to_owned())].into();
+            self.repository.annotate(&annotation, Act::Verified)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the names of the packs that should hold a blob, for people.
+    pub fn culprits(&self, class: BlobClass, id: &crate::base::BlobId) -> Vec<String> {
+        let mut names = Vec::new();
+        self.index.copies(class, id, |_, copy| names.push(pack_name(&copy.pack.id)));
+        if names.is_empty() {
+            names.push(format!("blob {id}, which no pack holds"));
+        }
+        names
+    }
+
+    /// Says whether some copy of a blob can be read, as far as is known.
+    pub fn readable(&self, class: BlobClass, id: &crate::base::BlobId, length: Option<u32>) -> bool {
+        let mut readable = false;
+        self.index.copies(class, id, |number, copy| {
+            readable |= !self.bad.get(number) && length.is_none_or(|length| copy.record.length == length);
+        });
+        readable
+    }
+}
+
+fn agrees(copy: &Located, frame: &FrameRecord, offset: u32, length: u32) -> bool {
+    let record = &copy.record;
+    (record.frame_offset, record.sealed_length, record.plain_length)
+        == (frame.offset, frame.sealed_length, frame.plain_length)
+        && (record.offset, record.length) == (offset, length)
+        && (record.counter, record.origin, record.encoding, record.depth, record.base)
+            == (frame.counter, frame.origin, frame.encoding, frame.depth, frame.base)
+}
+
+/// Reads one copy of a blob, whatever its pack says of itself.
+fn holds(repository: &Repository, scanner: &mut PackScanner, copy: &Located) -> bool {
+    let record = &copy.record;
+    let frame = match scanner.reader().frame(copy) {
+        Ok(frame) => frame,
+        // What this key cannot look at is not known to be bad.
+        Err(error) => return matches!(error, RepoError::Forbidden { .. }),
+    };
+    let start = record.offset as usize;
+    let blob = start.checked_add(record.length as usize).and_then(|end| frame.get(start..end));
+    blob.is_some_and(|blob| {
+        repository.keyring().blob_id(record.class, blob).is_ok_and(|found| found == record.id)
+    })
+}

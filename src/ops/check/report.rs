@@ -1,0 +1,143 @@
+//! What a check found.
+
+use crate::base::SnapshotId;
+use crate::localfs::printable;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Findings that are told one by one; the rest is only counted.
+const FINDINGS_MAX: usize = 10_000;
+/// Paths that are told one by one.
+pub(super) const AFFECTED_MAX: usize = 10_000;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gravity {
+    /// Nothing is wrong: what an interrupted command left, what does not belong here.
+    Note,
+    /// It does not count and harms nothing, but somebody put it there.
+    Warning,
+    /// An object is missing, damaged or contradicts another.
+    Damage,
+}
+
+/// Something that a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub gravity: Gravity,
+    /// The object's name in the store.
+    pub object: String,
+    /// What is the matter with it.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.what)
+    }
+}
+
+/// A path in a snapshot that cannot be restored wholly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affected {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The path; empty for the root.
+    pub path: Vec<u8>,
+    /// Bytes of the file that are lost; empty for a folder of which not even the names are known.
+    pub ranges: Vec<Range<u64>>,
+    /// The damaged or missing objects that it needs.
+    pub because: Vec<String>,
+}
+
+impl fmt::Display for Affected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.snapshot.short(), printable(&self.path))?;
+        for (number, range) in self.ranges.iter().enumerate() {
+            let sign = if number == 0 { " bytes " } else { ", " };
+            write!(f, "{sign}{} to {}", range.start, range.end.saturating_sub(1))?;
+        }
+        Ok(())
+    }
+}
+
+/// How much was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CheckCounts {
+    /// Snapshots whose trees were walked.
+    pub snapshots: u64,
+    /// Distinct tree and recipe nodes.
+    pub nodes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Records of the index.
+    pub index_records: u64,
+    /// Other objects.
+    pub objects: u64,
+    /// Packs that were read whole.
+    pub packs_read: u64,
+    /// Their bytes.
+    pub bytes_read: u64,
+    /// Plain bytes that were decoded and identified.
+    pub plain_bytes: u64,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default)]
+pub struct CheckReport {
+    /// How much was looked at.
+    pub counts: CheckCounts,
+    /// What was found, worst first, then by name.
+    pub findings: Vec<Finding>,
+    /// Findings beyond those.
+    pub findings_more: u64,
+    /// Findings of [`Gravity::Damage`], told or not.
+    pub damaged: u64,
+    /// What cannot be restored wholly.
+    pub affected: Vec<Affected>,
+    /// Paths beyond those.
+    pub affected_more: u64,
+    /// Snapshots of which something cannot be restored, with the number of paths.
+    pub hurt: Vec<(SnapshotId, u64)>,
+    /// What this key could not look at, a sentence each.
+    pub unchecked: Vec<String>,
+}
+
+impl CheckReport {
+    /// Says whether the repository is damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged > 0 || !self.hurt.is_empty()
+    }
+}
+
+/// Collects findings from all threads.
+#[derive(Default)]
+pub(super) struct Findings {
+    held: Mutex<(Vec<Finding>, u64, u64)>,
+}
+
+impl Findings {
+    pub fn add(&self, gravity: Gravity, object: impl Into<String>, what: impl Into<String>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.2 += u64::from(gravity == Gravity::Damage);
+        if held.0.len() < FINDINGS_MAX {
+            held.0.push(Finding { gravity, object: object.into(), what: what.into() });
+        } else {
+            held.1 += 1;
+        }
+    }
+
+    pub fn finish(self, report: &mut CheckReport) {
+        let (mut findings, more, damaged) = self.held.into_inner().unwrap_or_else(PoisonError::into_inner);
+        findings.sort_by(|a, b| {
+            (std::cmp::Reverse(a.gravity), &a.object, &a.what).cmp(&(
+                std::cmp::Reverse(b.gravity),
+                &b.object,
+                &b.what,
+            ))
+        });
+        (report.findings, report.findings_more, report.damaged) = (findings, more, damaged);
+    }
+}

@@ -1,0 +1,379 @@
+//! Trees: from every snapshot to every node, recipe and chunk, each distinct node read once.
+//!
+//! Two bits for each record of the index remember which nodes were walked and below which of them
+//! something is lost; a second walk then goes only where something is, and names the paths.
+
+use super::packs::Packs;
+use super::report::{AFFECTED_MAX, Affected, CheckReport, Findings, Gravity};
+use crate::base::limits::{LIST_LEVELS_MAX, TREE_DEPTH_MAX};
+use crate::base::{BlobId, SnapshotId};
+use crate::format::pack::BlobClass;
+use crate::format::recipe::{RecipeChild, RecipeEntry, RecipeNode, RecipeRoot};
+use crate::format::tree::{Content, TreeEntry, TreeNode, TreePart};
+use crate::ops::OpsError;
+use crate::ops::bits::Bits;
+use crate::ops::error::explain;
+use crate::repo::{BlobReader, FoundSnapshot, NumberedIndex, RepoError, Repository};
+use crate::view::{TreeWalk, WalkEvent};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Ranges of one file that are told one by one.
+const RANGES_MAX: usize = 1000;
+
+/// A node that is to be walked: a folder's topmost one, or a part of a big folder.
+enum Child {
+    Folder(BlobId),
+    Part(u8, TreePart, Option<TreePart>),
+}
+
+/// A node whose children are being walked.
+struct Level {
+    number: Option<u64>,
+    tainted: bool,
+    children: std::vec::IntoIter<Child>,
+}
+
+/// Walks trees.
+pub(super) struct Trees<'a> {
+    repository: &'a Arc<Repository>,
+    index: &'a NumberedIndex,
+    packs: &'a Packs<'a>,
+    findings: &'a Findings,
+    reader: BlobReader,
+    walked: Bits,
+    tainted: Bits,
+    nodes: u64,
+}
+
+impl<'a> Trees<'a> {
+    pub fn new(
+        repository: &'a Arc<Repository>,
+        index: &'a NumberedIndex,
+        packs: &'a Packs<'a>,
+        findings: &'a Findings,
+    ) -> Result<Self, RepoError> {
+        Ok(Self {
+            repository,
+            index,
+            packs,
+            findings,
+            reader: BlobReader::new(repository)?,
+            walked: Bits::new(index.len()),
+            tainted: Bits::new(index.len()),
+            nodes: 0,
+        })
+    }
+
+    /// Walks all snapshots, then names what is affected.
+    pub fn check(mut self, snapshots: &[FoundSnapshot], report: &mut CheckReport) -> Result<(), OpsError> {
+        let mut hurt = Vec::new();
+        for found in snapshots {
+            if self.walk(&found.snapshot.root)? {
+                hurt.push((found.id, found.snapshot.root));
+            }
+            report.counts.snapshots += 1;
+        }
+        report.counts.nodes = self.nodes;
+        for (id, root) in hurt {
+            let before = report.affected.len() as u64 + report.affected_more;
+            self.name(id, root, report)?;
+            let paths = report.affected.len() as u64 + report.affected_more - before;
+            report.hurt.push((id, paths));
+        }
+        Ok(())
+    }
+
+    fn number(&self, id: &BlobId) -> Option<u64> {
+        self.index.first(BlobClass::Metadata, id).map(|(number, _)| number)
+    }
+
+    /// What is known of a node without reading it: whether something below it is lost.
+    fn known(&self, number: Option<u64>) -> Option<bool> {
+        let number = number.filter(|number| self.walked.get(*number))?;
+        Some(self.tainted.get(number))
+    }
+
+    /// Walks a tree; says whether something in it is lost.
+    fn walk(&mut self, root: &BlobId) -> Result<bool, OpsError> {
+        let mut levels: Vec<Level> = Vec::new();
+        let mut next = Some(Child::Folder(*root));
+        let mut lost = false;
+        loop {
+            if let Some(child) = next.take() {
+                let tainted = match self.enter(&child, levels.len())? {
+                    Entered::Known(tainted) => tainted,
+                    Entered::Walk(level) => {
+                        levels.push(level);
+                        false
+                    }
+                };
+                match levels.last_mut() {
+                    Some(level) => level.tainted |= tainted,
+                    None => lost |= tainted,
+                }
+            }
+            let Some(level) = levels.last_mut() else { return Ok(lost) };
+            next = level.children.next();
+            if next.is_none()
+                && let Some(level) = levels.pop()
+            {
+                if let (Some(number), true) = (level.number, level.tainted) {
+                    self.tainted.set(number);
+                }
+                match levels.last_mut() {
+                    Some(above) => above.tainted |= level.tainted,
+                    None => lost |= level.tainted,
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, child: &Child, depth: usize) -> Result<Entered, OpsError> {
+        if self.repository.environment().observer.interrupted() {
+            return Err(RepoError::Interrupted.into());
+        }
+        let id = match child {
+            Child::Folder(id) => *id,
+            Child::Part(_, part, _) => part.id,
+        };
+        let number = self.number(&id);
+        if let Some(tainted) = self.known(number) {
+            return Ok(Entered::Known(tainted));
+        }
+        if depth > TREE_DEPTH_MAX * usize::from(LIST_LEVELS_MAX) {
+            self.findings.add(Gravity::Damage, format!("tree {id}"), "it is deeper than any file system");
+            return Ok(Entered::Known(true));
+        }
+        if let Some(number) = number {
+            self.walked.set(number);
+        }
+        self.nodes += 1;
+        let decoded = self.reader.read(BlobClass::Metadata, "tree", &id).and_then(|bytes| {
+            match child {
+                Child::Folder(_) => TreeNode::decode(&bytes),
+                Child::Part(level, part, next) => TreeNode::decode_part(&bytes, *level, part, next.as_ref()),
+            }
+            .map_err(RepoError::damaged(format!("tree {id}")))
+        });
+        let node = match decoded {
+            Ok(node) => node,
+            Err(error) => {
+                self.lost(&error, number)?;
+                return Ok(Entered::Known(true));
+            }
+        };
+        let (mut tainted, mut children) = (false, Vec::new());
+        match node {
+            TreeNode::Leaf { entries } => {
+                for entry in entries {
+                    if let Some(content) = &entry.content {
+                        tainted |= self.content(content)?;
+                    }
+                    children.extend(entry.subtree.map(Child::Folder));
+                }
+            }
+            TreeNode::Branch { level, parts } => {
+                let following = parts.iter().skip(1).cloned().map(Some).chain([None]).collect::<Vec<_>>();
+                let pairs = parts.into_iter().zip(following);
+                children.extend(pairs.map(|(part, next)| Child::Part(level, part, next)));
+            }
+        }
+        Ok(Entered::Walk(Level { number, tainted, children: children.into_iter() }))
+    }
+
+    /// Tells that a node cannot be read, and remembers it.
+    fn lost(&self, error: &RepoError, number: Option<u64>) -> Result<(), OpsError> {
+        if let RepoError::Interrupted = error {
+            return Err(RepoError::Interrupted.into());
+        }
+        let object = match error {
+            RepoError::Missing { what, id, .. } => format!("{what} {id}"),
+            RepoError::Damaged { object, .. } => object.clone(),
+            _ => "a tree".to_owned(),
+        };
+        self.findings.add(Gravity::Damage, object, reasons(error));
+        if let Some(number) = number {
+            self.tainted.set(number);
+        }
+        Ok(())
+    }
+
+    /// Says whether something of a file is lost.
+    fn content(&mut self, content: &Content) -> Result<bool, OpsError> {
+        match &content.recipe {
+            RecipeRoot::Inline(node) => self.recipe_node(node, 0),
+            RecipeRoot::Node(id) => {
+                let length = content.length;
+                self.recipe(id, 0, |bytes| {
+                    let node = RecipeNode::decode(bytes)?;
+                    let why = "is not that of the content";
+                    let differs = crate::format::FormatError::Invalid { what: "recipe length", why };
+                    if node.plain_bytes() == length { Ok(node) } else { Err(differs) }
+                })
+            }
+        }
+    }
+
+    fn recipe(
+        &mut self,
+        id: &BlobId,
+        depth: u8,
+        decode: impl FnOnce(&[u8]) -> Result<RecipeNode, crate::format::FormatError>,
+    ) -> Result<bool, OpsError> {
+        let number = self.number(id);
+        if let Some(tainted) = self.known(number) {
+            return Ok(tainted);
+        }
+        if let Some(number) = number {
+            self.walked.set(number);
+        }
+        self.nodes += 1;
+        let node = self
+            .reader
+            .read(BlobClass::Metadata, "recipe", id)
+            .and_then(|bytes| decode(&bytes).map_err(RepoError::damaged(format!("recipe {id}"))));
+        let tainted = match node {
+            Ok(node) => self.recipe_node(&node, depth)?,
+            Err(error) => {
+                self.lost(&error, number)?;
+                true
+            }
+        };
+        if let (Some(number), true) = (number, tainted) {
+            self.tainted.set(number);
+        }
+        Ok(tainted)
+    }
+
+    fn recipe_node(&mut self, node: &RecipeNode, depth: u8) -> Result<bool, OpsError> {
+        let mut tainted = false;
+        match node {
+            RecipeNode::Leaf { entries, .. } => {
+                for entry in entries {
+                    if let RecipeEntry::Chunk { id, length, .. } = entry {
+                        tainted |= !self.packs.readable(BlobClass::Content, id, Some(*length));
+                    }
+                }
+            }
+            // The decoder bounds the level, and each node is one lower than its parent.
+            RecipeNode::Branch { level, children } if depth <= LIST_LEVELS_MAX => {
+                for child in children {
+                    tainted |= self.child(*level, child, depth + 1)?;
+                }
+            }
+            RecipeNode::Branch { .. } => tainted = true,
+        }
+        Ok(tainted)
+    }
+
+    fn child(&mut self, level: u8, child: &RecipeChild, depth: u8) -> Result<bool, OpsError> {
+        self.recipe(&child.id, depth, |bytes| RecipeNode::decode_child(bytes, level, child))
+    }
+
+    /// Names every path of a snapshot that cannot be restored wholly.
+    fn name(&mut self, snapshot: SnapshotId, root: BlobId, report: &mut CheckReport) -> Result<(), OpsError> {
+        let mut add = |path: &[u8], ranges: Vec<Range<u64>>, because: BTreeSet<String>| {
+            if report.affected.len() < AFFECTED_MAX {
+                let because = because.into_iter().collect();
+                report.affected.push(Affected { snapshot, path: path.to_vec(), ranges, because });
+            } else {
+                report.affected_more += 1;
+            }
+        };
+        let mut walk = TreeWalk::new(self.repository, root)?;
+        while let Some(event) = walk.next() {
+            if self.repository.environment().observer.interrupted() {
+                return Err(RepoError::Interrupted.into());
+            }
+            match event {
+                WalkEvent::Enter(entry) => {
+                    let number = entry.subtree.and_then(|id| self.number(&id));
+                    if self.known(number) == Some(false) {
+                        walk.skip();
+                    }
+                }
+                WalkEvent::Leaf(entry) => {
+                    let (ranges, because) = self.file(&entry)?;
+                    if !because.is_empty() {
+                        add(walk.path(), ranges, because);
+                    }
+                }
+                WalkEvent::Leave(_) => {}
+                WalkEvent::Problem(error) => add(walk.path(), Vec::new(), self.because(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn because(&self, error: &RepoError) -> BTreeSet<String> {
+        match error {
+            RepoError::Missing { id, .. } => {
+                self.packs.culprits(BlobClass::Metadata, id).into_iter().collect()
+            }
+            other => BTreeSet::from([explain(other)]),
+        }
+    }
+
+    /// Returns which bytes of a file are lost, and for what reasons.
+    fn file(&mut self, entry: &TreeEntry) -> Result<(Vec<Range<u64>>, BTreeSet<String>), OpsError> {
+        let (mut ranges, mut because) = (Vec::new(), BTreeSet::new());
+        let Some(content) = &entry.content else { return Ok((ranges, because)) };
+        if let RecipeRoot::Node(id) = &content.recipe
+            && self.known(self.number(id)) == Some(false)
+        {
+            return Ok((ranges, because));
+        }
+        let mut reader = BlobReader::new(self.repository)?;
+        let mut offset = 0_u64;
+        let mut pieces = match crate::repo::Pieces::open(&mut reader, content) {
+            Ok(pieces) => pieces,
+            Err(error) => return Ok((vec![0..content.length], self.because(&error))),
+        };
+        loop {
+            match pieces.next(&mut reader) {
+                Ok(Some(piece)) => {
+                    let end = offset.saturating_add(piece.length());
+                    if let RecipeEntry::Chunk { id, length, .. } = piece
+                        && !self.packs.readable(BlobClass::Content, &id, Some(length))
+                    {
+                        because.extend(self.packs.culprits(BlobClass::Content, &id));
+                        add_range(&mut ranges, offset..end);
+                    }
+                    offset = end;
+                }
+                Ok(None) => return Ok((ranges, because)),
+                Err(error) => {
+                    because.extend(self.because(&error));
+                    add_range(&mut ranges, offset..content.length);
+                    return Ok((ranges, because));
+                }
+            }
+        }
+    }
+}
+
+enum Entered {
+    /// The node was walked before, or cannot be read.
+    Known(bool),
+    /// Its children come next.
+    Walk(Level),
+}
+
+fn add_range(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
+    let room = ranges.len() < RANGES_MAX;
+    match ranges.last_mut() {
+        Some(last) if last.end == range.start || !room => last.end = range.end,
+        _ => ranges.push(range),
+    }
+}
+
+/// Says why a blob is missing, copy by copy.
+fn reasons(error: &RepoError) -> String {
+    match error {
+        RepoError::Missing { reasons, .. } if reasons.is_empty() => "no pack holds it".to_owned(),
+        RepoError::Missing { reasons, .. } => reasons.join("; "),
+        other => explain(other),
+    }
+}
