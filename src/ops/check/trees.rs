@@ -329,7 +329,7 @@ impl<'a> Trees<'a> {
         let mut offset = 0_u64;
         let mut pieces = match crate::repo::Pieces::open(&mut reader, content) {
             Ok(pieces) => pieces,
-            Err(error) => return Ok((vec![0..content.length], self.because(&error))),
+            Err(error) => return Ok((std::iter::once(0..content.length).collect(), self.because(&error))),
         };
         loop {
             match pieces.next(&mut reader) {
