@@ -202,3 +202,10 @@ fn content_packs() {
     let seen = |damage| (damage, outcome(2, true, 1, true));
     matrix("content pack", [seen(Delete), seen(Truncate), (Flip, outcome(2, true, 1, false)), seen(Swap)]);
 }
+
+#[test]
+fn metadata_packs() {
+    // Trees and recipes of one snapshot; the other does not need them.
+    let seen = |damage| (damage, outcome(2, true, 1, true));
+    matrix("metadata pack", [seen(Delete), seen(Truncate), (Flip, outcome(2, true, 1, false)), seen(Swap)]);
+}
