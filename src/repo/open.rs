@@ -16,7 +16,7 @@ use crate::format::config::{Access, Config, Feature};
 use crate::format::grant::Bundle;
 use crate::format::kind::ObjectKind;
 use crate::format::slot::Identity;
-use crate::format::trust::Act;
+use crate::format::trust::{Act, Standing};
 use crate::storage::StorageError;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,6 +116,10 @@ fn believe_config(read: &ReadConfig, registry: &Registry, seen: &Seen) -> Result
     let public = registry
         .public_key(&config.signer, Act::Configuration)
         .ok_or_else(|| untrusted("it is not signed by an owner".to_owned()))?;
+    // A configuration has no id by which a revocation could still accept it ([TRUST-12]).
+    if registry.trust().permits(&config.signer, Act::Configuration) == Ok(Standing::Revoked) {
+        return Err(untrusted("the owner who signed it was revoked".to_owned()));
+    }
     let message = SignedMessage::new(&config.repository, ObjectKind::Configuration.number(), &read.signed);
     verify(&public, &message, &read.signature)
         .map_err(|_| untrusted("its signature does not hold".to_owned()))?;

@@ -179,7 +179,7 @@ impl Repository {
         let count = lost.len();
         if count > 0 {
             self.environment.observer.warn(&format!(
-                "{count} packs are missing or cut short: what they held is stored again where a source \
+                "packs that are missing or cut short: {count}; what they held is stored again where a source \
                  still has it; `check` names the snapshots that are hurt"
             ));
         }
@@ -243,7 +243,7 @@ impl Repository {
 
     fn leave_out(&self, error: &RepoError) -> Option<RunContent> {
         self.environment.observer.warn(&format!(
-            "{}; its packs will be read instead, `repair index` writes it anew",
+            "{}; its packs will be read instead where something is missing",
             super::blobs::explain(error)
         ));
         None
