@@ -2,7 +2,7 @@
 
 use super::super::error::OpsError;
 use super::parent::{Cursor, Parent};
-use super::plan::{Place, Plan, Source, bare_entry};
+use super::plan::{Place, Plan, Source};
 use super::{BackupOptions, Problem, Progress};
 use crate::base::{Phase, Timestamp};
 use crate::chunker::{RECOGNISE_BYTES, recognise};
@@ -55,12 +55,10 @@ fn tree_entry(name: &[u8], found: &Metadata) -> TreeEntry {
     };
     let name_of = |owner: &Option<Arc<str>>| owner.as_ref().map(|name| name.as_bytes().to_vec());
     TreeEntry {
-        mode: found.mode,
         user_id: Some(found.uid),
         group_id: Some(found.gid),
         user_name: name_of(&found.user),
         group_name: name_of(&found.group),
-        modified: found.modified,
         changed: Some(found.changed),
         device: Some(found.device),
         inode: Some(found.inode),
@@ -73,7 +71,7 @@ fn tree_entry(name: &[u8], found: &Metadata) -> TreeEntry {
             .iter()
             .map(|(name, value)| ExtendedAttribute { name: name.clone(), value: value.clone() })
             .collect(),
-        ..bare_entry(name, kind)
+        ..TreeEntry::new(name.to_owned(), kind, found.mode, found.modified)
     }
 }
 

@@ -289,7 +289,7 @@ impl Feeding<'_> {
 }
 
 fn stream_entry(name: &[u8], modified: Timestamp) -> TreeEntry {
-    TreeEntry { mode: 0o600, modified, ..plan::bare_entry(name, EntryKind::File) }
+    TreeEntry::new(name.to_owned(), EntryKind::File, 0o600, modified)
 }
 
 fn excludes(patterns: &[String]) -> Result<Excludes, OpsError> {

@@ -2,7 +2,6 @@
 
 use super::super::error::OpsError;
 use crate::base::Timestamp;
-use crate::format::cbor::Extra;
 use crate::format::tree::{EntryKind, TreeEntry};
 use crate::localfs::{check_component, printable};
 use std::collections::BTreeMap;
@@ -48,36 +47,10 @@ pub(super) struct Plan {
     streams: bool,
 }
 
-/// An entry of which nothing is known but its name and kind.
-pub(super) fn bare_entry(name: &[u8], kind: EntryKind) -> TreeEntry {
-    TreeEntry {
-        name: name.to_owned(),
-        kind,
-        mode: 0o755,
-        user_id: None,
-        group_id: None,
-        user_name: None,
-        group_name: None,
-        modified: Timestamp::default(),
-        changed: None,
-        accessed: None,
-        device: None,
-        inode: None,
-        links: None,
-        size: None,
-        target: None,
-        device_numbers: None,
-        attributes: Vec::new(),
-        subtree: None,
-        content: None,
-        extra: Extra::new(),
-    }
-}
-
 impl Place {
     /// The entry of a folder that is only on the way to a source.
     pub fn folder_entry(&self, name: &[u8], started: Timestamp) -> TreeEntry {
-        let mut entry = TreeEntry { modified: started, ..bare_entry(name, EntryKind::Directory) };
+        let mut entry = TreeEntry::new(name.to_owned(), EntryKind::Directory, 0o755, started);
         if let Some(found) = self.path.as_ref().and_then(|path| std::fs::metadata(path).ok()) {
             entry.mode = found.mode() & 0o7777;
             entry.user_id = Some(found.uid());
