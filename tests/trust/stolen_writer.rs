@@ -9,7 +9,7 @@ use chronolith::format::kind::ObjectKind;
 use chronolith::format::pack::BlobClass;
 use chronolith::format::sets::IdSet;
 use chronolith::format::snapshot::Snapshot;
-use chronolith::format::trust::{Role, Trust};
+use chronolith::format::trust::{Revocation, Role, Trust};
 use chronolith::ops::Snapshots;
 use chronolith::repo::Repository;
 use chronolith::storage::{MemoryStore, Store};
@@ -217,6 +217,56 @@ fn a_registry_set_back_is_noticed_by_who_saw_the_newer_one() {
         client_with(&scene.owner, Role::Writer, "third", "", &["third"]);
     };
     set_back(&scene.owner, change, cache.path());
+}
+
+/// The configuration with a change, signed with whatever key the repository was opened with.
+fn config_by(repository: &Repository, change: impl FnOnce(&mut Config)) -> Vec<u8> {
+    let mut config = repository.config().clone();
+    config.signer = repository.keyring().identity.key;
+    change(&mut config);
+    let encoded = config.encode();
+    let message = chronolith::crypto::SignedMessage::new(repository.id(), 0, encoded.as_bytes());
+    Config::finish(encoded, &repository.keyring().identity.signing.sign(&message))
+}
+
+/// Puts a configuration into both places.
+fn replace_config(store: &dyn Store, config: &[u8]) {
+    store.replace("copies/chronolith", config).unwrap();
+    store.replace("chronolith", config).unwrap();
+}
+
+#[test]
+fn a_configuration_set_back_is_noticed_by_who_saw_the_newer_one() {
+    let scene = scene();
+    let cache = tempfile::TempDir::new().unwrap();
+    let newer = config_by(&scene.owner.open(), |config| config.revision += 1);
+    set_back(&scene.owner, || replace_config(scene.owner.store.as_ref(), &newer), cache.path());
+    // Who has not seen it is warned by nothing but the registry, which may say what is the least.
+    assert_eq!(scene.owner.open().config().revision, 2);
+}
+
+#[test]
+fn a_configuration_signed_by_a_revoked_owner_does_not_count() {
+    let scene = scene();
+    let second = client_with(&scene.owner, Role::Owner, "second", "", &[]);
+    let repository = second.open();
+    let first = scene.owner.open().keyring().identity.key;
+    let mut trust: Trust = repository.registry().trust().clone();
+    trust.sequence += 1;
+    trust.predecessor = Some(repository.registry().id());
+    for key in &mut trust.keys {
+        if key.id == first {
+            key.revoked = Some(Revocation { sequence: trust.sequence, ..Revocation::default() });
+        }
+    }
+    let revoked = plain(&repository, ObjectKind::Trust, &trust.encode());
+    for folder in ["trust", "copies/trust"] {
+        put(&second, folder, &revoked);
+    }
+    let error = second.try_open().map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("revoked"), "{error}");
+    replace_config(second.store.as_ref(), &config_by(&repository, |config| config.revision += 1));
+    assert_eq!(second.open().config().revision, 2);
 }
 
 #[test]
