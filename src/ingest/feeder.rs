@@ -116,8 +116,8 @@ impl Feeder {
 
     /// Reads a stream to its end, cuts it, and feeds its chunks and its [`Event::End`].
     ///
-    /// The caller has opened the file with [`Event::File`]. `extents` names the parts that hold
-    /// data; everything between is a hole. `None` means that there are no holes.
+    /// The caller has opened the file with [`Event::File`]. A stream has no holes; files that have
+    /// some are fed stretch by stretch with [`Feeder::data`].
     ///
     /// # Errors
     ///
