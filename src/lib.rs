@@ -3,6 +3,77 @@
 //!
 //! The modules below are the architecture: groups are layers, lowest first, and a module names
 //! only modules of earlier groups. `tests/architecture.rs` refuses anything else.
+//!
+//! The whole story, in memory:
+//!
+//! ```
+//! use chronolith::base::{Clock, Entropy, Quiet, SecretBytes, Timestamp};
+//! use chronolith::crypto::Suite;
+//! use chronolith::format::snapshot::SnapshotMode;
+//! use chronolith::ops::{Snapshots, backup, cat};
+//! use chronolith::repo::{Credential, Environment, InitOptions, NewSlot, NoKeyCache, find_path, init, open};
+//! use chronolith::repo::BlobReader;
+//! use chronolith::storage::MemoryStore;
+//! use std::sync::Arc;
+//!
+//! // Clock and randomness are passed in; a program passes real ones.
+//! struct Noon;
+//! impl Clock for Noon {
+//!     fn now(&self) -> Timestamp {
+//!         Timestamp::from_nanoseconds(1_800_000_000_000_000_000)
+//!     }
+//! }
+//! struct Draw(std::sync::atomic::AtomicU64);
+//! impl Entropy for Draw {
+//!     fn fill(&self, buffer: &mut [u8]) {
+//!         let number = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+//!         blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(buffer);
+//!     }
+//! }
+//! let environment = Environment {
+//!     store: Arc::new(MemoryStore::new()),
+//!     clock: Arc::new(Noon),
+//!     entropy: Arc::new(Draw(0.into())),
+//!     observer: Arc::new(Quiet),
+//!     cache: None,
+//!     key_cache: Arc::new(NoKeyCache),
+//! };
+//!
+//! // A repository with one owner, opened by a key file of 32 random bytes.
+//! let key_file = || SecretBytes::new(vec![7; 32]);
+//! init(&environment, &InitOptions::recommended(Suite::default(), "me")?, &NewSlot::KeyFile(&key_file()))?;
+//! let repository = open(environment, &Credential::KeyFile(key_file()))?;
+//!
+//! // A dump goes in: one atomic snapshot.
+//! let dump = b"-- a dump\ninsert into t values (1);\n".repeat(1000);
+//! let source = backup::Source::Stream { name: b"app.sql".to_vec(), reader: Box::new(std::io::Cursor::new(dump.clone())) };
+//! let options = backup::BackupOptions {
+//!     host: "db1".to_owned(),
+//!     label: None,
+//!     user: "postgres".to_owned(),
+//!     mode: SnapshotMode::Incremental,
+//!     parent: None,
+//!     tags: Vec::new(),
+//!     excludes: Vec::new(),
+//!     one_file_system: false,
+//!     skipped: Default::default(),
+//!     pages: None,
+//!     dry_run: false,
+//!     level: 3,
+//!     program: "an example".to_owned(),
+//!     workers: 0,
+//! };
+//! backup::backup(&repository, vec![source], &options)?;
+//!
+//! // And comes out again, each chunk and the whole verified on the way.
+//! let snapshots = Snapshots::load(&repository)?;
+//! let root = snapshots.resolve("app.sql")?.snapshot.root;
+//! let entry = find_path(&mut BlobReader::new(&repository)?, &root, &[b"app.sql"])?.expect("it is there");
+//! let mut restored = Vec::new();
+//! cat::cat(&repository, "app.sql", &entry.content.expect("a file has content"), &mut restored)?;
+//! assert_eq!(restored, dump);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
