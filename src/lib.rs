@@ -89,6 +89,10 @@ pub mod codec;
 #[forbid(unsafe_code)]
 pub mod crypto;
 
+// 1b how long files reach a disk, for the two edges that write some
+#[forbid(unsafe_code)]
+pub mod direct;
+
 // 2  edges that do not know each other
 #[forbid(unsafe_code)]
 pub mod format;

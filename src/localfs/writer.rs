@@ -13,13 +13,14 @@ use super::metadata::Metadata;
 use super::path::{check_component, join};
 use super::source::open_entry;
 use super::target::{Durability, TargetFolder, temporary_name};
+use crate::direct::{DirectWriter, WORTHWHILE_BYTES};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Zeros are looked for in blocks of this length, that of most file systems.
 const BLOCK_BYTES: usize = 4096;
@@ -55,6 +56,8 @@ pub struct FileWriter {
     identity: (u64, u64),
     current: RwLock<Current>,
     written: AtomicBool,
+    /// Gathers what is written to a long file; `None` where that would not help.
+    gathered: Mutex<Option<DirectWriter>>,
 }
 
 impl TargetFolder {
@@ -80,6 +83,7 @@ impl TargetFolder {
             identity: (stat.st_dev, stat.st_ino),
             current: RwLock::new(current),
             written: AtomicBool::new(is_new),
+            gathered: Mutex::new(None),
         };
         if !has_holes && !self.shared.options.sparse {
             writer.preallocate()?;
@@ -200,6 +204,13 @@ impl TargetFolder {
     }
 }
 
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        // Whoever wants to know whether it was all written finishes the file.
+        let _ = self.flush();
+    }
+}
+
 impl FileWriter {
     /// Returns how much of an earlier file there is to compare with; 0 if there is none.
     pub fn existing_length(&self) -> u64 {
@@ -208,6 +219,7 @@ impl FileWriter {
 
     /// Reads what stands at an offset now, until the buffer is full or the file ends.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, LocalError> {
+        self.flush()?;
         read_full(&self.current().file, offset, buffer).map_err(|source| self.io("read", source))
     }
 
@@ -224,23 +236,47 @@ impl FileWriter {
         }
         let file = self.writable()?;
         if !self.folder.shared.options.sparse {
-            return file.write_all_at(bytes, offset).map_err(|source| self.io("write", source));
+            return self.put(&file, offset, bytes);
         }
         for (start, piece) in runs(offset, bytes) {
             if is_zero(piece) {
                 let length = u64::try_from(piece.len()).unwrap_or(0);
                 self.hole(start, length)?;
             } else {
-                file.write_all_at(piece, start).map_err(|source| self.io("write", source))?;
+                self.put(&file, start, piece)?;
             }
         }
         Ok(())
+    }
+
+    fn put(&self, file: &File, offset: u64, bytes: &[u8]) -> Result<(), LocalError> {
+        let written = if self.length < WORTHWHILE_BYTES {
+            file.write_all_at(bytes, offset)
+        } else {
+            let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            if gathered.is_none() {
+                *gathered = DirectWriter::new(file);
+            }
+            match gathered.as_mut() {
+                Some(direct) => direct.write_at(file, offset, bytes),
+                None => file.write_all_at(bytes, offset),
+            }
+        };
+        written.map_err(|source| self.io("write", source))
+    }
+
+    /// Hands what was gathered to the system, so that the file shows all that was written.
+    fn flush(&self) -> Result<(), LocalError> {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let flushed = gathered.as_mut().map_or(Ok(()), |direct| direct.flush(&self.current().file));
+        flushed.map_err(|source| self.io("write", source))
     }
 
     /// Makes a range read as zeros, without occupying disk where the file system can do that.
     pub fn hole(&self, offset: u64, length: u64) -> Result<(), LocalError> {
         let end = offset.checked_add(length).filter(|end| *end <= self.length);
         let end = end.ok_or_else(|| self.failed(Errno::FBIG))?;
+        self.flush()?;
         if !self.has_data(&self.current().file, offset, end)? {
             return Ok(());
         }
@@ -266,6 +302,7 @@ impl FileWriter {
     ///
     /// Returns what of the metadata this system or this user could not set.
     pub fn finish(self, metadata: &Metadata) -> Result<Vec<LocalError>, LocalError> {
+        self.flush()?;
         let size = fs::fstat(&self.current().file).map_err(|errno| self.failed(errno))?.st_size;
         if u64::try_from(size) != Ok(self.length) {
             fs::ftruncate(self.writable()?, self.length).map_err(|errno| self.failed(errno))?;
@@ -290,6 +327,7 @@ impl FileWriter {
     /// next attempt or for whoever can use a part; returns where that is. What was not written reads
     /// as zeros.
     pub fn keep(self) -> Result<Vec<u8>, LocalError> {
+        self.flush()?;
         let place = self.current().place;
         if place != Place::Temporary {
             return Ok(join(self.folder.path(), &self.name));

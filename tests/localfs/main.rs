@@ -1,6 +1,7 @@
 //! The local file system, with everything that real ones hold against a backup program.
 
 mod attack;
+mod direct;
 mod restore;
 mod scan;
 mod source;

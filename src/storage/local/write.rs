@@ -15,10 +15,11 @@
 use super::super::names::TEMPORARY_FOLDER;
 use super::super::{Operation, PutOutcome, StorageError};
 use super::{LocalStore, length};
+use crate::direct::{DirectWriter, WORTHWHILE_BYTES};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -32,6 +33,18 @@ pub(super) fn sync_folder(folder: impl AsFd) -> Result<(), Errno> {
         // File systems without such a thing (some network ones) say that the request is invalid.
         Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
         result => result,
+    }
+}
+
+/// Writes an object into its empty file.
+fn write_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let long = u64::try_from(bytes.len()).is_ok_and(|length| length >= WORTHWHILE_BYTES);
+    match long.then(|| DirectWriter::new(file)).flatten() {
+        Some(mut direct) => {
+            direct.write_at(file, 0, bytes)?;
+            direct.flush(file)
+        }
+        None => file.write_all(bytes),
     }
 }
 
@@ -132,7 +145,7 @@ impl LocalStore {
             attempts_left -= 1;
             self.make_folder(operation, name, folder)?;
             let attempt = self.temporary(operation, name).and_then(|(mut temporary, mut file)| {
-                file.write_all(bytes).map_err(|error| failed(errno(&error)))?;
+                write_whole(&mut file, bytes).map_err(|error| failed(errno(&error)))?;
                 fs::fsync(&file).map_err(failed)?;
                 name_it(&mut temporary).map_err(failed)
             });
