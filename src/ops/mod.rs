@@ -9,6 +9,7 @@
 //! | `listing`, `cat` | what a path in a snapshot names, what lies below it, its bytes in order |
 //! | `find`, `diff` | names in snapshots, and what differs between two of them |
 //! | `restore` | a tree from a snapshot into a folder, writing only what differs |
+//! | `retention` | which snapshots a policy keeps, and why |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
 
@@ -23,6 +24,7 @@ pub mod keys;
 pub mod listing;
 mod names;
 pub mod restore;
+pub mod retention;
 pub mod stats;
 mod time;
 

@@ -16,7 +16,7 @@ pub struct ReadTime {
     pub assumed: bool,
 }
 
-fn to_jiff(time: Timestamp) -> jiff::Timestamp {
+pub(super) fn to_jiff(time: Timestamp) -> jiff::Timestamp {
     // The range of a `Timestamp` lies within jiff's.
     jiff::Timestamp::from_nanosecond(i128::from(time.nanoseconds())).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ mod diff;
 mod find;
 mod listing;
 mod restore;
+mod retention;
 mod stats;
 
 #[path = "../support/mod.rs"]
