@@ -29,8 +29,8 @@ use crate::format::slot::{Identity, Unlock};
 use crate::format::trust::scope::Scope;
 use crate::format::trust::{Act, KeyRecord, Role, Standing};
 use crate::repo::{
-    Credential, NewSlot, RepoError, Repository, add_to_registry, amend_registry, draw_identity, list_slots,
-    make_slot, open_slot, put_twice, remove_from_registry,
+    Credential, NewSlot, RepoError, Repository, add_to_registry, amend_registry, believe_slot, draw_identity,
+    list_slots, make_slot, open_slot, put_twice, remove_from_registry,
 };
 
 /// One way to open a key.
@@ -62,7 +62,8 @@ pub struct KeyView {
 pub struct KeyList {
     /// The keys, oldest first.
     pub keys: Vec<KeyView>,
-    /// Slots whose identity the registry does not list: left over, or put there by somebody.
+    /// Slots whose identity the registry does not list, or that were signed by a key that may not: left
+    /// over, or put there by somebody.
     pub unlisted: Vec<SlotView>,
 }
 
@@ -114,6 +115,9 @@ pub fn list(repository: &Repository) -> Result<KeyList, OpsError> {
     keys.sort_by_key(|key| (key.record.created, key.record.id));
     let mut unlisted = Vec::new();
     for found in list_slots(repository.environment())? {
+        let believed =
+            believe_slot(repository.environment(), repository.id(), repository.registry(), found.id);
+        let foreign = matches!(believed, Err(RepoError::Untrusted { .. }));
         let slot = SlotView {
             id: found.id,
             kind: kind(&found.slot.unlock),
@@ -121,8 +125,8 @@ pub fn list(repository: &Repository) -> Result<KeyList, OpsError> {
             created: found.slot.created,
         };
         match keys.iter_mut().find(|key| key.record.id == found.slot.key) {
-            Some(key) => key.slots.push(slot),
-            None => unlisted.push(slot),
+            Some(key) if !foreign => key.slots.push(slot),
+            _ => unlisted.push(slot),
         }
     }
     Ok(KeyList { keys, unlisted })
@@ -234,7 +238,11 @@ pub fn change_slot(
     current: &Credential,
     opener: &NewSlot<'_>,
 ) -> Result<Made, OpsError> {
-    let (old, _) = open_slot(repository.environment(), repository.id(), current)?;
+    // A copy of the slot that another key signed opens too; it is the true one that must go.
+    let old = open_slot(repository.environment(), repository.id(), current, |slot, _| {
+        believe_slot(repository.environment(), repository.id(), repository.registry(), slot)?;
+        Ok(slot)
+    })?;
     let name = list_slots(repository.environment())?
         .into_iter()
         .find(|found| found.id == old)

@@ -49,5 +49,7 @@ pub use scan::{FrameState, PackScanner, ScannedPack};
 pub use seen::Seen;
 pub use session::{Finished, SessionCounts, WriteSession};
 pub use sheet::RecoverySheet;
-pub use slots::{Credential, FoundSlot, NewSlot, check_slot, list_slots, make_slot, open_slot, put_twice};
+pub use slots::{
+    Credential, FoundSlot, NewSlot, believe_slot, check_slot, list_slots, make_slot, open_slot, put_twice,
+};
 pub use walk::{FolderEntries, Pieces, find_entry, find_path};

@@ -8,7 +8,7 @@ use super::registry::Registry;
 use super::repository::Repository;
 use super::seen::Seen;
 use super::sheet::RecoverySheet;
-use super::slots::{Credential, check_slot, fetch_slot, open_slot};
+use super::slots::{Credential, believe_slot, open_slot};
 use crate::base::{RepositoryId, Secret, limits};
 use crate::crypto::derive::grant_info;
 use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, SigningKey, unwrap, verify};
@@ -229,12 +229,12 @@ fn keyring(registry: &Registry, identity: Identity, bundles: Vec<Bundle>) -> Res
 pub fn open(environment: Environment, credential: &Credential) -> Result<Arc<Repository>, RepoError> {
     from_either(read_configs(&environment)?, |configs| {
         let repository = checked_id(&configs)?;
-        let (slot, identity) = open_slot(&environment, &repository, credential)?;
-        let opened = finish(environment.clone(), configs, identity, None)?;
-        // [SLOT-6]: somebody else's slot could make this client sign with an identity that is not its own.
-        let object = fetch_slot(opened.environment(), &slot)?;
-        check_slot(&repository, opened.registry(), slot, &object)?;
-        Ok(opened)
+        open_slot(&environment, &repository, credential, |slot, identity| {
+            let opened = finish(environment.clone(), configs.clone(), identity, None)?;
+            // [SLOT-6]: somebody else's slot could make this client sign with an identity that is not its own.
+            believe_slot(&environment, &repository, opened.registry(), slot)?;
+            Ok(opened)
+        })
     })
 }
 

@@ -11,7 +11,7 @@ use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
 use crate::format::slot::{Identity, Slot, Unlock};
 use crate::storage::StorageError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the user unlocks a repository with.
 pub enum Credential {
@@ -130,31 +130,66 @@ fn remember(
     cache.store(&cache_name(repository, id), entry.expose());
 }
 
-/// Opens the first slot that the credential fits.
+/// Unwraps the identity in a slot; `None` where the key does not fit.
+fn identity_in(
+    found: &FoundSlot,
+    opener: &Secret,
+    repository: &RepositoryId,
+) -> Result<Option<Identity>, RepoError> {
+    let name = || format!("keys/{}", found.id);
+    let Ok(plain) = found.slot.open(opener, repository) else { return Ok(None) };
+    let identity = Identity::decode(&plain).map_err(RepoError::damaged(name()))?;
+    if SigningKey::from_seed(&identity.signing_seed).key_id() != found.slot.key {
+        let why = "it holds another key than it says".to_owned();
+        return Err(RepoError::Untrusted { object: name(), why });
+    }
+    Ok(Some(identity))
+}
+
+/// Opens the first slot that the credential fits and that `accept` takes; returns what that made of it.
+///
+/// Whoever can put objects can put a slot there that is another's but for who signed it, and that
+/// opens with the same password. `accept` refuses it as untrusted, once it knows the registry; it is
+/// told and the next one tried, so that nobody is locked out.
 ///
 /// # Errors
 ///
-/// [`RepoError::WrongKey`] when it fits none, or there is no slot of its kind.
-pub fn open_slot(
+/// [`RepoError::WrongKey`] when it fits none, or there is no slot of its kind;
+/// [`RepoError::Untrusted`] when it fits only such as are refused.
+pub fn open_slot<T>(
     environment: &Environment,
     repository: &RepositoryId,
     credential: &Credential,
-) -> Result<(SlotId, Identity), RepoError> {
+    mut accept: impl FnMut(SlotId, Identity) -> Result<T, RepoError>,
+) -> Result<T, RepoError> {
     let cache = environment.key_cache.as_ref();
     let mut slots = list_slots(environment)?;
     // What a command printed for its slot may have been given as a password too.
     slots.sort_by_key(|found| found.slot.unlock.number());
+    let (mut refused, mut tried) = (Vec::new(), BTreeSet::new());
+    let mut attempt = |id: SlotId, identity: Identity| match accept(id, identity) {
+        Ok(opened) => {
+            refused.iter().for_each(|why| environment.observer.warn(&super::blobs::explain(why)));
+            Ok(Some(opened))
+        }
+        Err(error @ RepoError::Untrusted { .. }) => {
+            refused.push(error);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    };
     if let Credential::Password(password) = credential {
         // Stretching costs a fifth of a second a slot: the one that is remembered comes first.
         for found in &slots {
             let Some(opener) = remembered(cache, repository, found, password) else { continue };
-            let Ok(plain) = found.slot.open(&opener, repository) else { continue };
-            if let Ok(identity) = Identity::decode(&plain) {
-                return Ok((found.id, identity));
+            let Ok(Some(identity)) = identity_in(found, &opener, repository) else { continue };
+            tried.insert(found.id);
+            if let Some(opened) = attempt(found.id, identity)? {
+                return Ok(opened);
             }
         }
     }
-    for found in &slots {
+    for found in slots.iter().filter(|found| !tried.contains(&found.id)) {
         let opener = match (credential, &found.slot.unlock) {
             (Credential::Password(password), Unlock::Password(parameters) | Unlock::Command(parameters)) => {
                 key_from_password(password, &found.slot.salt, parameters)
@@ -164,25 +199,19 @@ pub fn open_slot(
                 .map_err(|why| RepoError::Usage(format!("the key file cannot be used: {why}")))?,
             _ => continue,
         };
-        let Ok(plain) = found.slot.open(&opener, repository) else { continue };
-        let identity = Identity::decode(&plain).map_err(RepoError::damaged(format!("keys/{}", found.id)))?;
-        if SigningKey::from_seed(&identity.signing_seed).key_id() != found.slot.key {
-            return Err(RepoError::Untrusted {
-                object: format!("keys/{}", found.id),
-                why: "it holds another key than it says".to_owned(),
-            });
-        }
+        let Some(identity) = identity_in(found, &opener, repository)? else { continue };
+        let Some(opened) = attempt(found.id, identity)? else { continue };
         if let Credential::Password(password) = credential {
             remember(cache, repository, &found.id, &found.slot, password, &opener);
         }
-        return Ok((found.id, identity));
+        return Ok(opened);
     }
-    Err(RepoError::WrongKey {
+    Err(refused.into_iter().next().unwrap_or(RepoError::WrongKey {
         what: match credential {
             Credential::Password(_) => "password",
             Credential::KeyFile(_) => "key file",
         },
-    })
+    }))
 }
 
 /// How a new slot is to be opened.
@@ -261,4 +290,18 @@ pub fn check_slot(
     let slot = Slot::decode(&opened.payload).map_err(RepoError::damaged(name.as_str()))?;
     let act = crate::format::trust::Act::Slot { identity: slot.key };
     registry.believe(&name, &opened.signer, act, &id.into())
+}
+
+/// Reads a slot once more and checks who signed it, as [`check_slot`] does.
+///
+/// # Errors
+///
+/// When it cannot be read, or as there.
+pub fn believe_slot(
+    environment: &Environment,
+    repository: &RepositoryId,
+    registry: &super::registry::Registry,
+    id: SlotId,
+) -> Result<(), RepoError> {
+    check_slot(repository, registry, id, &fetch_slot(environment, &id)?)
 }

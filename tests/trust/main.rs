@@ -6,4 +6,5 @@ mod support;
 
 mod forge;
 mod roles;
+mod slots;
 mod stolen_writer;
