@@ -104,7 +104,11 @@ impl BlobReader {
                     // Another copy may lie in an epoch that this key was granted.
                     Err(error @ RepoError::Forbidden { .. }) => forbidden = Some(error),
                     Err(error) => {
-                        let why = explain(&error);
+                        let why = match &error {
+                            // The base of a difference is missing, which names the base's packs only.
+                            RepoError::Missing { .. } => self.unreadable(copy, &explain(&error)).to_string(),
+                            error => explain(error),
+                        };
                         if !reasons.contains(&why) {
                             reasons.push(why);
                         }

@@ -4,6 +4,19 @@ use crate::base::{Classify, ErrorClass, SnapshotId};
 use crate::format::FormatError;
 use crate::storage::StorageError;
 
+/// Reasons that a message names.
+const REASONS_TOLD: usize = 3;
+
+/// Why no copy of a blob serves, in one line.
+fn because(reasons: &[String]) -> String {
+    let told: Vec<&str> = reasons.iter().take(REASONS_TOLD).map(String::as_str).collect();
+    match reasons.len() {
+        0 => "no pack holds it".to_owned(),
+        count if count > REASONS_TOLD => format!("{}; and {} more", told.join("; "), count - REASONS_TOLD),
+        _ => told.join("; "),
+    }
+}
+
 /// An error of the repository layer.
 #[derive(Debug, thiserror::Error)]
 pub enum RepoError {
@@ -59,7 +72,7 @@ pub enum RepoError {
     #[error("this repository needs a newer program: {0}")]
     TooNew(String),
     /// A blob that something refers to is in no readable pack.
-    #[error("content is missing: no readable copy of {what} {id}")]
+    #[error("content is missing: no readable copy of {what} {id}: {}", because(reasons))]
     Missing {
         /// A chunk, a recipe, a tree.
         what: &'static str,
