@@ -1,10 +1,12 @@
 //! What a thief can make with the secrets of a key: any object, sealed and signed as it should be.
 
 use crate::support::world::Client;
-use chronolith::base::{Entropy, ObjectId};
+use chronolith::base::{BlobId, Entropy, ObjectId, PackId};
+use chronolith::codec::Encoding;
+use chronolith::crypto::derive::content_info;
 use chronolith::crypto::derive::context::METADATA_OBJECT;
 use chronolith::crypto::seal::counter_nonce;
-use chronolith::crypto::{Sealer, SignedMessage, derive_pair, seal_in_place};
+use chronolith::crypto::{Sealer, SignedMessage, derive_pair, encapsulate, seal_in_place};
 use chronolith::format::Envelope;
 use chronolith::format::envelope::{Compression, HEADER_BYTES, Sealing, associated_data};
 use chronolith::format::index::{
@@ -12,7 +14,10 @@ use chronolith::format::index::{
     PackEntry, encode_block,
 };
 use chronolith::format::kind::ObjectKind;
-use chronolith::format::pack::BlobClass;
+use chronolith::format::pack::{
+    BlobClass, CONTENTS_CONTEXT, FrameAssociatedData, FrameRecord, Origin, PackHead, PackTrailer,
+    TableOfContents, contents_associated_data,
+};
 use chronolith::format::trust::Role;
 use chronolith::format::trust::scope::Scope;
 use chronolith::ops::keys::{NewKey, add};
@@ -161,4 +166,108 @@ pub fn entry_of(located: &Located) -> PackEntry {
         class: located.pack.class,
         origins: located.pack.origins.to_vec(),
     }
+}
+
+/// What a pack claims of a frame, and what it puts there.
+pub struct Claim {
+    /// The blob that is said to be there, and its length.
+    pub blob: (BlobId, u32),
+    /// How it is said to be encoded.
+    pub encoding: Encoding,
+    /// What it is said to be a difference against.
+    pub base: Option<BlobId>,
+    /// What is sealed in its place, encoded already.
+    pub encoded: Vec<u8>,
+}
+
+/// Makes a pack of one frame that holds whatever it likes, signed and sealed as it should be; returns
+/// it with the records that an index run says of it.
+pub fn pack_of(
+    repository: &Repository,
+    class: BlobClass,
+    claim: Claim,
+) -> (Vec<u8>, PackEntry, Vec<IndexRecord>) {
+    let keys = repository.keyring().current().unwrap();
+    let entropy = repository.environment().entropy.as_ref();
+    let suite = repository.suite();
+    let (encapsulation, secret) = match class {
+        BlobClass::Metadata => ([0; 32], keys.metadata.duplicate()),
+        BlobClass::Content => {
+            encapsulate(&keys.content_public, entropy, &content_info(repository.id(), keys.number)).unwrap()
+        }
+    };
+    let salt = entropy.draw();
+    let (key, commitment) = derive_pair(class.frame_context(), &secret, &salt);
+    let origin = Origin { suite, epoch: keys.number, encapsulation, salt, commitment };
+    let signer = repository.keyring().identity.key;
+    let mut bytes = Vec::new();
+    PackHead { class, origin_count: 1, signer }.encode(&mut bytes);
+    origin.encode(&mut bytes);
+    let Claim { blob, encoding, base, mut encoded } = claim;
+    let bound = FrameAssociatedData::new(repository.id(), class, encoding, 0, blob.1, base.as_ref());
+    Sealer::new(suite, &key).seal(counter_nonce(0), bound.as_ref(), &mut encoded, 0).unwrap();
+    let frame = FrameRecord {
+        offset: bytes.len() as u32,
+        sealed_length: encoded.len() as u32,
+        plain_length: blob.1,
+        encoding,
+        depth: u8::from(base.is_some()),
+        origin: 0,
+        counter: 0,
+        base,
+        blobs: vec![blob],
+    };
+    let record = IndexRecord {
+        id: blob.0,
+        class,
+        pack: 0,
+        frame_offset: frame.offset,
+        sealed_length: frame.sealed_length,
+        plain_length: frame.plain_length,
+        offset: 0,
+        length: blob.1,
+        counter: 0,
+        base,
+        origin: 0,
+        encoding,
+        depth: frame.depth,
+    };
+    bytes.extend_from_slice(&encoded);
+    let contents_offset = bytes.len();
+    TableOfContents { frames: vec![frame] }.encode(&mut bytes).unwrap();
+    let salt = entropy.draw();
+    let (key, commitment) = derive_pair(CONTENTS_CONTEXT, &keys.metadata, &salt);
+    let trailer = PackTrailer {
+        contents_offset: contents_offset as u32,
+        contents_plain_length: (bytes.len() - contents_offset) as u32,
+        epoch: keys.number,
+        suite,
+        class,
+        origin_count: 1,
+        frame_count: 1,
+        blob_count: 1,
+        salt,
+        commitment,
+        signer,
+    };
+    let bound = contents_associated_data(repository.id(), class, trailer.contents_plain_length);
+    seal_in_place(suite, &key, [0; 12], &bound, &mut bytes, contents_offset).unwrap();
+    origin.encode(&mut bytes);
+    trailer.encode(&mut bytes);
+    let message = SignedMessage::new(repository.id(), class.pack_kind(), &bytes);
+    let signature = repository.keyring().identity.signing.sign(&message);
+    bytes.extend_from_slice(&signature);
+    let id = PackId::new(*blake3::hash(&bytes).as_bytes());
+    let entry = PackEntry { id, length: bytes.len() as u32, class, origins: vec![origin] };
+    (bytes, entry, vec![record])
+}
+
+/// Publishes such a pack and an index run that says the same; returns the pack's name and the run's.
+pub fn poison(client: &Client, class: BlobClass, claim: Claim) -> (String, String) {
+    let repository = client.open();
+    let (pack, entry, records) = pack_of(&repository, class, claim);
+    let name = chronolith::repo::pack_name(&entry.id);
+    client.store.put(&name, &pack).unwrap();
+    let run = put(client, "index/00000001", &index_run(&repository, vec![entry], records, None));
+    (name, run)
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod forge;
+mod poison;
 mod roles;
 mod slots;
 mod stolen_writer;
