@@ -39,7 +39,8 @@ pub struct FoundAnnotation {
 pub struct Listing<T> {
     /// The objects that count.
     pub found: Vec<T>,
-    /// Names of objects that do not, and why.
+    /// Names of objects that do not, and why. Who deletes what no root needs must stop where one of
+    /// these may be a root.
     pub refused: Vec<(String, RepoError)>,
 }
 
@@ -103,11 +104,13 @@ impl Repository {
                 Ok(bytes) => bytes,
                 // Removed since it was listed.
                 Err(StorageError::NotFound { .. }) => continue,
-                Err(error @ (StorageError::Truncated { .. } | StorageError::TooLarge { .. })) => {
+                // It may be whole: whoever counts on the list must have it whole, too.
+                Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+                // One object that the disk does not give back must not hide all others.
+                Err(error) => {
                     listing.refused.push((object.name, error.into()));
                     continue;
                 }
-                Err(error) => return Err(error.into()),
             };
             match read(&object.name, id, &bytes, object.modified) {
                 Ok(found) => listing.found.push(found),

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod annotations;
 mod check_damage;
 mod damage;
 mod full_disk;
