@@ -124,6 +124,7 @@ fn options(host: &str) -> BackupOptions {
         pages: None,
         dry_run: false,
         level: 3,
+        differences: true,
         program: "golden".to_owned(),
         workers: 1,
     }
@@ -151,7 +152,10 @@ fn differences(golden: &mut Golden, repository: &Arc<Repository>) -> Outcome<()>
         let length = u32::try_from(plain.len())?;
         let older = base.map(|id| (id, versions[usize::from(depth) - 1].as_slice()));
         let older = older.map(|(id, plain)| Base { id, plain, depth: depth - 1 });
-        session.store_frame(&mut encoder, BlobClass::Content, plain, vec![(id, length)], older.as_ref())?;
+        match older {
+            Some(base) => _ = session.store_difference(&mut encoder, plain, id, &base, usize::MAX)?,
+            None => session.store_frame(&mut encoder, BlobClass::Content, plain, vec![(id, length)])?,
+        }
         base = Some(id);
 
         let recipe = RecipeNode::Leaf {
@@ -172,7 +176,7 @@ fn differences(golden: &mut Golden, repository: &Arc<Repository>) -> Outcome<()>
         let node = TreeNode::Leaf { entries: vec![entry] }.encode()?;
         let root = repository.keyring().blob_id(BlobClass::Metadata, &node)?;
         let blobs = vec![(root, u32::try_from(node.len())?)];
-        session.store_frame(&mut encoder, BlobClass::Metadata, &node, blobs, None)?;
+        session.store_frame(&mut encoder, BlobClass::Metadata, &node, blobs)?;
         session.finish()?;
 
         let (trust_sequence, trust) = repository.registry().head();

@@ -60,6 +60,7 @@
 //!     pages: None,
 //!     dry_run: false,
 //!     level: 3,
+//!     differences: true,
 //!     program: "an example".to_owned(),
 //!     workers: 0,
 //! };

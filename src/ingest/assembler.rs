@@ -103,7 +103,7 @@ impl<'a> Assembler<'a> {
 
     fn event(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Chunk(_) | Event::Hole(_) => Err(out_of_order("a chunk")),
+            Event::Chunk { .. } | Event::Hole(_) => Err(out_of_order("a chunk")),
             Event::Folder(entry) => {
                 self.folders.push(OpenFolder { entry: Some(entry), builder: TreeBuilder::new() });
                 Ok(())
@@ -114,7 +114,7 @@ impl<'a> Assembler<'a> {
                 entry.subtree = Some(self.close(folder.builder)?);
                 self.add(entry)
             }
-            Event::File(entry) => {
+            Event::File { entry, .. } => {
                 let recipe = RecipeBuilder::new(SKETCH_ALGORITHM);
                 self.file = Some(OpenFile { entry, recipe });
                 Ok(())

@@ -3,7 +3,9 @@
 use crate::base::{BlobId, Timestamp};
 use crate::chunker::Sketch;
 use crate::format::tree::{CutKind, TreeEntry};
+use super::parent::ParentWindow;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What is known of a file's content once it has been read.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +23,15 @@ pub struct FileEnd {
 /// One step of the walk over the sources, in order.
 #[derive(Debug)]
 pub enum Event {
-    /// A chunk: a range of the batch's bytes.
-    Chunk(Range<usize>),
+    /// A chunk.
+    Chunk {
+        /// Its range of the batch's bytes.
+        range: Range<usize>,
+        /// Where it stands in its file.
+        offset: u64,
+        /// Whether it was cut at a fixed place, as database files are.
+        pages: bool,
+    },
     /// Bytes of a file that are not stored because they are a hole.
     Hole(u64),
     /// A folder opens; what follows is in it.
@@ -30,7 +39,12 @@ pub enum Event {
     /// The innermost folder closes.
     Close,
     /// A file opens; its chunks follow.
-    File(Box<TreeEntry>),
+    File {
+        /// The file.
+        entry: Box<TreeEntry>,
+        /// What it held before.
+        parent: Option<Arc<ParentWindow>>,
+    },
     /// The file is complete.
     End(FileEnd),
     /// The file that was opened is not kept after all.
@@ -47,6 +61,8 @@ pub(super) struct Batch {
     pub bytes: Vec<u8>,
     /// The events in order.
     pub events: Vec<Event>,
+    /// The parent of the file that is open where the batch begins.
+    pub parent: Option<Arc<ParentWindow>>,
 }
 
 /// What a worker made of an event.

@@ -1,9 +1,10 @@
 //! The front of the pipeline: reads sources, cuts them, fills batches.
 
 use super::batch::{Batch, Event, FileEnd};
+use super::parent::ParentWalk;
 use crate::base::{Clock, Observer, Phase};
 use crate::chunker::{CutParameters, Cutter, GearTable, PageCutter};
-use crate::format::tree::CutKind;
+use crate::format::tree::{Content, CutKind, TreeEntry};
 use crate::repo::{RepoError, Repository};
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
@@ -55,20 +56,27 @@ pub struct Feeder {
     page_chunk_bytes: u32,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
+    repository: Arc<Repository>,
+    differences: bool,
+    /// The parent of the file that is open.
+    parent: Option<ParentWalk>,
+    /// How far that file has come.
+    offset: u64,
 }
 
 impl Feeder {
     pub(super) fn new(
-        repository: &Repository,
+        repository: &Arc<Repository>,
         table: GearTable,
         batch_bytes: usize,
+        differences: bool,
         free: Receiver<Vec<u8>>,
         work: Sender<Batch>,
     ) -> Result<Self, RepoError> {
         let bytes = free.recv().map_err(|_| RepoError::Interrupted)?;
         let environment = repository.environment();
         Ok(Self {
-            batch: Batch { sequence: 0, bytes, events: Vec::new() },
+            batch: Batch { sequence: 0, bytes, events: Vec::new(), parent: None },
             filled: 0,
             batch_bytes,
             free,
@@ -78,6 +86,10 @@ impl Feeder {
             page_chunk_bytes: repository.page_chunk_bytes(),
             observer: environment.observer.clone(),
             clock: environment.clock.clone(),
+            repository: repository.clone(),
+            differences,
+            parent: None,
+            offset: 0,
         })
     }
 
@@ -90,10 +102,27 @@ impl Feeder {
         if let Some(place) = bytes.get_mut(..length) {
             place.copy_from_slice(rest);
         }
-        let next = Batch { sequence: self.batch.sequence + 1, bytes, events: Vec::new() };
+        let parent = self.parent.as_ref().map(|walk| walk.window().clone());
+        let next = Batch { sequence: self.batch.sequence + 1, bytes, events: Vec::new(), parent };
         let full = std::mem::replace(&mut self.batch, next);
         self.filled = length;
         self.work.send(full).map_err(|_| RepoError::Interrupted)
+    }
+
+    /// Opens a file, whose chunks follow; chunks that are new are stored as differences where they
+    /// resemble what the file held before.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::Interrupted`] when the pipeline has stopped; its result says why.
+    pub fn file(&mut self, entry: Box<TreeEntry>, before: Option<&Content>) -> Result<(), RepoError> {
+        self.offset = 0;
+        self.parent = match before.filter(|_| self.differences) {
+            Some(content) => Some(ParentWalk::new(&self.repository, content)?),
+            None => None,
+        };
+        let parent = self.parent.as_ref().map(|walk| walk.window().clone());
+        self.event(Event::File { entry, parent })
     }
 
     /// Adds an event that has no bytes.
@@ -102,6 +131,11 @@ impl Feeder {
     ///
     /// [`RepoError::Interrupted`] when the pipeline has stopped; its result says why.
     pub fn event(&mut self, event: Event) -> Result<(), RepoError> {
+        match event {
+            Event::Hole(length) => self.offset = self.offset.saturating_add(length),
+            Event::End(_) | Event::Drop => self.parent = None,
+            _ => {}
+        }
         self.batch.events.push(event);
         if self.batch.events.len() >= EVENTS_MAX { self.flush(self.filled) } else { Ok(()) }
     }
@@ -116,7 +150,7 @@ impl Feeder {
 
     /// Reads a stream to its end, cuts it, and feeds its chunks and its [`Event::End`].
     ///
-    /// The caller has opened the file with [`Event::File`]. A stream has no holes; files that have
+    /// The caller has opened the file with [`Feeder::file`]. A stream has no holes; files that have
     /// some are fed stretch by stretch with [`Feeder::data`].
     ///
     /// # Errors
@@ -157,6 +191,7 @@ impl Feeder {
                 Cut::Pages(cutter, chunk as usize)
             }
         };
+        let pages = matches!(cutter, Cut::Pages(..));
         let mut length = 0;
         let mut start = self.filled;
         loop {
@@ -183,8 +218,13 @@ impl Feeder {
             while start < self.filled && (at_end || self.filled - start >= cutter.enough()) {
                 let rest = self.batch.bytes.get(start..self.filled).unwrap_or_default();
                 let Some(chunk) = cutter.cut(rest, at_end).filter(|chunk| *chunk > 0) else { break };
-                self.batch.events.push(Event::Chunk(start..start + chunk));
+                if let Some(parent) = &mut self.parent {
+                    parent.advance(self.offset);
+                }
+                let (range, offset) = (start..start + chunk, self.offset);
+                self.batch.events.push(Event::Chunk { range, offset, pages });
                 start += chunk;
+                self.offset = self.offset.saturating_add(chunk as u64);
             }
             if at_end {
                 return Ok(length);

@@ -58,7 +58,7 @@ impl<'a> MetadataWriter<'a> {
             return Ok(());
         }
         let blobs = std::mem::take(&mut self.blobs);
-        self.session.store_frame(&mut self.encoder, BlobClass::Metadata, &self.plain, blobs, None)?;
+        self.session.store_frame(&mut self.encoder, BlobClass::Metadata, &self.plain, blobs)?;
         self.plain.clear();
         Ok(())
     }

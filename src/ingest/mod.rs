@@ -11,11 +11,16 @@
 //! are in the cache; the assembler puts the outcomes back in order. So a stream, a thousand small
 //! files and several producers are one case. The number of batches is fixed, which bounds memory
 //! whatever is read.
+//!
+//! Where the file or stream has a parent, its recipe is walked alongside (`parent`), and an unknown chunk
+//! that resembles one of the parent's is stored as its difference.
 
 mod assembler;
+mod bases;
 mod batch;
 mod feeder;
 mod metadata;
+mod parent;
 mod pipeline;
 mod worker;
 
@@ -23,4 +28,5 @@ pub use assembler::TreeCounts;
 pub use batch::{Event, FileEnd};
 pub use feeder::{FeedError, Feeder, StreamEnd};
 pub use metadata::MetadataWriter;
+pub use parent::ParentWindow;
 pub use pipeline::{IngestOptions, Ingested, ingest};

@@ -1,5 +1,6 @@
 //! One worker: everything that is done to a batch while its bytes are in the cache.
 
+use super::bases::{Bases, Unknown};
 use super::batch::{Batch, Event, Outcome, Processed};
 use crate::base::{BlobId, Phase};
 use crate::chunker::Sketcher;
@@ -11,6 +12,7 @@ use std::ops::Range;
 pub(super) struct Worker<'a> {
     session: &'a WriteSession,
     encoder: FrameEncoder,
+    bases: Bases<'a>,
     sketcher: Sketcher,
     frame_bytes: usize,
     gathered: Vec<u8>,
@@ -21,6 +23,7 @@ impl<'a> Worker<'a> {
         Ok(Self {
             session,
             encoder: FrameEncoder::new(level)?,
+            bases: Bases::new(session)?,
             sketcher: Sketcher::derive(session.repository().keyring().chunker_seed()?),
             frame_bytes,
             gathered: Vec::new(),
@@ -34,22 +37,32 @@ impl<'a> Worker<'a> {
         let mut outcomes = Vec::with_capacity(batch.events.len());
         let mut frame = Frame::default();
         let mut new_bytes = 0;
+        self.bases.enter(batch.parent);
         for event in batch.events {
-            let Event::Chunk(range) = event else {
+            let Event::Chunk { range, offset, pages } = event else {
+                if let Event::File { parent, .. } = &event {
+                    self.bases.enter(parent.clone());
+                }
                 outcomes.push(Outcome::Event(event));
                 continue;
             };
-            let chunk = batch.bytes.get(range.clone()).unwrap_or_default();
-            let id = ids.blob_id(chunk);
-            let length = chunk.len() as u32;
+            let bytes = batch.bytes.get(range.clone()).unwrap_or_default();
+            let id = ids.blob_id(bytes);
+            let length = bytes.len() as u32;
+            let sketch = self.sketcher.sketch(bytes);
             if self.session.claim(BlobClass::Content, &id) {
-                frame.add(id, range);
                 new_bytes += u64::from(length);
+                let chunk = Unknown { id, bytes, sketch, offset, pages };
+                if !self.bases.store(&mut self.encoder, &chunk)? {
+                    frame.add(id, range);
+                }
                 if frame.length >= self.frame_bytes {
                     self.store(&batch.bytes, std::mem::take(&mut frame))?;
                 }
+            } else {
+                self.bases.known(&id, sketch, offset);
             }
-            outcomes.push(Outcome::Chunk { id, length, sketch: self.sketcher.sketch(chunk) });
+            outcomes.push(Outcome::Chunk { id, length, sketch });
         }
         self.store(&batch.bytes, frame)?;
         self.session.repository().environment().observer.advance(Phase::Backup, 0, new_bytes);
@@ -70,7 +83,7 @@ impl<'a> Worker<'a> {
             }
             &self.gathered
         };
-        self.session.store_frame(&mut self.encoder, BlobClass::Content, plain, blobs, None).map(|_| ())
+        self.session.store_frame(&mut self.encoder, BlobClass::Content, plain, blobs)
     }
 }
 

@@ -176,22 +176,56 @@ impl FrameEncoder {
         ids: &IdKey,
         plain: &[u8],
         blobs: Vec<(BlobId, u32)>,
+    ) -> Result<SealedFrame<'_>, RepoError> {
+        self.sealed.clear();
+        let encoding = self.compressor.compress(plain, &mut self.sealed).map_err(coding("compressing"))?;
+        self.finish(session, repository, ids, plain.len(), blobs, encoding, None)
+    }
+
+    /// Does the same to one blob as a difference against a base; `None` if that takes more than
+    /// `encoded_max` bytes and is not worth it.
+    ///
+    /// # Errors
+    ///
+    /// As [`FrameEncoder::seal`].
+    #[expect(clippy::too_many_arguments, reason = "the parts of one frame and what bounds it")]
+    pub fn seal_difference(
+        &mut self,
+        session: &SessionOrigin,
+        repository: &RepositoryId,
+        ids: &IdKey,
+        plain: &[u8],
+        blob: BlobId,
+        base: &Base<'_>,
+        encoded_max: usize,
+    ) -> Result<Option<SealedFrame<'_>>, RepoError> {
+        self.sealed.clear();
+        self.compressor
+            .difference(base.plain, plain, &mut self.sealed)
+            .map_err(coding("encoding a difference"))?;
+        if self.sealed.len() > encoded_max {
+            return Ok(None);
+        }
+        let blobs = vec![(blob, length_u32(plain.len())?)];
+        self.finish(session, repository, ids, plain.len(), blobs, Encoding::Difference, Some(base)).map(Some)
+    }
+
+    /// Seals what was encoded, and verifies it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one frame")]
+    fn finish(
+        &mut self,
+        session: &SessionOrigin,
+        repository: &RepositoryId,
+        ids: &IdKey,
+        plain_length: usize,
+        blobs: Vec<(BlobId, u32)>,
+        encoding: Encoding,
         base: Option<&Base<'_>>,
     ) -> Result<SealedFrame<'_>, RepoError> {
         let mut bytes = std::mem::take(&mut self.sealed);
-        bytes.clear();
-        let encoding = match base {
-            Some(base) => {
-                self.compressor
-                    .difference(base.plain, plain, &mut bytes)
-                    .map_err(coding("encoding a difference"))?;
-                Encoding::Difference
-            }
-            None => self.compressor.compress(plain, &mut bytes).map_err(coding("compressing"))?,
-        };
         let counter = session.counter.fetch_add(1, Ordering::Relaxed);
         let base_id = base.map(|base| base.id);
-        let plain_length = length_u32(plain.len())?;
+        let plain_length = length_u32(plain_length)?;
         let bound = FrameAssociatedData::new(
             repository,
             session.class,

@@ -4,7 +4,7 @@ use super::blobs::FrameCache;
 use super::environment::Environment;
 use super::error::RepoError;
 use super::frames::OriginCache;
-use super::index::{IndexSet, RunContent, decode_run};
+use super::index::{IndexSet, Located, RunContent, decode_run};
 use super::keyring::Keyring;
 use super::packs::{open_contents, pack_name};
 use super::registry::Registry;
@@ -142,16 +142,23 @@ impl Repository {
 
     /// Says whether a pack that this client may adopt from holds the blob.
     pub fn adoptable(&self, class: BlobClass, id: &BlobId) -> bool {
-        let own = &self.keyring.identity.key;
         let lost = self.lost.read().unwrap_or_else(PoisonError::into_inner);
+        self.index.holds_listed(class, id, |pack| self.is_usable(pack, &lost))
+    }
+
+    /// Returns the copy of least depth that a new difference may be built on, from a pack that this client
+    /// may adopt from.
+    pub fn base(&self, id: &BlobId) -> Option<Located> {
+        let lost = self.lost.read().unwrap_or_else(PoisonError::into_inner);
+        let copies = self.index.find_listed(BlobClass::Content, id, |pack| self.is_usable(pack, &lost));
+        copies.into_iter().min_by_key(|copy| copy.record.depth)
+    }
+
+    fn is_usable(&self, pack: &KnownPack, lost: &HashSet<PackId>) -> bool {
         // [TRUST-17]: what is sealed now must be readable by all who read the newest epoch.
-        let open = |pack: &KnownPack| {
-            pack.origins.iter().all(|origin| self.registry.trust().may_build_on(origin.epoch))
-        };
-        let usable = |pack: &KnownPack| {
-            !lost.contains(&pack.id) && open(pack) && self.registry.adopts(own, &pack.signer, &pack.id)
-        };
-        self.index.holds_listed(class, id, usable)
+        let open = || pack.origins.iter().all(|origin| self.registry.trust().may_build_on(origin.epoch));
+        let own = &self.keyring.identity.key;
+        !lost.contains(&pack.id) && open() && self.registry.adopts(own, &pack.signer, &pack.id)
     }
 
     /// Looks which packs that the index names are gone from the store or have another length: nothing

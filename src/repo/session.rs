@@ -41,6 +41,8 @@ pub struct SessionCounts {
     pub new_bytes: [AtomicU64; 2],
     /// Their sealed bytes.
     pub sealed_bytes: [AtomicU64; 2],
+    /// Blobs of content that were stored as differences.
+    pub differences: AtomicU64,
     /// Bytes of packs and index runs put into the store.
     pub stored_bytes: AtomicU64,
 }
@@ -274,19 +276,48 @@ impl WriteSession {
         class: BlobClass,
         plain: &[u8],
         blobs: Vec<(BlobId, u32)>,
-        base: Option<&Base<'_>>,
-    ) -> Result<u64, RepoError> {
+    ) -> Result<(), RepoError> {
         let repository = &self.shared.repository;
         let ids = repository.keyring().id_key(class)?;
         let count = blobs.len() as u64;
-        let frame = encoder.seal(self.shared.origin(class), repository.id(), ids, plain, blobs, base)?;
-        let sealed = frame.bytes.len() as u64;
-        let (counts, number) = (&self.shared.counts, class_number(class));
-        counts.new_blobs[number].fetch_add(count, Ordering::Relaxed);
-        counts.new_bytes[number].fetch_add(plain.len() as u64, Ordering::Relaxed);
-        counts.sealed_bytes[number].fetch_add(sealed, Ordering::Relaxed);
+        let frame = encoder.seal(self.shared.origin(class), repository.id(), ids, plain, blobs)?;
+        self.count(class, count, plain.len(), frame.bytes.len());
+        self.push(class, frame)
+    }
+
+    /// Stores one claimed blob of content as a difference; says no, and stores nothing, where that takes
+    /// more than `encoded_max` bytes.
+    ///
+    /// The base comes from [`Repository::base`], which makes sure that every reader finds it.
+    ///
+    /// # Errors
+    ///
+    /// When sealing or an earlier upload failed.
+    pub fn store_difference(
+        &self,
+        encoder: &mut FrameEncoder,
+        plain: &[u8],
+        blob: BlobId,
+        base: &Base<'_>,
+        encoded_max: usize,
+    ) -> Result<bool, RepoError> {
+        let class = BlobClass::Content;
+        let repository = &self.shared.repository;
+        let ids = repository.keyring().id_key(class)?;
+        let origin = self.shared.origin(class);
+        let sealed = encoder.seal_difference(origin, repository.id(), ids, plain, blob, base, encoded_max)?;
+        let Some(frame) = sealed else { return Ok(false) };
+        self.count(class, 1, plain.len(), frame.bytes.len());
+        self.shared.counts.differences.fetch_add(1, Ordering::Relaxed);
         self.push(class, frame)?;
-        Ok(sealed)
+        Ok(true)
+    }
+
+    fn count(&self, class: BlobClass, blobs: u64, plain: usize, sealed: usize) {
+        let (counts, number) = (&self.shared.counts, class_number(class));
+        counts.new_blobs[number].fetch_add(blobs, Ordering::Relaxed);
+        counts.new_bytes[number].fetch_add(plain as u64, Ordering::Relaxed);
+        counts.sealed_bytes[number].fetch_add(sealed as u64, Ordering::Relaxed);
     }
 
     fn push(&self, class: BlobClass, frame: SealedFrame<'_>) -> Result<(), RepoError> {

@@ -158,7 +158,7 @@ fn feed(feeder: &mut Feeder, nodes: Vec<Node>) -> Result<(), FeedError> {
 }
 
 fn feed_file(feeder: &mut Feeder, entry: TreeEntry, parts: Vec<Part>) -> Result<(), FeedError> {
-    feeder.event(Event::File(Box::new(entry)))?;
+    feeder.file(Box::new(entry), None)?;
     let (mut digest, mut length) = (blake3::Hasher::new(), 0);
     for part in parts {
         match part {
@@ -181,7 +181,7 @@ fn feed_file(feeder: &mut Feeder, entry: TreeEntry, parts: Vec<Part>) -> Result<
 pub fn store_tree(repository: &Arc<Repository>, label: &str, nodes: Vec<Node>) -> (SnapshotId, BlobId) {
     repository.load_index().unwrap();
     let session = WriteSession::begin(repository).unwrap();
-    let options = IngestOptions { level: 3, frame_bytes: 32 << 10, workers: 2 };
+    let options = IngestOptions { level: 3, differences: true, frame_bytes: 32 << 10, workers: 2 };
     let ingested = ingest(&session, &options, |feeder| feed(feeder, nodes).map_err(OpsError::from)).unwrap();
     session.finish().unwrap();
     let (trust_sequence, trust) = repository.registry().head();
@@ -228,6 +228,7 @@ pub fn backup_options(label: &str) -> BackupOptions {
         pages: None,
         dry_run: false,
         level: 3,
+        differences: true,
         program: "tests".to_owned(),
         workers: 2,
     }

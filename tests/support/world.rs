@@ -192,6 +192,7 @@ impl Client {
             pages: None,
             dry_run: false,
             level: 1,
+            differences: true,
             program: "test".to_owned(),
             workers: 1,
         }

@@ -74,9 +74,21 @@ pub struct Arguments {
     /// The level of compression, 1 (fast) to 19 (small)
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
+    /// Stores what changed as differences against the previous snapshot's chunks: always, or never
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Differences::Always)]
+    pub differences: Differences,
     /// Says what would be read, and stores nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+}
+
+/// When chunks are stored as differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Differences {
+    /// Wherever that takes less room.
+    Always,
+    /// Never: every backup is read from whole chunks.
+    Never,
 }
 
 fn page_size(text: &str) -> Result<u32, String> {
@@ -172,6 +184,7 @@ impl Arguments {
             pages: (!self.pages.is_empty()).then(|| (self.pages.clone(), self.page_size)),
             dry_run: self.dry_run,
             level: self.level,
+            differences: self.differences == Differences::Always,
             program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
             workers: 0,
         })

@@ -83,6 +83,7 @@ impl Stage<'_> {
             pages: None,
             dry_run: false,
             level: 3,
+            differences: true,
             program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
             workers: 0,
         };

@@ -150,12 +150,9 @@ impl<'a> FileFeeder<'a> {
         }
     }
 
-    /// Passes over the parent's entry of a name that is not a file this time.
-    pub fn skip(&mut self, name: &[u8]) -> Result<(), RepoError> {
-        if let Some(cursor) = &mut self.cursor {
-            cursor.find(name);
-        }
-        Ok(())
+    /// Returns what the parent's stream of a name held.
+    pub fn before(&mut self, name: &[u8]) -> Option<Content> {
+        self.cursor.as_mut()?.find(name)?.content
     }
 
     /// Feeds one source with everything below it.
@@ -197,7 +194,7 @@ impl<'a> FileFeeder<'a> {
             feeder.event(Event::Node(Box::new(node)))?;
             return Ok(());
         }
-        if let Some(content) = before.and_then(|before| self.unchanged(&node, before)) {
+        if let Some(content) = before.as_ref().and_then(|before| self.unchanged(&node, before)) {
             progress.unchanged_files += 1;
             self.session.repository().environment().observer.advance(Phase::Backup, content.length, 0);
             node.content = Some(content);
@@ -211,7 +208,7 @@ impl<'a> FileFeeder<'a> {
                 return Ok(());
             }
         };
-        feeder.event(Event::File(Box::new(node)))?;
+        feeder.file(Box::new(node), before.as_ref().and_then(|before| before.content.as_ref()))?;
         match self.read(entry, &file, feeder) {
             Ok(Read1::Whole) => Ok(()),
             Ok(Read1::Changed(error)) => {
@@ -229,8 +226,8 @@ impl<'a> FileFeeder<'a> {
     }
 
     /// Returns the parent's content if the file is certainly the same and all of it is still stored.
-    fn unchanged(&mut self, now: &TreeEntry, before: TreeEntry) -> Option<Content> {
-        let content = before.content?;
+    fn unchanged(&mut self, now: &TreeEntry, before: &TreeEntry) -> Option<Content> {
+        let content = before.content.as_ref()?;
         let started = if self.same_host { content.read? } else { return None };
         let same = before.kind == EntryKind::File
             && (before.device, before.inode, before.size) == (now.device, now.inode, now.size)
@@ -243,7 +240,7 @@ impl<'a> FileFeeder<'a> {
             return None;
         }
         let cursor = self.cursor.as_mut()?;
-        let mut pieces = Pieces::open(&mut cursor.reader, &content).ok()?;
+        let mut pieces = Pieces::open(&mut cursor.reader, content).ok()?;
         while let Some(piece) = pieces.next(&mut cursor.reader).ok()? {
             if let RecipeEntry::Chunk { id, .. } = piece
                 && !self.session.knows(BlobClass::Content, &id)
@@ -251,7 +248,7 @@ impl<'a> FileFeeder<'a> {
                 return None;
             }
         }
-        Some(content)
+        Some(content.clone())
     }
 
     fn cut(&self, entry: &Entry, file: &SourceFile) -> CutKind {
@@ -409,7 +406,7 @@ impl FileFeeder<'_> {
                     summary.bytes += entry.metadata().size;
                     let node = tree_entry(entry.name(), entry.metadata());
                     let before = self.cursor.as_mut().and_then(|cursor| cursor.find(entry.name()));
-                    match before.and_then(|before| self.unchanged(&node, before)) {
+                    match before.as_ref().and_then(|before| self.unchanged(&node, before)) {
                         Some(_) => progress.unchanged_files += 1,
                         // An upper bound: deduplication is known only once the content is read.
                         None => summary.new_bytes += entry.metadata().size,

@@ -22,7 +22,7 @@ use super::error::OpsError;
 use crate::base::{SnapshotId, Timestamp};
 use crate::format::cbor::Extra;
 use crate::format::snapshot::{Snapshot, SnapshotMode, SnapshotSummary};
-use crate::format::tree::{CutKind, EntryKind, TreeEntry};
+use crate::format::tree::{Content, CutKind, EntryKind, TreeEntry};
 use crate::ingest::{Event, FeedError, Feeder, IngestOptions, ingest};
 use crate::localfs::{Excludes, printable};
 use crate::repo::{Repository, WriteSession};
@@ -58,6 +58,8 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// zstd level.
     pub level: i32,
+    /// Stores chunks that are new as differences against the parent's, where that pays.
+    pub differences: bool,
     /// Name and version of the program.
     pub program: String,
     /// Worker threads; 0 takes one a core.
@@ -148,6 +150,7 @@ pub fn backup(
     let ingest_options = IngestOptions {
         level: options.level,
         frame_bytes: crate::codec::FRAME_BYTES,
+        differences: options.differences,
         workers: options.workers,
     };
     let ingested = ingest(&session, &ingest_options, |feeder| {
@@ -244,15 +247,15 @@ impl Feeding<'_> {
         for (name, place) in place.children {
             match place.source {
                 Some(Source::Stream { reader, .. }) => {
-                    files.skip(&name)?;
+                    let before = files.before(&name);
                     let mut reader = reader;
-                    self.stream(&name, reader.as_mut())?;
+                    self.stream(&name, reader.as_mut(), before)?;
                 }
                 Some(Source::Command { command, .. }) => {
-                    files.skip(&name)?;
+                    let before = files.before(&name);
                     let mut producer =
                         Producer::start(&command, self.session.repository().environment().observer.clone())?;
-                    self.stream(&name, &mut producer)?;
+                    self.stream(&name, &mut producer, before)?;
                     // Only a producer that says it succeeded may be committed.
                     producer.finish()?;
                 }
@@ -270,9 +273,14 @@ impl Feeding<'_> {
         Ok(())
     }
 
-    fn stream(&mut self, name: &[u8], reader: &mut dyn Read) -> Result<(), OpsError> {
+    fn stream(
+        &mut self,
+        name: &[u8],
+        reader: &mut dyn Read,
+        before: Option<Content>,
+    ) -> Result<(), OpsError> {
         let entry = stream_entry(name, self.started);
-        self.feeder.event(Event::File(Box::new(entry)))?;
+        self.feeder.file(Box::new(entry), before.as_ref())?;
         let mut watched = Watched::new(reader);
         let end = self.feeder.stream(&mut watched, CutKind::Stream).map_err(|error| match error {
             FeedError::Source(source) => OpsError::Read { name: printable(name), source },

@@ -271,6 +271,27 @@ impl IndexSet {
         copies
     }
 
+    /// Returns every acceptable copy of a blob that a run of the repository names, without those that
+    /// were only read from the tables of packs.
+    pub fn find_listed(
+        &self,
+        class: BlobClass,
+        id: &BlobId,
+        accept: impl Fn(&KnownPack) -> bool,
+    ) -> Vec<Located> {
+        let mut copies = Vec::new();
+        for segment in self.current().iter().filter(|segment| segment.covered() != [UNLISTED]) {
+            // A damaged block answers nothing: what it knows is stored again.
+            let _ = segment.find(class, id, |located| {
+                if accept(&located.pack) {
+                    copies.push(located);
+                }
+                true
+            });
+        }
+        copies
+    }
+
     /// Says whether a run of the repository names an acceptable copy of a blob.
     ///
     /// What was only read from the tables of packs does not count: their signatures were not verified.

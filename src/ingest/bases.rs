@@ -1,0 +1,157 @@
+//! Which base an unknown chunk is stored against, and whether that is worth it.
+
+use super::parent::{Candidate, ParentWindow};
+use crate::base::BlobId;
+use crate::chunker::Sketch;
+use crate::codec::Encoding;
+use crate::format::pack::BlobClass;
+use crate::repo::{Base, BlobReader, FrameEncoder, RepoError, WriteSession};
+use std::sync::Arc;
+
+/// A chunk whose chain is this long is no base itself; the whole chunk at the end of its chain is.
+///
+/// Measured on a series of daily backups (`docs/differences.md`).
+const CHAIN_MAX: u8 = 4;
+/// A difference is kept if it takes at most this part of what the chunk would take by itself; the rest
+/// pays for the base being read at every restore.
+const WORTH: (usize, usize) = (3, 4);
+/// After so many bases in a row that could not be read nothing more is tried: something is wrong with
+/// the parent's packs, and to find out costs more each time than a difference saves.
+const UNREADABLE_MAX: u32 = 4;
+/// After so many bases by place in a row that were of no use, only one place in as many is tried.
+const FRUITLESS_MAX: u32 = 8;
+
+/// Where a chunk stands and what it looks like.
+pub(super) struct Unknown<'a> {
+    pub id: BlobId,
+    pub bytes: &'a [u8],
+    pub sketch: Sketch,
+    /// Its offset in its file.
+    pub offset: u64,
+    /// Whether its file is cut at fixed places, where the same place most likely means the same page.
+    pub pages: bool,
+}
+
+/// A base that may be built on, and what the chunk is expected to take without one.
+struct Chosen {
+    id: BlobId,
+    depth: u8,
+    /// Sealed and plain bytes of the frame that holds the whole chunk at the end of the base's chain.
+    whole: (u32, u32),
+}
+
+/// Finds and reads bases; one per worker.
+pub(super) struct Bases<'a> {
+    session: &'a WriteSession,
+    reader: BlobReader,
+    window: Option<Arc<ParentWindow>>,
+    drift: i64,
+    unreadable: u32,
+    fruitless: u32,
+}
+
+impl<'a> Bases<'a> {
+    pub fn new(session: &'a WriteSession) -> Result<Self, RepoError> {
+        let reader = BlobReader::new(session.repository())?;
+        Ok(Self { session, reader, window: None, drift: 0, unreadable: 0, fruitless: 0 })
+    }
+
+    /// Goes on with a file, at its start or somewhere in it.
+    pub fn enter(&mut self, window: Option<Arc<ParentWindow>>) {
+        self.drift = window.as_ref().map_or(0, |window| window.drift());
+        self.window = window;
+    }
+
+    /// Learns from a chunk that is stored already where in the parent the stream is.
+    pub fn known(&mut self, id: &BlobId, sketch: Sketch, offset: u64) {
+        let Some(window) = &self.window else { return };
+        if let Some(same) = window.similar(sketch, self.place(offset)).filter(|found| found.id == *id) {
+            self.drift = window.matched(offset, &same);
+        }
+    }
+
+    fn place(&self, offset: u64) -> u64 {
+        offset.saturating_add_signed(self.drift)
+    }
+
+    /// Stores a chunk as a difference, if a base is found that makes that worth it.
+    ///
+    /// # Errors
+    ///
+    /// When sealing or an earlier upload failed; a base that cannot be read is only passed over.
+    pub fn store(&mut self, encoder: &mut FrameEncoder, chunk: &Unknown<'_>) -> Result<bool, RepoError> {
+        let Some(window) = self.window.clone() else { return Ok(false) };
+        let place = self.place(chunk.offset);
+        let by_place = || window.at(place);
+        let by_sketch = || window.similar(chunk.sketch, place);
+        if chunk.pages {
+            let here = by_place();
+            if self.attempt(encoder, chunk, here)? {
+                return Ok(true);
+            }
+            let other = by_sketch().filter(|other| here.is_none_or(|here| here.id != other.id));
+            return self.attempt(encoder, chunk, other);
+        }
+        if let Some(similar) = by_sketch() {
+            let stored = self.attempt(encoder, chunk, Some(similar))?;
+            if stored {
+                self.drift = window.matched(chunk.offset, &similar);
+            }
+            return Ok(stored);
+        }
+        if self.fruitless >= FRUITLESS_MAX && !self.fruitless.is_multiple_of(FRUITLESS_MAX) {
+            self.fruitless += 1;
+            return Ok(false);
+        }
+        let stored = self.attempt(encoder, chunk, by_place())?;
+        self.fruitless = if stored { 0 } else { self.fruitless + 1 };
+        Ok(stored)
+    }
+
+    fn attempt(
+        &mut self,
+        encoder: &mut FrameEncoder,
+        chunk: &Unknown<'_>,
+        candidate: Option<Candidate>,
+    ) -> Result<bool, RepoError> {
+        // A chunk that the parent has and nobody may adopt is stored whole, or it would never be.
+        let candidate = candidate.filter(|candidate| candidate.id != chunk.id);
+        if self.unreadable >= UNREADABLE_MAX {
+            return Ok(false);
+        }
+        let Some(chosen) = candidate.and_then(|candidate| self.choose(candidate.id)) else { return Ok(false) };
+        if chosen.id == chunk.id {
+            return Ok(false);
+        }
+        let plain = match self.reader.read(BlobClass::Content, "the base of a difference", &chosen.id) {
+            Ok(plain) => plain,
+            Err(RepoError::Interrupted) => return Err(RepoError::Interrupted),
+            Err(_) => {
+                self.unreadable += 1;
+                return Ok(false);
+            }
+        };
+        self.unreadable = 0;
+        let base = Base { id: chosen.id, plain: &plain, depth: chosen.depth };
+        let alone = chunk.bytes.len() as u64 * u64::from(chosen.whole.0) / u64::from(chosen.whole.1.max(1));
+        let worth = usize::try_from(alone).unwrap_or(usize::MAX) / WORTH.1 * WORTH.0;
+        self.session.store_difference(encoder, chunk.bytes, chunk.id, &base, worth)
+    }
+
+    /// Returns the candidate, or the end of its chain if that is long.
+    fn choose(&self, candidate: BlobId) -> Option<Chosen> {
+        let repository = self.session.repository();
+        let nearest = repository.base(&candidate)?.record;
+        let mut last = nearest;
+        // Depth falls with every step, so this ends.
+        while let Some(base) = last.base.filter(|_| last.encoding == Encoding::Difference) {
+            last = repository.base(&base).map(|found| found.record).filter(|base| base.depth < last.depth)?;
+        }
+        let chosen = if nearest.depth < CHAIN_MAX { nearest } else { last };
+        Some(Chosen {
+            id: chosen.id,
+            depth: chosen.depth,
+            whole: (last.sealed_length, last.plain_length),
+        })
+    }
+}
