@@ -119,7 +119,9 @@ impl<'a> Bases<'a> {
         if self.unreadable >= UNREADABLE_MAX {
             return Ok(false);
         }
-        let Some(chosen) = candidate.and_then(|candidate| self.choose(candidate.id)) else { return Ok(false) };
+        let Some(chosen) = candidate.and_then(|candidate| self.choose(candidate.id)) else {
+            return Ok(false);
+        };
         if chosen.id == chunk.id {
             return Ok(false);
         }
@@ -148,10 +150,6 @@ impl<'a> Bases<'a> {
             last = repository.base(&base).map(|found| found.record).filter(|base| base.depth < last.depth)?;
         }
         let chosen = if nearest.depth < CHAIN_MAX { nearest } else { last };
-        Some(Chosen {
-            id: chosen.id,
-            depth: chosen.depth,
-            whole: (last.sealed_length, last.plain_length),
-        })
+        Some(Chosen { id: chosen.id, depth: chosen.depth, whole: (last.sealed_length, last.plain_length) })
     }
 }

@@ -1,9 +1,9 @@
 //! What travels through the pipeline.
 
+use super::parent::ParentWindow;
 use crate::base::{BlobId, Timestamp};
 use crate::chunker::Sketch;
 use crate::format::tree::{CutKind, TreeEntry};
-use super::parent::ParentWindow;
 use std::ops::Range;
 use std::sync::Arc;
 

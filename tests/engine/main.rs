@@ -3,6 +3,7 @@
 mod cat;
 mod check;
 mod diff;
+mod differences;
 mod find;
 mod listing;
 mod restore;

@@ -239,6 +239,7 @@ fn show(session: &Session, report: &BackupReport, seconds: f64) -> Result<(), Fa
             "seconds": seconds,
             "dry_run": report.snapshot.is_none(),
             "problems": report.problems.len(),
+            "differences": report.differences,
             "summary": events::summary(summary),
         }),
     )?;
@@ -252,8 +253,12 @@ fn show(session: &Session, report: &BackupReport, seconds: f64) -> Result<(), Fa
     match report.snapshot {
         Some(id) => {
             talk.tell(&format!("snapshot {} of {}:{}{parent}", id.short(), report.host, report.label));
+            let differences = match report.differences {
+                0 => String::new(),
+                count => format!(" ({})", render::count(count, "difference", "differences")),
+            };
             talk.tell(&format!(
-                "{read}: {} new, {} stored",
+                "{read}: {} new, {} stored{differences}",
                 render::size(summary.new_bytes),
                 render::size(summary.stored_bytes)
             ));

@@ -88,6 +88,8 @@ pub struct BackupReport {
     pub parent: Option<SnapshotId>,
     /// Figures.
     pub summary: SnapshotSummary,
+    /// How many of the new chunks were stored as differences.
+    pub differences: u64,
     /// Files that could not be read wholly.
     pub problems: Vec<Problem>,
     /// What the user could do better, a line each.
@@ -142,11 +144,16 @@ pub fn backup(
             label,
             parent: parent.map(|parent| parent.id),
             summary,
+            differences: 0,
             problems: progress.problems,
             advice: progress.advice,
         });
     }
     let session = WriteSession::begin(repository)?;
+    if options.differences && parent.is_some() && !repository.keyring().reads_content() {
+        let advice = "this key may not read content, so what changed is stored whole, not as differences";
+        progress.advice.push(advice.to_owned());
+    }
     let ingest_options = IngestOptions {
         level: options.level,
         frame_bytes: crate::codec::FRAME_BYTES,
@@ -167,6 +174,7 @@ pub fn backup(
     })?;
     let finished = session.finish()?;
     let counts = finished.counts();
+    let differences = counts.differences.load(Ordering::Relaxed);
     let sum = |numbers: &[std::sync::atomic::AtomicU64; 2]| {
         numbers.iter().map(|number| number.load(Ordering::Relaxed)).sum::<u64>()
     };
@@ -212,6 +220,7 @@ pub fn backup(
         label,
         parent: snapshot.parent,
         summary,
+        differences,
         problems: progress.problems,
         advice: progress.advice,
     })
