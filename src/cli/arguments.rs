@@ -80,6 +80,7 @@ pub enum Command {
     Find(commands::find::Arguments),
     Diff(commands::diff::Arguments),
     Restore(commands::restore::Arguments),
+    Forget(Box<commands::forget::Arguments>),
     Check(commands::check::Arguments),
     Stats(commands::stats::Arguments),
     Key(commands::key::Arguments),

@@ -53,6 +53,7 @@ pub fn snapshot(view: &SnapshotView) -> Value {
         "signer": view.signer.to_string(),
         "tags": view.tags,
         "pinned": !view.pinned.is_empty(),
+        "forgotten": view.forgotten,
         "notes": view.notes,
         "summary": self::summary(summary),
         "facts": snapshot.facts,

@@ -107,6 +107,7 @@ impl Fault {
     pub fn advice(&self) -> String {
         let known = match self {
             Self::Ops(OpsError::Repo(error)) => of_repository(error),
+            Self::Ops(OpsError::Stopped { cure, .. }) => Some(*cure),
             Self::Plain { advice, .. } if !advice.is_empty() => return advice.clone(),
             _ => None,
         };

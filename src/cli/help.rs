@@ -23,6 +23,7 @@ pub const GROUPS: &[Group] = &[
             ("cat", "a file or stream to standard output"),
         ],
     ),
+    ("Let go", &[("forget", "say which snapshots are no longer needed, by name or by a policy")]),
     (
         "Prove",
         &[

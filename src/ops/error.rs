@@ -49,6 +49,14 @@ pub enum OpsError {
         /// What the system said.
         source: io::Error,
     },
+    /// Going on might destroy what somebody needs.
+    #[error("{why}")]
+    Stopped {
+        /// What stands in the way.
+        why: String,
+        /// What to do about it.
+        cure: &'static str,
+    },
     /// What was read is not what was backed up.
     #[error("{what} does not have the content that was backed up: {why}")]
     Differs {
@@ -81,7 +89,7 @@ impl Classify for OpsError {
             Self::Local(error) => error.class(),
             Self::Usage(_) => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,
-            Self::Differs { .. } => ErrorClass::Corrupt,
+            Self::Differs { .. } | Self::Stopped { .. } => ErrorClass::Corrupt,
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
             Self::Source { .. } | Self::Read { .. } | Self::Write { .. } => ErrorClass::Fatal,
         }

@@ -5,6 +5,7 @@
 //! | `check` | is everything there and what it should be; what is hurt by what is not |
 //! | `backup` | any sources in, one atomic snapshot out |
 //! | `error` | [`OpsError`], the only error of this layer |
+//! | `forget` | snapshots are no roots any more |
 //! | `keys` | who may open the repository, and for what |
 //! | `listing`, `cat` | what a path in a snapshot names, what lies below it, its bytes in order |
 //! | `find`, `diff` | names in snapshots, and what differs between two of them |
@@ -20,6 +21,7 @@ pub mod check;
 pub mod diff;
 mod error;
 pub mod find;
+pub mod forget;
 pub mod keys;
 pub mod listing;
 mod names;

@@ -44,6 +44,8 @@ pub struct SnapshotView {
     pub pinned: Vec<Pin>,
     /// That it is no root any more. Never true of a pinned one.
     pub forgotten: bool,
+    /// The annotations that say so, which an undelete names.
+    pub forgotten_by: Vec<AnnotationId>,
     /// Notes in the order in which they were made.
     pub notes: Vec<String>,
 }
@@ -53,6 +55,7 @@ pub struct Snapshots {
     repository: Arc<Repository>,
     views: Vec<SnapshotView>,
     zone: TimeZone,
+    ended: HashSet<SnapshotId>,
     /// Objects that do not count, by name, and why: the caller reports them.
     pub refused: Vec<(String, RepoError)>,
 }
@@ -105,14 +108,15 @@ impl Snapshots {
                 stored: found.stored,
                 pinned: Vec::new(),
                 forgotten: false,
+                forgotten_by: Vec::new(),
                 notes: Vec::new(),
             })
             .collect();
         sort_by_commit(&mut views);
         let mut found = annotations.found;
         found.sort_by_key(|annotation| (annotation.annotation.created, annotation.id));
-        apply(repository, &mut views, &found, &mut refused);
-        Ok(Self { repository: repository.clone(), views, zone: TimeZone::UTC, refused })
+        let ended = apply(repository, &mut views, &found, &mut refused);
+        Ok(Self { repository: repository.clone(), views, zone: TimeZone::UTC, ended, refused })
     }
 
     /// Sets the time zone in which times without an offset are understood; without it that is UTC.
@@ -130,6 +134,11 @@ impl Snapshots {
     /// Returns all snapshots, the forgotten ones too, oldest first.
     pub fn with_forgotten(&self) -> &[SnapshotView] {
         &self.views
+    }
+
+    /// Returns the snapshots that are not there and were forgotten by a key that may.
+    pub fn ended(&self) -> &HashSet<SnapshotId> {
+        &self.ended
     }
 
     /// Finds a snapshot by its id.
@@ -306,13 +315,13 @@ fn sort_by_commit(views: &mut Vec<SnapshotView>) {
 }
 
 /// Folds annotations into the snapshots they speak about, as far as their signers may say so
-/// (`format-spec/annotation.md`).
+/// (`format-spec/annotation.md`). Returns the forgotten snapshots that are not there.
 fn apply(
     repository: &Repository,
     views: &mut [SnapshotView],
     annotations: &[FoundAnnotation],
     refused: &mut Vec<(String, RepoError)>,
-) {
+) -> HashSet<SnapshotId> {
     let registry = repository.registry();
     let mut believes = |found: &FoundAnnotation, act: Act<'_>| {
         let name = format!("annotation {}", found.id.short());
@@ -358,6 +367,7 @@ fn apply(
     }
     let places: HashMap<SnapshotId, usize> =
         views.iter().enumerate().map(|(place, view)| (view.id, place)).collect();
+    let (mut ended, mut pinned) = (HashSet::new(), HashSet::new());
     // Tags made with the snapshot are taken off before later ones are put on.
     let ordered = annotations
         .iter()
@@ -370,7 +380,19 @@ fn apply(
             if gone(None) || gone(Some(*subject)) {
                 continue;
             }
-            let Some(view) = places.get(subject).and_then(|place| views.get_mut(*place)) else { continue };
+            let Some(view) = places.get(subject).and_then(|place| views.get_mut(*place)) else {
+                match annotation.kind {
+                    AnnotationKind::Forgotten if believes(found, Act::Withdraw) => {
+                        ended.insert(*subject);
+                    }
+                    // Whether its signer may pin is not known without the snapshot; it may have been.
+                    AnnotationKind::Pin => {
+                        pinned.insert(*subject);
+                    }
+                    _ => {}
+                }
+                continue;
+            };
             let mark = Act::Mark { host: &view.snapshot.host, label: &view.snapshot.label };
             match annotation.kind {
                 AnnotationKind::Tag if believes(found, mark) => {
@@ -389,14 +411,18 @@ fn apply(
                 AnnotationKind::Note if believes(found, mark) => {
                     view.notes.extend(annotation.value.clone());
                 }
-                AnnotationKind::Forgotten if believes(found, Act::Withdraw) => view.forgotten = true,
+                AnnotationKind::Forgotten if believes(found, Act::Withdraw) => {
+                    view.forgotten_by.push(found.id);
+                }
                 _ => {}
             }
         }
     }
     for view in views {
-        view.forgotten &= view.pinned.is_empty();
+        view.forgotten = !view.forgotten_by.is_empty() && view.pinned.is_empty();
     }
+    ended.retain(|subject| !pinned.contains(subject));
+    ended
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! - `scan`: reading packs from end to end, to check them
 //! - `session`: writing
 //! - `roots`: snapshots and annotations
+//! - `memory`: what catalogues remember of them
 
 mod amend;
 mod blobs;
@@ -19,6 +20,7 @@ mod frames;
 mod index;
 mod init;
 mod keyring;
+mod memory;
 mod open;
 mod packs;
 mod registry;

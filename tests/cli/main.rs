@@ -2,6 +2,7 @@
 
 mod commands;
 mod errors;
+mod forget;
 mod help;
 mod keys;
 mod program;

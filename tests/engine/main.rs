@@ -5,6 +5,7 @@ mod check;
 mod diff;
 mod differences;
 mod find;
+mod forget;
 mod listing;
 mod restore;
 mod retention;

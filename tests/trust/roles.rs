@@ -5,6 +5,8 @@ use crate::support::world::{Client, content, dump};
 use chronolith::base::{Classify, ErrorClass};
 use chronolith::format::pack::BlobClass;
 use chronolith::format::trust::Role;
+use chronolith::ops::Snapshots;
+use chronolith::ops::forget::forget;
 use chronolith::storage::MemoryStore;
 use std::sync::Arc;
 
@@ -51,4 +53,29 @@ fn what_each_role_holds() {
                 .unwrap();
         }
     }
+}
+
+#[test]
+fn only_owners_and_maintainers_forget() {
+    let owner = Client::init(Arc::new(MemoryStore::new()), 12);
+    let ids = [1, 2, 3].map(|seed| owner.back_up(&content([("app.sql", dump(seed, 50, 3))])));
+    let mut left = ids.to_vec();
+    for role in [Role::Writer, Role::Reader, Role::Auditor, Role::Maintainer, Role::Owner] {
+        let client = client_with(&owner, role, role.name(), "", &[]);
+        let repository = client.open();
+        let snapshots = Snapshots::load(&repository).unwrap();
+        match forget(&repository, &snapshots, &[left[0]]) {
+            Ok(put) => {
+                assert!(matches!(role, Role::Owner | Role::Maintainer) && put.len() == 1, "{role}");
+                left.remove(0);
+            }
+            Err(error) => {
+                assert!(!matches!(role, Role::Owner | Role::Maintainer), "{role}: {error}");
+                assert_eq!(error.class(), ErrorClass::Forbidden, "{role}: {error}");
+            }
+        }
+        let seen = Snapshots::load(&owner.open()).unwrap();
+        assert_eq!(seen.iter().map(|view| view.id).collect::<Vec<_>>(), left, "{role}");
+    }
+    assert_eq!(left.len(), 1);
 }

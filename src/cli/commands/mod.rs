@@ -7,6 +7,7 @@ pub mod completions;
 pub mod demo;
 pub mod diff;
 pub mod find;
+pub mod forget;
 pub mod init;
 pub mod key;
 pub mod ls;
@@ -30,6 +31,7 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Cat(arguments) => cat::run(session, &arguments),
         Command::Find(arguments) => find::run(session, &arguments),
         Command::Diff(arguments) => diff::run(session, &arguments),
+        Command::Forget(arguments) => forget::run(session, &arguments),
         Command::Restore(arguments) => restore::run(session, &arguments),
         Command::Check(arguments) => check::run(session, &arguments),
         Command::Stats(arguments) => stats::run(session, &arguments),
@@ -49,6 +51,7 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Cat(_) => "cat",
         Command::Find(_) => "find",
         Command::Diff(_) => "diff",
+        Command::Forget(_) => "forget",
         Command::Restore(_) => "restore",
         Command::Check(_) => "check",
         Command::Stats(_) => "stats",

@@ -21,6 +21,9 @@ pub struct Arguments {
     /// Only those with this label
     #[arg(long, value_name = "NAME")]
     pub label: Option<String>,
+    /// Also those that were forgotten, as long as they are there
+    #[arg(long)]
+    pub forgotten: bool,
     /// Only the newest N of each host and label
     #[arg(long, value_name = "N")]
     pub latest: Option<usize>,
@@ -49,7 +52,11 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.doing(format!("list the snapshots of {}", session.place()?));
     let repository = session.open()?;
     let snapshots = session.snapshots(&repository)?;
-    let mut chosen: Vec<&SnapshotView> = snapshots.iter().filter(|view| arguments.matches(view)).collect();
+    let mut chosen: Vec<&SnapshotView> = snapshots
+        .with_forgotten()
+        .iter()
+        .filter(|view| (arguments.forgotten || !view.forgotten) && arguments.matches(view))
+        .collect();
     if let Some(most) = arguments.latest {
         let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         let mut newest: Vec<&SnapshotView> = chosen
@@ -98,6 +105,7 @@ fn show(session: &Session, views: &[&SnapshotView]) -> Result<(), Fault> {
         let snapshot = &view.snapshot;
         let mut remarks = vec![render::tags(&view.tags)];
         remarks.extend((!view.pinned.is_empty()).then(|| "(pinned)".to_owned()));
+        remarks.extend(view.forgotten.then(|| "(forgotten)".to_owned()));
         remarks.extend(
             (snapshot.summary.unreadable > 0)
                 .then(|| format!("({} unreadable)", snapshot.summary.unreadable)),

@@ -1,6 +1,7 @@
 //! The snapshot that a backup is compared with.
 
 use super::super::error::OpsError;
+use super::super::names::Snapshots;
 use crate::base::{BlobId, SnapshotId};
 use crate::format::snapshot::SnapshotMode;
 use crate::format::tree::TreeEntry;
@@ -19,7 +20,7 @@ pub(super) struct Parent {
 impl Parent {
     /// Finds the parent that a mode asks for; a full backup has none.
     pub fn find(
-        repository: &Repository,
+        repository: &Arc<Repository>,
         host: &str,
         label: &str,
         mode: SnapshotMode,
@@ -28,31 +29,20 @@ impl Parent {
         if mode == SnapshotMode::Full {
             return Ok(None);
         }
-        let listing = repository.snapshots()?;
-        for (name, error) in &listing.refused {
+        let snapshots = Snapshots::load(repository)?;
+        for (name, error) in &snapshots.refused {
             repository.environment().observer.warn(&format!("{name} is passed over: {error}"));
         }
-        let found = listing
-            .found
-            .into_iter()
-            .filter(|found| match wanted {
-                Some(id) => found.id == id,
-                None => found.snapshot.host == host && found.snapshot.label == label,
-            })
-            .filter(|found| {
-                mode != SnapshotMode::Differential
-                    || found.snapshot.mode == SnapshotMode::Full
-                    || wanted.is_some()
-            })
-            .max_by_key(|found| (found.stored, found.snapshot.started));
-        match (found, wanted) {
-            (None, Some(id)) => Err(RepoError::NoSnapshot(id.to_string()).into()),
-            (found, _) => Ok(found.map(|found| Self {
-                id: found.id,
-                host: found.snapshot.host,
-                root: found.snapshot.root,
-            })),
-        }
+        let found = match wanted {
+            Some(id) => Some(snapshots.get(&id).ok_or_else(|| RepoError::NoSnapshot(id.to_string()))?),
+            // A forgotten one may be swept while the backup runs.
+            None => snapshots.iter().rev().find(|view| {
+                view.snapshot.host == host
+                    && view.snapshot.label == label
+                    && (mode != SnapshotMode::Differential || view.snapshot.mode == SnapshotMode::Full)
+            }),
+        };
+        Ok(found.map(|view| Self { id: view.id, host: view.snapshot.host.clone(), root: view.snapshot.root }))
     }
 
     /// Begins a walk over its tree, in step with the walk over the sources.

@@ -1,0 +1,268 @@
+//! `chronolith forget`.
+
+use super::backup::parse_tag;
+use super::snapshots::has_tag;
+use crate::base::SnapshotId;
+use crate::cli::events;
+use crate::cli::fault::{Fault, exit};
+use crate::cli::render::{self, Align, Table};
+use crate::cli::session::Session;
+use crate::ops::forget::{by_name, by_policy, forget};
+use crate::ops::retention::{Amount, Interval, KeepDays, Period, Policy, PolicyError, RetentionPlan};
+use crate::ops::{SnapshotView, Snapshots};
+use clap::Args;
+use serde_json::json;
+
+/// Says that snapshots are no longer needed, by name or by a policy
+///
+/// Give snapshots, or what is to be kept; a snapshot stays when any rule keeps it. Rules apply to each
+/// host and label by itself. Pinned snapshots stay, and at least one of each host and label. What is
+/// forgotten is still there, and can be named by its id, until it is pruned.
+///
+/// N is a number of snapshots, `all`, or an interval back from the newest snapshot, such as 7d or
+/// 1y6m (y, m: months, w, d, h).
+#[derive(Args)]
+pub struct Arguments {
+    /// Forgets these, whatever a policy would say
+    #[arg(value_name = "SNAP")]
+    pub snapshots: Vec<String>,
+    /// Keeps the newest N
+    #[arg(long, value_name = "N")]
+    pub keep_last: Vec<String>,
+    /// Keeps the newest of each of the newest N minutes that have one
+    #[arg(long, value_name = "N")]
+    pub keep_minutely: Vec<String>,
+    /// ... hours
+    #[arg(long, value_name = "N")]
+    pub keep_hourly: Vec<String>,
+    /// ... days
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Vec<String>,
+    /// ... weeks, which begin on Mondays
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Vec<String>,
+    /// ... months
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Vec<String>,
+    /// ... quarters
+    #[arg(long, value_name = "N")]
+    pub keep_quarterly: Vec<String>,
+    /// ... years
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Vec<String>,
+    /// Keeps everything of this interval back from the newest
+    #[arg(long, value_name = "INTERVAL")]
+    pub keep_within: Vec<String>,
+    /// Keeps hourly ones of this interval
+    #[arg(long, value_name = "INTERVAL")]
+    pub keep_within_hourly: Vec<String>,
+    /// Keeps daily ones
+    #[arg(long, value_name = "INTERVAL")]
+    pub keep_within_daily: Vec<String>,
+    /// Keeps weekly ones
+    #[arg(long, value_name = "INTERVAL")]
+    pub keep_within_weekly: Vec<String>,
+    /// Keeps monthly ones
+    #[arg(long, value_name = "INTERVAL")]
+    pub keep_within_monthly: Vec<String>,
+    /// Keeps yearly ones
+    #[arg(long, value_name = "INTERVAL")]
+    pub keep_within_yearly: Vec<String>,
+    /// Keeps what has this tag; several times: with any of them
+    #[arg(long, value_name = "K[=V]")]
+    pub keep_tag: Vec<String>,
+    /// Keeps everything of the last days, reckoned from now
+    #[arg(long, value_name = "DAYS")]
+    pub keep_days: Option<u16>,
+    /// With --keep-days: keeps at least so many, however old
+    #[arg(long, value_name = "N", requires = "keep_days", default_value_t = 0)]
+    pub keep_days_least: u32,
+    /// Looks only at snapshots of this host
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Looks only at snapshots with this label
+    #[arg(long, value_name = "NAME")]
+    pub label: Option<String>,
+    /// Looks only at snapshots with this tag; several times: with all of them
+    #[arg(long, value_name = "K[=V]")]
+    pub tag: Vec<String>,
+    /// Shows what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Permits that a host and label loses its last snapshot
+    #[arg(long)]
+    pub unsafe_allow_remove_all: bool,
+}
+
+fn refused(error: PolicyError) -> Fault {
+    Fault::usage(error.to_string(), "`chronolith help forget` shows the rules")
+}
+
+impl Arguments {
+    fn policy(&self) -> Result<Policy, Fault> {
+        let mut policy = Policy { allow_remove_all: self.unsafe_allow_remove_all, ..Policy::default() };
+        for text in &self.keep_last {
+            policy.last.push(Amount::parse(text).map_err(refused)?);
+        }
+        for text in &self.keep_within {
+            policy.last.push(Amount::Within(Interval::parse(text).map_err(refused)?));
+        }
+        let amounts = [
+            (Period::Minute, &self.keep_minutely),
+            (Period::Hour, &self.keep_hourly),
+            (Period::Day, &self.keep_daily),
+            (Period::Week, &self.keep_weekly),
+            (Period::Month, &self.keep_monthly),
+            (Period::Quarter, &self.keep_quarterly),
+            (Period::Year, &self.keep_yearly),
+        ];
+        for (period, texts) in amounts {
+            for text in texts {
+                policy.periods.push((period, Amount::parse(text).map_err(refused)?));
+            }
+        }
+        let intervals = [
+            (Period::Hour, &self.keep_within_hourly),
+            (Period::Day, &self.keep_within_daily),
+            (Period::Week, &self.keep_within_weekly),
+            (Period::Month, &self.keep_within_monthly),
+            (Period::Year, &self.keep_within_yearly),
+        ];
+        for (period, texts) in intervals {
+            for text in texts {
+                policy.periods.push((period, Amount::Within(Interval::parse(text).map_err(refused)?)));
+            }
+        }
+        policy.tags = self.keep_tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
+        policy.days = self.keep_days.map(|days| KeepDays { days, at_least: self.keep_days_least });
+        Ok(policy)
+    }
+
+    fn matches(&self, view: &SnapshotView) -> bool {
+        self.host.as_ref().is_none_or(|host| *host == view.snapshot.host)
+            && self.label.as_ref().is_none_or(|label| *label == view.snapshot.label)
+            && self.tag.iter().all(|tag| has_tag(view, tag))
+    }
+
+    fn filters(&self) -> bool {
+        self.host.is_some() || self.label.is_some() || !self.tag.is_empty()
+    }
+}
+
+/// Runs the command.
+pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
+    session.doing(format!("forget snapshots of {}", session.place()?));
+    let policy = arguments.policy()?;
+    let named = !arguments.snapshots.is_empty();
+    if named && (arguments.filters() || policy != empty(arguments)) {
+        return Err(Fault::usage("snapshots are named, and a policy is given", "give one or the other"));
+    }
+    if !named && policy.is_empty() {
+        return Err(Fault::usage(
+            "neither snapshots nor a policy that would keep anything were given: nothing was forgotten",
+            "name snapshots, or say what to keep, such as --keep-daily 7 --keep-monthly 12",
+        ));
+    }
+    let repository = session.open()?;
+    let snapshots = session.snapshots(&repository)?;
+    let (chosen, kept) = if named {
+        let ids = arguments.snapshots.iter().map(|name| snapshots.resolve(name).map(|view| view.id));
+        let ids = ids.collect::<Result<Vec<SnapshotId>, _>>()?;
+        let chosen = by_name(&snapshots, &ids, arguments.unsafe_allow_remove_all)?;
+        for view in ids.iter().filter_map(|id| snapshots.get(id)).filter(|view| view.forgotten) {
+            session.talk.tell(&format!("snapshot {} is forgotten already", view.id.short()));
+        }
+        show_named(session, &snapshots, &chosen)?;
+        (chosen, 0)
+    } else {
+        let zone = crate::cli::edges::zone();
+        let wanted = |view: &SnapshotView| arguments.matches(view);
+        let plan = by_policy(&repository, &snapshots, &policy, &zone, wanted)?;
+        show_plan(session, &snapshots, &plan)?;
+        let decisions: usize = plan.groups.iter().map(|group| group.decisions.len()).sum();
+        let chosen: Vec<SnapshotId> = plan.forgotten().collect();
+        let kept = decisions - chosen.len();
+        (chosen, kept)
+    };
+    session.talk.flush()?;
+    let annotations = match arguments.dry_run || chosen.is_empty() {
+        true => Vec::new(),
+        false => forget(&repository, &snapshots, &chosen)?,
+    };
+    if session.settings.json {
+        let annotations: Vec<String> = annotations.iter().map(ToString::to_string).collect();
+        let fields = json!({ "forgotten": chosen.len(), "kept": kept, "dry_run": arguments.dry_run,
+            "annotations": annotations });
+        session.talk.event("summary", fields)?;
+    }
+    let count = render::count(chosen.len() as u64, "snapshot", "snapshots");
+    session.talk.tell(&match arguments.dry_run {
+        true => format!("{count} would be forgotten"),
+        false => format!("{count} forgotten"),
+    });
+    Ok(exit::DONE)
+}
+
+/// The policy of somebody who gave none.
+fn empty(arguments: &Arguments) -> Policy {
+    Policy { allow_remove_all: arguments.unsafe_allow_remove_all, ..Policy::default() }
+}
+
+fn show_named(session: &Session, snapshots: &Snapshots, chosen: &[SnapshotId]) -> Result<(), Fault> {
+    for view in chosen.iter().filter_map(|id| snapshots.get(id)) {
+        if session.settings.json {
+            decision(session, view, &[])?;
+        } else {
+            let snapshot = &view.snapshot;
+            let started = render::time(snapshot.started);
+            let line = format!("{}  {started}  {}  {}", view.id.short(), snapshot.host, snapshot.label);
+            session.talk.line(&render::visible(&line))?;
+        }
+    }
+    Ok(())
+}
+
+fn decision(session: &Session, view: &SnapshotView, reasons: &[String]) -> Result<(), Fault> {
+    let fields = json!({
+        "id": view.id.to_string(),
+        "host": view.snapshot.host,
+        "label": view.snapshot.label,
+        "started": events::time(view.snapshot.started),
+        "keep": !reasons.is_empty(),
+        "reasons": reasons,
+    });
+    session.talk.event("decision", fields)
+}
+
+fn show_plan(session: &Session, snapshots: &Snapshots, plan: &RetentionPlan) -> Result<(), Fault> {
+    for group in &plan.groups {
+        let mut table = Table::new(&[
+            ("", Align::Left),
+            ("snapshot", Align::Left),
+            ("started", Align::Left),
+            ("kept by", Align::Left),
+        ]);
+        for decision in &group.decisions {
+            let Some(view) = snapshots.get(&decision.id) else { continue };
+            let reasons: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
+            if session.settings.json {
+                self::decision(session, view, &reasons)?;
+                continue;
+            }
+            let word = if decision.is_kept() { "keep" } else { "forget" };
+            table.row(vec![
+                word.to_owned(),
+                view.id.short(),
+                render::time(view.snapshot.started),
+                reasons.join(", "),
+            ]);
+        }
+        if session.settings.json {
+            continue;
+        }
+        let title = format!("{} on {}", group.label, group.host);
+        session.talk.line(&render::visible(&title))?;
+        table.lines().iter().try_for_each(|line| session.talk.line(line))?;
+    }
+    Ok(())
+}

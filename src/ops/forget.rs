@@ -1,0 +1,146 @@
+//! Forgetting: snapshots are said to be no roots any more. Their data stays until a prune.
+//!
+//! What is forgotten is decided by a plan that can be shown first. It is written in one step, an
+//! annotation by a key that may say so; before it is durable nothing has happened, afterwards it can be
+//! taken back as long as nothing was swept.
+
+use super::error::{OpsError, explain};
+use super::names::{SnapshotView, Snapshots};
+use super::retention::{Candidate, Policy, PolicyError, RetentionPlan, plan};
+use crate::base::{AnnotationId, ObjectId, SnapshotId, limits};
+use crate::format::annotation::{Annotation, AnnotationKind};
+use crate::format::trust::Act;
+use crate::repo::{RepoError, Repository};
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+
+/// Roots that are named when they have vanished.
+const SHOWN_MAX: usize = 5;
+
+/// Decides by a policy about the snapshots that `wanted` takes; the others are not looked at.
+///
+/// # Errors
+///
+/// [`OpsError::Usage`] for a policy that would keep nothing.
+pub fn by_policy(
+    repository: &Repository,
+    snapshots: &Snapshots,
+    policy: &Policy,
+    zone: &TimeZone,
+    wanted: impl Fn(&SnapshotView) -> bool,
+) -> Result<RetentionPlan, OpsError> {
+    let candidates: Vec<Candidate<'_>> = snapshots
+        .iter()
+        .filter(|view| wanted(view))
+        .map(|view| Candidate {
+            id: view.id,
+            host: &view.snapshot.host,
+            label: &view.snapshot.label,
+            started: view.snapshot.started,
+            stored: view.stored,
+            tags: &view.tags,
+            pinned: !view.pinned.is_empty(),
+        })
+        .collect();
+    plan(&candidates, policy, zone, repository.environment().clock.now()).map_err(|error| match error {
+        PolicyError::Empty => OpsError::Usage(format!("{error}; nothing was forgotten")),
+        error => OpsError::Usage(error.to_string()),
+    })
+}
+
+/// Checks that these snapshots, named one by one, can be forgotten; returns those that are not yet.
+///
+/// # Errors
+///
+/// [`OpsError::Usage`] for a pinned one, or where a host and label would be left without a snapshot.
+pub fn by_name(
+    snapshots: &Snapshots,
+    named: &[SnapshotId],
+    allow_remove_all: bool,
+) -> Result<Vec<SnapshotId>, OpsError> {
+    let mut chosen = Vec::new();
+    for id in named {
+        let view = snapshots.get(id).ok_or_else(|| RepoError::NoSnapshot(id.to_string()))?;
+        if !view.pinned.is_empty() {
+            let reasons: Vec<&str> = view.pinned.iter().filter_map(|pin| pin.reason.as_deref()).collect();
+            let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
+            return Err(OpsError::Usage(format!(
+                "snapshot {} is pinned{why}: nothing was forgotten",
+                id.short()
+            )));
+        }
+        if !view.forgotten && !chosen.contains(id) {
+            chosen.push(*id);
+        }
+    }
+    let mut left: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for view in snapshots.iter() {
+        let group = (view.snapshot.host.as_str(), view.snapshot.label.as_str());
+        *left.entry(group).or_default() += usize::from(!chosen.contains(&view.id));
+    }
+    if let Some(((host, label), _)) = left.iter().find(|(_, left)| **left == 0)
+        && !allow_remove_all
+    {
+        return Err(OpsError::Usage(format!(
+            "no snapshot of {label} on {host} would be left: nothing was forgotten; \
+             --unsafe-allow-remove-all permits it"
+        )));
+    }
+    Ok(chosen)
+}
+
+/// Says that snapshots are no roots any more; durable on return.
+///
+/// # Errors
+///
+/// [`RepoError::Forbidden`] for a key that may not say so; [`OpsError::Stopped`] where what is known of the
+/// repository is not enough to forget anything safely; what the store says.
+pub fn forget(
+    repository: &Repository,
+    snapshots: &Snapshots,
+    chosen: &[SnapshotId],
+) -> Result<Vec<AnnotationId>, OpsError> {
+    repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)?;
+    require_whole_memory(repository, snapshots)?;
+    let most = usize::try_from(limits::LIST_IDS_MAX / 4).unwrap_or(usize::MAX);
+    let mut put = Vec::new();
+    for part in chosen.chunks(most) {
+        let now = repository.environment().clock.now();
+        let mut annotation = Annotation::new(AnnotationKind::Forgotten, now);
+        annotation.subjects = part.iter().copied().collect();
+        put.push(repository.annotate(&annotation, Act::Withdraw)?);
+    }
+    Ok(put)
+}
+
+/// Refuses to go on where something may protect snapshots that cannot be read, or where roots have
+/// vanished that nobody ended ([ANNOTATION-4], [CONCURRENCY-45]).
+pub(super) fn require_whole_memory(repository: &Repository, snapshots: &Snapshots) -> Result<(), OpsError> {
+    for (name, error) in &snapshots.refused {
+        // What its signature does not cover, or its signer may not say, protects nothing.
+        if name.starts_with("annotations/") && !matches!(error, RepoError::Untrusted { .. }) {
+            let why = format!("{name} cannot be read, and might be a pin ({})", explain(error));
+            let cure = match error {
+                RepoError::TooNew(_) => "install a newer chronolith",
+                RepoError::Forbidden { .. } => "use a key that may read it",
+                _ => {
+                    "bring the object back from a copy of the repository, or remove it from the store by hand"
+                }
+            };
+            return Err(OpsError::Stopped { why, cure });
+        }
+    }
+    let ended = |id: &ObjectId| snapshots.ended().contains(&SnapshotId::from(*id));
+    let vanished = repository.vanished(ended)?;
+    if vanished.is_empty() {
+        return Ok(());
+    }
+    let shown = vanished.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+    Err(OpsError::Stopped {
+        why: format!(
+            "{} objects that a catalogue lists are gone, and nobody has forgotten them: {shown}",
+            vanished.len()
+        ),
+        cure: "bring them back from a copy of the repository; somebody may have deleted backups",
+    })
+}

@@ -1,0 +1,75 @@
+//! Forgetting, as it is typed.
+
+use super::program::World;
+
+fn backed_up(count: usize) -> (World, Vec<String>) {
+    let world = World::with_repository();
+    for number in 0..count {
+        world.feed(["backup", "-q", "--host", "h", "--stdin", "a"], number.to_string().as_bytes()).exits(0);
+    }
+    let events = world.run(["snapshots", "--json"]).exits(0).events();
+    let ids = events.iter().filter_map(|event| Some(event["id"].as_str()?.to_owned())).collect();
+    (world, ids)
+}
+
+#[test]
+fn a_policy_shows_its_plan_and_is_carried_out() {
+    let (world, ids) = backed_up(3);
+    let dry = world.run(["forget", "--keep-last", "2", "--dry-run"]).exits(0);
+    assert!(dry.err.contains("1 snapshot would be forgotten"), "{}", dry.err);
+    let lines: Vec<String> = dry.text().lines().map(str::to_owned).collect();
+    assert_eq!(lines[0], "a on h");
+    assert!(lines[2].starts_with("forget") && lines[2].contains(&ids[0][..8]), "{lines:?}");
+    assert!(lines[3].starts_with("keep") && lines[3].ends_with("last"), "{lines:?}");
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 4);
+    let done = world.run(["forget", "--keep-last", "2", "--keep-tag", "x", "--json"]).exits(0).events();
+    let kept: Vec<bool> = done.iter().filter_map(|event| event["keep"].as_bool()).collect();
+    assert_eq!(kept, [false, true, true]);
+    let summary = done.last().unwrap();
+    assert_eq!((summary["forgotten"].as_u64(), summary["kept"].as_u64()), (Some(1), Some(2)));
+    assert_eq!(summary["annotations"].as_array().unwrap().len(), 1);
+    // It is not listed and not parent of anything, but it is there.
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 3);
+    let all = world.run(["snapshots", "--forgotten"]).exits(0).text();
+    assert!(all.contains(&ids[0][..8]) && all.contains("(forgotten)"), "{all}");
+    assert_eq!(world.run(["cat", &format!("{}:a", &ids[0][..8])]).exits(0).out, b"0");
+    // Nothing more to do.
+    let again = world.run(["forget", "--keep-last", "2"]).exits(0);
+    assert!(again.err.contains("0 snapshots forgotten"), "{}", again.err);
+}
+
+#[test]
+fn snapshots_are_forgotten_by_name_but_not_the_last() {
+    let (world, ids) = backed_up(2);
+    world.run(["forget", &ids[1]]).exits(0);
+    let refused = world.run(["forget", "a"]).exits(2);
+    assert!(refused.err.contains("--unsafe-allow-remove-all"), "{}", refused.err);
+    let events = world.feed(["backup", "--json", "--host", "h", "--stdin", "a"], b"9").exits(0).events();
+    assert_eq!(events.last().unwrap()["parent"].as_str(), Some(ids[0].as_str()), "the newest is forgotten");
+    world.run(["forget", "a", &ids[0]]).exits(2);
+    world.run(["forget", "a", &ids[0], "--unsafe-allow-remove-all"]).exits(0);
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 1);
+    world.run(["cat", "a"]).exits(4);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_nothing_happens() {
+    let (world, ids) = backed_up(2);
+    let id = ids[0].as_str();
+    for arguments in [
+        vec!["forget"],
+        vec!["forget", "--keep-last", "0"],
+        vec!["forget", "--unsafe-allow-remove-all"],
+        vec!["forget", "--host", "h"],
+        vec!["forget", id, "--keep-last", "1"],
+        vec!["forget", id, "--host", "h"],
+        vec!["forget", "--keep-last", "x"],
+        vec!["forget", "--keep-within", "7"],
+        vec!["forget", "--keep-daily", "-1"],
+        vec!["forget", "--keep-days-least", "1"],
+    ] {
+        world.run(&arguments).exits(2);
+    }
+    world.run(["forget", "nothing"]).exits(4);
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 3);
+}
