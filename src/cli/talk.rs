@@ -167,8 +167,9 @@ impl Shared {
         let (bytes, new_bytes) = self.counts(running.phase);
         let elapsed = running.since.elapsed();
         let since_last = state.written.map_or(elapsed, |written| written.elapsed());
-        if self.manner.json.is_some() {
-            if since_last >= EVENT_EVERY {
+        match Progress::due(self.manner.json.is_some(), self.terminal, elapsed, since_last) {
+            None => {}
+            Some(Progress::Event) => {
                 state.written = Some(Instant::now());
                 // Whoever stopped reading events gets no more; the work goes on.
                 let _ = self.event(
@@ -183,8 +184,7 @@ impl Shared {
                 );
                 let _ = self.flush();
             }
-        } else if self.terminal {
-            if elapsed >= SHOW_AFTER {
+            Some(Progress::Bar) => {
                 let bar = state.bar.get_or_insert_with(|| bar(running.total_bytes));
                 bar.set_prefix(word(running.phase));
                 bar.set_position(bytes);
@@ -193,10 +193,11 @@ impl Shared {
                 }
                 bar.set_message(message(new_bytes, &running.item));
             }
-        } else if since_last >= LINE_EVERY {
-            state.written = Some(Instant::now());
-            let line = progress_line(running, bytes, new_bytes, elapsed);
-            let _ = writeln!(std::io::stderr(), "{line}");
+            Some(Progress::Line) => {
+                state.written = Some(Instant::now());
+                let line = progress_line(running, bytes, new_bytes, elapsed);
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
         }
     }
 
@@ -209,6 +210,29 @@ impl Shared {
         if let Some(bar) = state.bar.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// How progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// An event for programs.
+    Event,
+    /// A bar that is drawn anew.
+    Bar,
+    /// A line that stays.
+    Line,
+}
+
+impl Progress {
+    /// Says how progress is due to be told now, if it is.
+    fn due(json: bool, terminal: bool, elapsed: Duration, since_last: Duration) -> Option<Self> {
+        let (progress, due) = match (json, terminal) {
+            (true, _) => (Self::Event, since_last >= EVENT_EVERY),
+            (false, true) => (Self::Bar, elapsed >= SHOW_AFTER),
+            (false, false) => (Self::Line, since_last >= LINE_EVERY),
+        };
+        due.then_some(progress)
     }
 }
 
@@ -389,5 +413,40 @@ impl Observer for Talk {
 
     fn interrupted(&self) -> bool {
         self.shared.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_a_bar_on_a_terminal_and_elsewhere_a_line_a_minute() {
+        let due = |json, terminal, elapsed, since_last| {
+            Progress::due(json, terminal, Duration::from_millis(elapsed), Duration::from_millis(since_last))
+        };
+        assert_eq!(due(false, true, 999, 999), None);
+        assert_eq!(due(false, true, 1_000, 1_000), Some(Progress::Bar));
+        assert_eq!(due(false, true, 5_000, 100), Some(Progress::Bar), "it is drawn at every look");
+        assert_eq!(due(false, false, 59_999, 59_999), None);
+        assert_eq!(due(false, false, 60_000, 60_000), Some(Progress::Line));
+        assert_eq!(due(false, false, 61_000, 1_000), None);
+        assert_eq!(due(false, false, 120_000, 60_000), Some(Progress::Line));
+        for terminal in [true, false] {
+            assert_eq!(due(true, terminal, 999, 999), None);
+            assert_eq!(due(true, terminal, 90_000, 1_000), Some(Progress::Event));
+        }
+    }
+
+    #[test]
+    fn a_line_of_progress_says_how_much_how_fast_and_what_was_new() {
+        let mut running =
+            Running { phase: Phase::Backup, total_bytes: None, since: Instant::now(), item: String::new() };
+        let minute = Duration::from_secs(60);
+        let line = progress_line(&running, 120 << 20, 0, minute);
+        assert_eq!(line, "backup: 120.0 MiB in 1 min 00 s, 2.0 MiB/s");
+        running.total_bytes = Some(240 << 20);
+        let line = progress_line(&running, 120 << 20, 6 << 20, minute);
+        assert_eq!(line, "backup: 120.0 MiB of 240.0 MiB in 1 min 00 s, 2.0 MiB/s, 6.0 MiB new");
     }
 }

@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::settings::Way;
 use crate::base::{ErrorClass, SecretBytes};
 use crate::crypto::PasswordParameters;
-use crate::repo::{Credential, NewSlot, RecoverySheet};
+use crate::repo::{Credential, NewSlot, RecoverySheet, RepoError};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -127,8 +127,10 @@ pub fn has_terminal() -> bool {
 
 /// Asks for a password at the terminal, whatever stdin is.
 pub fn ask(prompt: &str) -> Result<SecretBytes, Fault> {
-    let password = rpassword::prompt_password(prompt).map_err(|error| {
-        Fault::failed(format!("cannot ask for the password: {}", super::fault::system(&error)), "")
+    let asked = super::signals::ask_quietly(|| rpassword::prompt_password(prompt));
+    let password = asked.and_then(|answer| answer).map_err(|error| match error.kind() {
+        std::io::ErrorKind::Interrupted => RepoError::Interrupted.into(),
+        _ => Fault::failed(format!("cannot ask for the password: {}", super::fault::system(&error)), ""),
     })?;
     if password.is_empty() {
         return Err(Fault::usage("the password is empty", ""));

@@ -6,3 +6,5 @@ mod forget;
 mod help;
 mod keys;
 mod program;
+mod pty;
+mod terminal;
