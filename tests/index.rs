@@ -159,6 +159,111 @@ fn follows_the_repository_when_runs_come_and_go() {
     assert_same(&index, &runs);
 }
 
+/// Loads as [`load`] does, but only the runs of these numbers; `meanwhile` happens at the first fetch.
+fn load_while(
+    index: &IndexSet,
+    runs: &BTreeMap<IndexId, RunContent>,
+    listed: &[u64],
+    mut meanwhile: impl FnMut(&IndexSet),
+) {
+    let ids: Vec<IndexId> = listed.iter().map(|number| run_id(*number)).collect();
+    index
+        .load::<RepoError>(&ids, |id| {
+            meanwhile(index);
+            let content = &runs[&id];
+            Ok(Some(RunContent { records: content.records.clone(), packs: content.packs.clone() }))
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_this_process_added_outlasts_a_loading_that_did_not_list_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for folder in [Some(folder.path().to_owned()), None] {
+        let mut runs: BTreeMap<IndexId, RunContent> =
+            (0..9).map(|number| (run_id(number), run(number, number * 50, 40))).collect();
+        let index = IndexSet::new(folder.clone());
+        // Added before, while a run is fetched, and afterwards; none of it was listed.
+        index.add(run_id(50), &run(50, 5000, 20)).unwrap();
+        let mut added = 60;
+        load_while(&index, &runs, &[0, 1, 2, 3, 4, 5, 6, 7], |index| {
+            index.add(run_id(added), &run(added, added * 100, 20)).unwrap();
+            added += 1;
+        });
+        assert_eq!(added, 68, "nothing was added while it loaded");
+        index.add(run_id(51), &run(51, 5100, 20)).unwrap();
+        runs.remove(&run_id(8));
+        runs.extend((50..52).map(|number| (run_id(number), run(number, 5000 + (number - 50) * 100, 20))));
+        runs.extend((60..68).map(|number| (run_id(number), run(number, number * 100, 20))));
+        assert_same(&index, &runs);
+        // Loaded again, with some of it listed by now, each is there once.
+        load_while(&index, &runs, &[0, 1, 2, 3, 4, 5, 6, 7, 50, 60, 61], |_| panic!("all of it is here"));
+        assert_same(&index, &runs);
+        // Another process, which has not written them, holds what was listed.
+        let Some(folder) = folder else { continue };
+        let other = IndexSet::new(Some(folder));
+        load_while(&other, &runs, &[0, 1, 2], |_| {});
+        runs.retain(|id, _| (0..3).any(|number| run_id(number) == *id));
+        assert_same(&other, &runs);
+    }
+}
+
+#[test]
+fn what_no_run_names_outlasts_a_loading_and_is_never_taken_for_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = IndexSet::new(Some(folder.path().to_owned()));
+    let runs = runs();
+    index.add_unlisted(&run(77, 9000, 30)).unwrap();
+    // So many that they are merged.
+    assert_eq!(load(&index, &runs), 23);
+    let (known, unlisted) = (blob(100), blob(9010));
+    for _ in 0..2 {
+        assert_eq!(index.find(BlobClass::Content, &unlisted, false, |_| true).len(), 1);
+        assert!(!index.holds_listed(BlobClass::Content, &unlisted, |_| true));
+        assert!(index.find_listed(BlobClass::Content, &unlisted, |_| true).is_empty());
+        assert!(index.holds_listed(BlobClass::Content, &known, |_| true));
+        index.drop_damaged();
+        assert_eq!(load(&index, &runs), 0);
+    }
+    // It is for this process alone.
+    let other = IndexSet::new(Some(folder.path().to_owned()));
+    assert_eq!(load(&other, &runs), 0);
+    assert_same(&other, &runs);
+}
+
+#[test]
+fn threads_that_add_while_others_load_and_heal_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = IndexSet::new(Some(folder.path().to_owned()));
+    let runs: BTreeMap<IndexId, RunContent> =
+        (0..8).map(|number| (run_id(number), run(number, number * 50, 40))).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let index = &index;
+            scope.spawn(move || {
+                for number in 0..20 {
+                    let number = 1000 + thread * 100 + number;
+                    index.add(run_id(number), &run(number, number * 30, 20)).unwrap();
+                }
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    load_while(&index, &runs, &[0, 1, 2, 3, 4, 5, 6, 7], |_| {});
+                    index.drop_damaged();
+                }
+            });
+        }
+    });
+    let mut all = runs;
+    for thread in 0..3 {
+        let numbers = (0..20).map(|number| 1000 + thread * 100 + number);
+        all.extend(numbers.map(|number| (run_id(number), run(number, number * 30, 20))));
+    }
+    assert_same(&index, &all);
+}
+
 #[test]
 fn only_copies_that_the_caller_accepts_are_found() {
     let index = IndexSet::new(None);

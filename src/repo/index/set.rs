@@ -36,7 +36,10 @@ pub struct RunContent {
 pub struct IndexSet {
     segments: RwLock<Arc<Vec<Arc<Segment>>>>,
     folder: Option<PathBuf>,
-    healing: Mutex<()>,
+    /// Held by whoever replaces segments; looking up and adding go on meanwhile.
+    loading: Mutex<()>,
+    /// The runs that this process has written, which a listing made before does not show.
+    added: Mutex<HashSet<IndexId>>,
 }
 
 fn segment_name(covered: &[IndexId]) -> String {
@@ -47,6 +50,12 @@ fn segment_name(covered: &[IndexId]) -> String {
         hasher.update(id.as_bytes());
     });
     hasher.finalize().to_hex().as_str()[..32].to_owned()
+}
+
+/// Says whether these segments hold all runs of another one already.
+fn covered_by(segments: &[Arc<Segment>], segment: &Segment) -> bool {
+    segment.covered() != [UNLISTED]
+        && segment.covered().iter().all(|run| segments.iter().any(|other| other.covered().contains(run)))
 }
 
 fn tier(segment: &Segment) -> u32 {
@@ -116,26 +125,38 @@ impl IndexSet {
     /// Makes an empty set whose segments live in `folder`.
     pub fn new(folder: Option<PathBuf>) -> Self {
         let folder = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok());
-        Self { segments: RwLock::default(), folder, healing: Mutex::new(()) }
+        Self { segments: RwLock::default(), folder, loading: Mutex::default(), added: Mutex::default() }
     }
 
     fn current(&self) -> Arc<Vec<Arc<Segment>>> {
         self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, segments: Vec<Arc<Segment>>) {
-        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(segments);
+    /// Puts segments in the place of those that were there `before`; what was added since then stays.
+    fn replace(&self, before: &[Arc<Segment>], mut segments: Vec<Arc<Segment>>) {
+        let mut held = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        for segment in held.iter() {
+            let new = !before.iter().any(|other| Arc::ptr_eq(other, segment));
+            if new && !covered_by(&segments, segment) {
+                segments.push(segment.clone());
+            }
+        }
+        *held = Arc::new(segments);
     }
 
     /// Adds a segment; several threads may do so at once, and none is lost.
     fn push(&self, segment: Arc<Segment>) {
         let mut held = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let mut segments = held.as_ref().clone();
-        segments.push(segment);
-        *held = Arc::new(segments);
+        // Its file may have been found by whoever loaded meanwhile.
+        if !covered_by(&held, &segment) {
+            let mut segments = held.as_ref().clone();
+            segments.push(segment);
+            *held = Arc::new(segments);
+        }
     }
 
-    /// Makes the set hold exactly the given runs: keeps what the cache has of them, fetches the rest.
+    /// Makes the set hold the given runs: keeps what the cache has of them, fetches the rest. What this
+    /// process has added itself stays, whether the given runs were listed before or after that.
     ///
     /// `fetch` returns `None` for a run that is gone, damaged or not to be believed; such a run is
     /// left out and named in the result.
@@ -148,8 +169,12 @@ impl IndexSet {
         runs: &[IndexId],
         mut fetch: impl FnMut(IndexId) -> Result<Option<RunContent>, E>,
     ) -> Result<Vec<IndexId>, E> {
-        let wanted: HashSet<IndexId> = runs.iter().copied().collect();
-        let mut candidates: Vec<Arc<Segment>> = self.current().iter().cloned().collect();
+        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current();
+        let mut wanted = self.added.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        wanted.extend(runs);
+        let (unlisted, mut candidates): (Vec<_>, Vec<_>) =
+            before.iter().cloned().partition(|segment| segment.covered() == [UNLISTED]);
         let known: HashSet<PathBuf> =
             candidates.iter().filter_map(|segment| segment.path().map(Path::to_owned)).collect();
         for path in self.cached_files() {
@@ -183,7 +208,10 @@ impl IndexSet {
                 None => missing.push(*run),
             }
         }
-        self.set(self.compacted(kept));
+        // What no run stands behind is never merged with what one does.
+        let mut segments = self.compacted(kept);
+        segments.extend(unlisted);
+        self.replace(&before, segments);
         Ok(missing)
     }
 
@@ -229,6 +257,8 @@ impl IndexSet {
     ///
     /// A run whose records are out of order.
     pub fn add(&self, id: IndexId, run: &RunContent) -> io::Result<()> {
+        // First, so that no loading that finds its file takes it for one of the past.
+        self.added.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         let segment = Arc::new(write_run(self.folder.as_deref(), id, run)?);
         self.push(segment);
         Ok(())
@@ -317,13 +347,13 @@ impl IndexSet {
 
     /// Drops damaged segments so that the next [`IndexSet::load`] fetches their runs again.
     pub fn drop_damaged(&self) {
-        let _one = self.healing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (bad, good): (Vec<_>, Vec<_>) =
-            self.current().iter().cloned().partition(|segment| segment.damaged());
+        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current();
+        let (bad, good): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|segment| segment.damaged());
         for path in bad.iter().filter_map(|segment| segment.path()) {
             drop(std::fs::remove_file(path));
         }
-        self.set(good);
+        self.replace(&before, good);
     }
 
     /// Returns the records as they stand now, numbered.
