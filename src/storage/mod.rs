@@ -108,6 +108,11 @@ pub trait Store: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Removes what a dead writer has left unfinished long ago, and tells how much that was.
+    fn clean(&self) -> Result<usize, StorageError> {
+        Ok(0)
+    }
+
     /// Tells what this store promises.
     fn capabilities(&self) -> Capabilities;
 
@@ -147,6 +152,9 @@ macro_rules! forward {
             }
             fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
                 (**self).unfinished()
+            }
+            fn clean(&self) -> Result<usize, StorageError> {
+                (**self).clean()
             }
             fn capabilities(&self) -> Capabilities {
                 (**self).capabilities()

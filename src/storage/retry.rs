@@ -125,11 +125,15 @@ impl<S: Store> Store for RetryStore<S> {
         self.attempt(|store| store.delete(name))
     }
 
-    /// An outcome may be that of a second attempt, so nobody is promised to be the one creator.
     fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.unfinished()
     }
 
+    fn clean(&self) -> Result<usize, StorageError> {
+        self.inner.clean()
+    }
+
+    /// An outcome may be that of a second attempt, so nobody is promised to be the one creator.
     fn capabilities(&self) -> Capabilities {
         Capabilities { exclusive_put: false, ..self.inner.capabilities() }
     }

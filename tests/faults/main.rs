@@ -9,6 +9,7 @@ mod check_damage;
 mod damage;
 mod full_disk;
 mod killed;
+mod leftovers;
 mod producers;
 mod requests;
 mod restores;

@@ -149,6 +149,8 @@ pub fn backup(
             advice: progress.advice,
         });
     }
+    // What dead writers left takes room that may be needed now. Who may not remove it leaves it to others.
+    let _ = repository.environment().store.clean();
     let session = WriteSession::begin(repository)?;
     if options.differences && parent.is_some() && !repository.keyring().reads_content() {
         let advice = "this key may not read content, so what changed is stored whole, not as differences";

@@ -172,7 +172,7 @@ impl Objects<'_> {
             }
         }
         for object in self.repository.environment().store.unfinished()? {
-            let what = "a writer has not finished it; it is removed once it is a day old";
+            let what = "a writer has not finished it; once it is a day old, the next backup removes it";
             self.findings.add(Gravity::Note, object.name, what);
         }
         Ok(())

@@ -224,6 +224,10 @@ impl Store for LocalStore {
         self.list_unfinished()
     }
 
+    fn clean(&self) -> Result<usize, StorageError> {
+        self.remove_stale()
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { exclusive_put: true, consistent_list: true, modified_times: true, retry: false }
     }

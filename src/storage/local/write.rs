@@ -106,7 +106,7 @@ impl LocalStore {
     ///
     /// Ages are taken by the file system's own clock, from a file made for the purpose. A writer
     /// that slept for longer than a day finds its temporary gone and writes it again.
-    pub fn clean(&self) -> Result<usize, StorageError> {
+    pub(super) fn remove_stale(&self) -> Result<usize, StorageError> {
         let failed = |errno| StorageError::from_errno(Operation::Clean, TEMPORARY_FOLDER, errno);
         let (probe, file) = self.temporary(Operation::Clean, TEMPORARY_FOLDER)?;
         let now = fs::fstat(&file).map_err(failed)?.st_mtime;
