@@ -7,6 +7,7 @@ mod differences;
 mod find;
 mod forget;
 mod listing;
+mod order;
 mod restore;
 mod retention;
 mod stats;
