@@ -3,10 +3,13 @@
 use super::{CodecError, Encoding};
 use crate::base::limits;
 use std::io;
-use zstd::zstd_safe::{self, DCtx};
+use zstd::zstd_safe::{self, DCtx, WriteBuf};
 
 /// First bytes of a zstd frame; legacy and skippable frames begin otherwise and are refused.
 const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// First bytes of what `zstd --train` makes.
+const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
 
 /// Decodes frames, reusing one context; one per thread.
 pub struct Decompressor {
@@ -49,14 +52,19 @@ impl Decompressor {
                 }
                 Ok(stored.len())
             }
-            (Encoding::Zstd, None) => frame(&mut self.context, stored, plain_length, out),
-            (Encoding::Difference, Some(base)) => context().and_then(|mut context| {
-                context.ref_prefix(base).map_err(decode_error)?;
-                frame(&mut context, stored, plain_length, out)
-            }),
+            (Encoding::Zstd, None) => frame(&mut self.context, &[], stored, plain_length, out),
+            // A base that begins like a trained dictionary would be taken for one; it needs a context of
+            // its own, as every base would if contexts did not take raw ones by the call.
+            (Encoding::Difference, Some(base)) if base.starts_with(&DICTIONARY_MAGIC) => {
+                context().and_then(|mut context| {
+                    context.ref_prefix(base).map_err(decode_error)?;
+                    frame(&mut context, &[], stored, plain_length, out)
+                })
+            }
+            (Encoding::Difference, Some(base)) => frame(&mut self.context, base, stored, plain_length, out),
             (Encoding::Dictionary, Some(dictionary)) => context().and_then(|mut context| {
                 context.load_dictionary(dictionary).map_err(decode_error)?;
-                frame(&mut context, stored, plain_length, out)
+                frame(&mut context, &[], stored, plain_length, out)
             }),
             (encoding, base) => Err(CodecError::Base { encoding, given: base.is_some() }),
         };
@@ -76,9 +84,10 @@ fn context() -> Result<DCtx<'static>, CodecError> {
     DCtx::try_create().ok_or_else(|| CodecError::Decode(io::Error::from(io::ErrorKind::OutOfMemory)))
 }
 
-/// Decodes one whole frame behind what `out` holds and returns how many bytes came out.
+/// Decodes one whole frame, against a base unless that is empty, behind what `out` holds, and returns how many bytes came out.
 fn frame(
     context: &mut DCtx<'_>,
+    base: &[u8],
     stored: &[u8],
     plain_length: usize,
     out: &mut Vec<u8>,
@@ -100,10 +109,23 @@ fn frame(
     if from == 0 {
         // Into spare capacity, which saves clearing it first.
         out.reserve_exact(plain_length);
-        return context.decompress(out, stored).map_err(decode_error);
+        return decompress(context, out, base, stored);
     }
     out.resize(from + plain_length, 0);
-    out.get_mut(from..).map_or(Ok(0), |tail| context.decompress(tail, stored)).map_err(decode_error)
+    out.get_mut(from..).map_or(Ok(0), |tail| decompress(context, tail, base, stored))
+}
+
+fn decompress<B: WriteBuf + ?Sized>(
+    context: &mut DCtx<'_>,
+    out: &mut B,
+    base: &[u8],
+    stored: &[u8],
+) -> Result<usize, CodecError> {
+    let result = match base {
+        [] => context.decompress(out, stored),
+        base => context.decompress_using_dict(out, stored, base),
+    };
+    result.map_err(decode_error)
 }
 
 fn decode_error(code: usize) -> CodecError {

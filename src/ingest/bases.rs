@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// A chunk whose chain is this long is no base itself; the whole chunk at the end of its chain is.
 ///
 /// Measured on a series of daily backups (`docs/differences.md`).
-const CHAIN_MAX: u8 = 4;
+const CHAIN_MAX: u8 = 2;
 /// A difference is kept if it takes at most this part of what the chunk would take by itself; the rest
 /// pays for the base being read at every restore.
 const WORTH: (usize, usize) = (3, 4);
@@ -134,7 +134,7 @@ impl<'a> Bases<'a> {
             }
         };
         self.unreadable = 0;
-        let base = Base { id: chosen.id, plain: &plain, depth: chosen.depth };
+        let base = Base { id: chosen.id, plain: plain.bytes(), depth: chosen.depth };
         let alone = chunk.bytes.len() as u64 * u64::from(chosen.whole.0) / u64::from(chosen.whole.1.max(1));
         let worth = usize::try_from(alone).unwrap_or(usize::MAX) / WORTH.1 * WORTH.0;
         self.session.store_difference(encoder, chunk.bytes, chunk.id, &base, worth)

@@ -168,8 +168,8 @@ impl Walk<'_> {
             let read = self.reader.read(BlobClass::Metadata, what, &id).and_then(|bytes| {
                 let damaged = RepoError::damaged(format!("{what} {id}"));
                 match node {
-                    Node::Tree(_) => TreeNode::decode(&bytes).map(Read::Tree).map_err(damaged),
-                    Node::Recipe(_) => RecipeNode::decode(&bytes).map(Read::Recipe).map_err(damaged),
+                    Node::Tree(_) => TreeNode::decode(bytes.bytes()).map(Read::Tree).map_err(damaged),
+                    Node::Recipe(_) => RecipeNode::decode(bytes.bytes()).map(Read::Recipe).map_err(damaged),
                 }
             });
             match read {

@@ -6,50 +6,126 @@ use super::index::Located;
 use super::packs::pack_name;
 use super::repository::Repository;
 use crate::base::{BlobId, PackId};
+use crate::codec::Encoding;
 use crate::format::pack::BlobClass;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Plain bytes of decoded frames that are kept, since neighbours are often wanted next.
-const CACHED_FRAME_BYTES: usize = 16 << 20;
+const CACHED_FRAME_BYTES: usize = 32 << 20;
 
 /// Where a frame lies: the pack and the offset in it.
 pub type FramePlace = (PackId, u32);
 
-/// Frames decoded of late.
+/// Frames decoded of late, and those that are being decoded right now.
 #[derive(Default)]
-pub struct FrameCache(Mutex<HeldFrames>);
+pub struct FrameCache {
+    held: Mutex<HeldFrames>,
+    decoded: Condvar,
+}
 
 /// Least recently used first.
 #[derive(Default)]
 struct HeldFrames {
     bytes: usize,
     frames: VecDeque<(FramePlace, Arc<Vec<u8>>)>,
+    pending: HashSet<FramePlace>,
 }
 
-impl FrameCache {
-    /// Returns a frame's plain bytes if they are still here.
-    pub fn get(&self, place: &FramePlace) -> Option<Arc<Vec<u8>>> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = held.frames.iter().position(|(key, _)| key == place)?;
-        let entry = held.frames.remove(at)?;
+/// A frame that is at hand, or the duty to decode it.
+pub enum Claim<'a> {
+    /// Its plain bytes.
+    Held(Arc<Vec<u8>>),
+    /// Nobody has it: whoever holds this decodes it, and others wait.
+    Mine(Pending<'a>),
+}
+
+/// The duty to decode a frame, which ends when this is fulfilled or dropped.
+pub struct Pending<'a> {
+    cache: &'a FrameCache,
+    place: FramePlace,
+}
+
+impl Pending<'_> {
+    /// Hands the plain bytes to those who wait, and keeps them for a while.
+    pub fn fulfil(self, plain: Arc<Vec<u8>>) {
+        self.cache.lock().put(self.place, plain);
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.cache.lock().pending.remove(&self.place);
+        self.cache.decoded.notify_all();
+    }
+}
+
+impl HeldFrames {
+    fn get(&mut self, place: &FramePlace) -> Option<Arc<Vec<u8>>> {
+        let at = self.frames.iter().rposition(|(key, _)| key == place)?;
+        let entry = self.frames.remove(at)?;
         let plain = entry.1.clone();
-        held.frames.push_back(entry);
+        self.frames.push_back(entry);
         Some(plain)
     }
 
-    /// Keeps a frame's plain bytes for a while.
-    pub fn put(&self, place: FramePlace, plain: Arc<Vec<u8>>) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.frames.iter().any(|(key, _)| *key == place) {
+    fn put(&mut self, place: FramePlace, plain: Arc<Vec<u8>>) {
+        if self.frames.iter().any(|(key, _)| *key == place) {
             return;
         }
-        held.bytes += plain.len();
-        held.frames.push_back((place, plain));
-        while held.bytes > CACHED_FRAME_BYTES {
-            let Some((_, dropped)) = held.frames.pop_front() else { break };
-            held.bytes -= dropped.len();
+        self.bytes += plain.len();
+        self.frames.push_back((place, plain));
+        while self.bytes > CACHED_FRAME_BYTES {
+            let Some((_, dropped)) = self.frames.pop_front() else { break };
+            self.bytes -= dropped.len();
         }
+    }
+}
+
+impl FrameCache {
+    fn lock(&self) -> MutexGuard<'_, HeldFrames> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a frame's plain bytes, after waiting for whoever decodes it just now; or the duty to
+    /// decode it.
+    ///
+    /// A thread that has the duty for one frame may ask for another only as readers of differences do:
+    /// for one of less depth. So nobody waits for himself.
+    pub fn claim(&self, place: FramePlace) -> Claim<'_> {
+        let mut held = self.lock();
+        loop {
+            if let Some(plain) = held.get(&place) {
+                return Claim::Held(plain);
+            }
+            if held.pending.insert(place) {
+                return Claim::Mine(Pending { cache: self, place });
+            }
+            held = self.decoded.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The plain bytes of a blob, within those of its frame.
+#[derive(Debug, Clone, Default)]
+pub struct Blob {
+    frame: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Blob {
+    /// Takes a range of a frame; `None` if the frame is shorter.
+    pub fn new(frame: Arc<Vec<u8>>, offset: u32, length: u32) -> Option<Self> {
+        let start = offset as usize;
+        let range = start..start.checked_add(length as usize)?;
+        frame.get(range.clone())?;
+        Some(Self { frame, range })
+    }
+
+    /// Returns the bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.frame.get(self.range.clone()).unwrap_or_default()
     }
 }
 
@@ -80,7 +156,7 @@ impl BlobReader {
     /// # Errors
     ///
     /// [`RepoError::Missing`] with a reason for every copy that was tried.
-    pub fn read(&mut self, class: BlobClass, what: &'static str, id: &BlobId) -> Result<Vec<u8>, RepoError> {
+    pub fn read(&mut self, class: BlobClass, what: &'static str, id: &BlobId) -> Result<Blob, RepoError> {
         self.read_shallower(class, what, id, u8::MAX)
     }
 
@@ -90,7 +166,7 @@ impl BlobReader {
         what: &'static str,
         id: &BlobId,
         depth_below: u8,
-    ) -> Result<Vec<u8>, RepoError> {
+    ) -> Result<Blob, RepoError> {
         let mut reasons = Vec::new();
         let mut forbidden = None;
         for attempt in 0..3 {
@@ -132,14 +208,32 @@ impl BlobReader {
     }
 
     /// Reads the blob from this very copy.
-    fn read_copy(&mut self, copy: &Located) -> Result<Vec<u8>, RepoError> {
+    fn read_copy(&mut self, copy: &Located) -> Result<Blob, RepoError> {
         let frame = self.frame(copy)?;
-        let start = copy.record.offset as usize;
-        let blob = start.checked_add(copy.record.length as usize).and_then(|end| frame.get(start..end));
+        if let Some(blob) = self.verified(copy, frame)? {
+            return Ok(blob);
+        }
+        // Bases are not verified by themselves, so this may be the fault of one of them, of which
+        // another copy may serve.
+        if copy.record.base.is_some() {
+            let mut sealed = self.fetch(copy)?;
+            let frame = Arc::new(self.open(copy, &mut sealed, Bases::Verified)?);
+            if let Some(blob) = self.verified(copy, frame)? {
+                return Ok(blob);
+            }
+        }
+        Err(self.unreadable(copy, "its content is not what its id says"))
+    }
+
+    /// Cuts the blob out of its frame, if it is the one that its id names.
+    fn verified(&self, copy: &Located, frame: Arc<Vec<u8>>) -> Result<Option<Blob>, RepoError> {
+        let blob = Blob::new(frame, copy.record.offset, copy.record.length);
         let keyring = self.repository.keyring();
         match blob {
-            Some(blob) if keyring.blob_id(copy.record.class, blob)? == copy.record.id => Ok(blob.to_vec()),
-            _ => Err(self.unreadable(copy, "its content is not what its id says")),
+            Some(blob) if keyring.blob_id(copy.record.class, blob.bytes())? == copy.record.id => {
+                Ok(Some(blob))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -156,35 +250,60 @@ impl BlobReader {
     ///
     /// When the pack cannot be read or the frame does not open or decode.
     pub fn frame(&mut self, copy: &Located) -> Result<Arc<Vec<u8>>, RepoError> {
-        let place = (copy.pack.id, copy.record.frame_offset);
-        let cache = self.repository.frame_cache();
-        if let Some(plain) = cache.get(&place) {
+        let repository = self.repository.clone();
+        // A difference holds one blob, which is seldom wanted twice.
+        let claim = match copy.record.encoding {
+            Encoding::Difference => None,
+            _ => Some(repository.frame_cache().claim((copy.pack.id, copy.record.frame_offset))),
+        };
+        if let Some(Claim::Held(plain)) = claim {
             return Ok(plain);
         }
+        let mut sealed = self.fetch(copy)?;
+        let opened = self.open_fetched(copy, &mut sealed);
+        self.sealed = sealed;
+        let plain = Arc::new(opened?);
+        if let Some(Claim::Mine(pending)) = claim {
+            pending.fulfil(plain.clone());
+        }
+        Ok(plain)
+    }
+
+    fn fetch(&mut self, copy: &Located) -> Result<Vec<u8>, RepoError> {
         let mut sealed = std::mem::take(&mut self.sealed);
         sealed.clear();
-        let fetched = self.repository.environment().store.get_range(
+        self.repository.environment().store.get_range(
             &pack_name(&copy.pack.id),
             u64::from(copy.record.frame_offset),
             copy.record.sealed_length as usize,
             &mut sealed,
-        );
-        let opened = match fetched {
-            Ok(()) => self.open_fetched(copy, &mut sealed),
-            Err(error) => Err(error.into()),
-        };
-        self.sealed = sealed;
-        let plain = Arc::new(opened?);
-        self.repository.frame_cache().put(place, plain.clone());
-        Ok(plain)
+        )?;
+        Ok(sealed)
     }
 
-    /// Opens and decodes the sealed bytes of a frame that were fetched already.
+    /// Opens and decodes the sealed bytes of a frame that were fetched already; whether they are the
+    /// blobs they should be, their ids tell.
     ///
     /// # Errors
     ///
     /// When they do not open or decode, or the base of a difference cannot be read.
     pub fn open_fetched(&mut self, copy: &Located, sealed: &mut Vec<u8>) -> Result<Vec<u8>, RepoError> {
+        self.open(copy, sealed, Bases::Hoped)
+    }
+
+    /// Reads a base from the copy of least depth, without looking whether it is what its id says: the id
+    /// of what is decoded from it will tell.
+    fn hoped_base(&mut self, class: BlobClass, id: &BlobId, depth_below: u8) -> Option<Blob> {
+        let copies = self.repository.index().find(class, id, false, |_| true);
+        let copy = copies.into_iter().min_by_key(|copy| copy.record.depth)?;
+        if copy.record.depth >= depth_below {
+            return None;
+        }
+        let frame = self.frame(&copy).ok()?;
+        Blob::new(frame, copy.record.offset, copy.record.length)
+    }
+
+    fn open(&mut self, copy: &Located, sealed: &mut Vec<u8>, bases: Bases) -> Result<Vec<u8>, RepoError> {
         let record = &copy.record;
         let origin = copy
             .pack
@@ -194,9 +313,18 @@ impl BlobReader {
         let repository = self.repository.clone();
         let sealer =
             repository.origins().open(record.class, origin, repository.id(), repository.keyring())?;
-        let base = match copy.record.base {
+        let base = match record.base {
             Some(base) => {
-                Some(self.read_shallower(record.class, "the base of a difference", &base, record.depth)?)
+                let hoped = match bases {
+                    Bases::Hoped => self.hoped_base(record.class, &base, record.depth),
+                    Bases::Verified => None,
+                };
+                Some(match hoped {
+                    Some(base) => base,
+                    None => {
+                        self.read_shallower(record.class, "the base of a difference", &base, record.depth)?
+                    }
+                })
             }
             None => None,
         };
@@ -209,10 +337,19 @@ impl BlobReader {
         };
         let mut plain = Vec::new();
         self.decoder
-            .open(&sealer, repository.id(), &key, base.as_deref(), sealed, &mut plain)
+            .open(&sealer, repository.id(), &key, base.as_ref().map(Blob::bytes), sealed, &mut plain)
             .map_err(|why| self.unreadable(copy, &why))?;
         Ok(plain)
     }
+}
+
+/// How much is asked of the bases of a difference.
+#[derive(Clone, Copy)]
+enum Bases {
+    /// Any copy that opens will do.
+    Hoped,
+    /// Each is checked against its id.
+    Verified,
 }
 
 /// Writes an error and its causes in one line.

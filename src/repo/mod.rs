@@ -35,7 +35,7 @@ mod slots;
 mod walk;
 
 pub use amend::{add_to_registry, amend_registry, remove_from_registry};
-pub use blobs::{BlobReader, FramePlace};
+pub use blobs::{Blob, BlobReader, Claim, FramePlace};
 pub use environment::{Environment, KeyCache, NoKeyCache};
 pub use error::RepoError;
 pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};

@@ -34,7 +34,7 @@ impl FolderEntries {
     /// When the node cannot be read or is damaged.
     pub fn open(reader: &mut BlobReader, root: &BlobId) -> Result<Self, RepoError> {
         let bytes = reader.read(BlobClass::Metadata, "tree", root)?;
-        let node = TreeNode::decode(&bytes).map_err(node_damaged("tree", root))?;
+        let node = TreeNode::decode(bytes.bytes()).map_err(node_damaged("tree", root))?;
         let mut folder = Self { levels: Vec::new(), entries: Vec::new().into_iter(), failed: false };
         folder.enter(node);
         Ok(folder)
@@ -73,7 +73,7 @@ impl FolderEntries {
             }
             let Some((level, part, next)) = self.next_part() else { return Ok(None) };
             let node = reader.read(BlobClass::Metadata, "tree", &part.id).and_then(|bytes| {
-                TreeNode::decode_part(&bytes, level, &part, next.as_ref())
+                TreeNode::decode_part(bytes.bytes(), level, &part, next.as_ref())
                     .map_err(node_damaged("tree", &part.id))
             });
             match node {
@@ -102,8 +102,8 @@ pub fn find_entry(
     for _ in 0..=limits::LIST_LEVELS_MAX {
         let bytes = reader.read(BlobClass::Metadata, "tree", &id)?;
         let node = match &expected {
-            None => TreeNode::decode(&bytes),
-            Some((level, part, next)) => TreeNode::decode_part(&bytes, *level, part, next.as_ref()),
+            None => TreeNode::decode(bytes.bytes()),
+            Some((level, part, next)) => TreeNode::decode_part(bytes.bytes(), *level, part, next.as_ref()),
         }
         .map_err(node_damaged("tree", &id))?;
         match node {
@@ -165,7 +165,7 @@ impl Pieces {
             RecipeRoot::Node(id) => {
                 let bytes = reader.read(BlobClass::Metadata, "recipe", id)?;
                 let what = format!("recipe {}", id.short());
-                (RecipeNode::decode(&bytes).map_err(RepoError::damaged(what.as_str()))?, what)
+                (RecipeNode::decode(bytes.bytes()).map_err(RepoError::damaged(what.as_str()))?, what)
             }
         };
         if node.plain_bytes() != content.length {
@@ -202,7 +202,8 @@ impl Pieces {
                 continue;
             };
             let node = reader.read(BlobClass::Metadata, "recipe", &child.id).and_then(|bytes| {
-                RecipeNode::decode_child(&bytes, level, &child).map_err(node_damaged("recipe", &child.id))
+                RecipeNode::decode_child(bytes.bytes(), level, &child)
+                    .map_err(node_damaged("recipe", &child.id))
             });
             match node {
                 Ok(node) => self.enter(node),

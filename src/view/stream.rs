@@ -1,13 +1,14 @@
 //! Ordered parallel reading.
 //!
-//! A planner (the caller's iterator, on a thread of its own) groups pieces that lie in neighbouring
-//! frames of one pack into jobs; workers fetch a job with one read, decode its frames once and
-//! check every blob; the caller receives the pieces in the order in which they were wanted. The
+//! A planner (the caller's iterator, on a thread of its own) groups pieces into jobs; workers fetch
+//! neighbouring frames of a pack with one read, decode frames once and check every blob; the caller receives the pieces in the order in which they were wanted. The
 //! number of jobs in flight is fixed, which bounds memory whatever is read.
 
-use crate::base::BlobId;
+use crate::base::{BlobId, PackId};
+use crate::codec::Encoding;
 use crate::format::pack::BlobClass;
-use crate::repo::{BlobReader, FramePlace, Located, RepoError, Repository};
+pub use crate::repo::Blob as Piece;
+use crate::repo::{BlobReader, Claim, FramePlace, Located, RepoError, Repository, pack_name};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
@@ -19,6 +20,8 @@ const JOB_SEALED_BYTES: u64 = 2 << 20;
 const JOB_PLAIN_BYTES: u64 = 4 << 20;
 /// Plain bytes that all jobs in flight may hold together.
 const FLIGHT_BYTES: u64 = 64 << 20;
+/// Places in packs that one job reads at.
+const JOB_SPANS: usize = 64;
 /// Pieces and marks of one job at most: what the caller keeps in their tags is memory too.
 const JOB_REQUESTS: usize = 512;
 /// Workers at most.
@@ -45,20 +48,6 @@ impl<T> Wanted<T> {
     }
 }
 
-/// The bytes of a piece, within the plain bytes of its frame.
-#[derive(Debug, Clone, Default)]
-pub struct Piece {
-    frame: Arc<Vec<u8>>,
-    range: Range<usize>,
-}
-
-impl Piece {
-    /// Returns the bytes.
-    pub fn bytes(&self) -> &[u8] {
-        self.frame.get(self.range.clone()).unwrap_or_default()
-    }
-}
-
 /// A piece that has come, or the reason why it cannot.
 pub struct Delivered<T> {
     /// The tag it was wanted with.
@@ -80,66 +69,114 @@ struct Request<T> {
     copy: Option<Located>,
 }
 
-struct Job<T> {
-    sequence: u64,
-    requests: Vec<Request<T>>,
+/// Frames that follow each other in one pack and are fetched with one read.
+struct Span {
+    pack: PackId,
+    bytes: Range<u64>,
 }
 
-/// Collects requests into jobs whose frames follow each other in one pack.
+struct Job<T> {
+    sequence: u64,
+    spans: Vec<Span>,
+    /// Each with the number of the span that holds its frame.
+    requests: Vec<(Request<T>, usize)>,
+}
+
+/// Collects requests into jobs. A stream of which something changed takes turns between the packs of
+/// several backups, so a job reads in several places.
 struct Planner<T> {
-    requests: Vec<Request<T>>,
-    /// Pack and frame of the last piece; `None` before the first, whatever marks there are.
-    last: Option<FramePlace>,
-    sealed: Range<u64>,
+    spans: Vec<Span>,
+    requests: Vec<(Request<T>, usize)>,
+    sealed: u64,
     plain: u64,
     sequence: u64,
 }
 
+/// Where a request goes in the job that is being collected.
+enum Room {
+    /// Its frame is in this span already.
+    Within(usize),
+    /// It lengthens this span.
+    After(usize),
+    /// It begins a span.
+    New,
+}
+
+fn frame_bytes(copy: &Located) -> Range<u64> {
+    let start = u64::from(copy.record.frame_offset);
+    start..start + u64::from(copy.record.sealed_length)
+}
+
 impl<T> Planner<T> {
+    /// Says where in the present job a copy goes; `None` if the job has no room for it.
+    fn room(&self, copy: &Located) -> Option<Room> {
+        let frame = frame_bytes(copy);
+        for (number, span) in
+            self.spans.iter().enumerate().rev().filter(|(_, span)| span.pack == copy.pack.id)
+        {
+            if span.bytes.start <= frame.start && frame.end <= span.bytes.end {
+                return Some(Room::Within(number));
+            }
+            if span.bytes.end == frame.start {
+                return self.takes(copy).then_some(Room::After(number));
+            }
+        }
+        let room = self.spans.is_empty() || (self.spans.len() < JOB_SPANS && self.takes(copy));
+        room.then_some(Room::New)
+    }
+
+    fn takes(&self, copy: &Located) -> bool {
+        self.sealed + u64::from(copy.record.sealed_length) <= JOB_SEALED_BYTES
+            && self.plain + u64::from(copy.record.plain_length) <= JOB_PLAIN_BYTES
+    }
+
     fn fits(&self, request: &Request<T>) -> bool {
-        if self.requests.len() >= JOB_REQUESTS {
-            return false;
-        }
-        let Some(copy) = &request.copy else {
-            // What the index does not know is looked for by a job of its own, which may take long.
-            return request.wanted.blob.is_none();
-        };
-        let Some((pack, frame)) = self.last else { return true };
-        if pack != copy.pack.id {
-            return false;
-        }
-        let start = u64::from(copy.record.frame_offset);
-        let same = frame == copy.record.frame_offset;
-        let next = start == self.sealed.end;
-        let end = start + u64::from(copy.record.sealed_length);
-        same || (next
-            && end - self.sealed.start <= JOB_SEALED_BYTES
-            && self.plain + u64::from(copy.record.plain_length) <= JOB_PLAIN_BYTES)
+        self.requests.len() < JOB_REQUESTS
+            && match &request.copy {
+                Some(copy) => self.room(copy).is_some(),
+                // What the index does not know is looked for by a job of its own, which may take long.
+                None => request.wanted.blob.is_none(),
+            }
     }
 
     fn add(&mut self, request: Request<T>) {
-        if let Some(copy) = &request.copy {
-            let start = u64::from(copy.record.frame_offset);
-            let end = start + u64::from(copy.record.sealed_length);
-            if self.last.is_none() {
-                self.sealed = start..end;
-                self.plain = u64::from(copy.record.plain_length);
-            } else if end > self.sealed.end {
-                self.sealed.end = end;
-                self.plain += u64::from(copy.record.plain_length);
-            }
-            self.last = Some((copy.pack.id, copy.record.frame_offset));
+        let Some(copy) = &request.copy else {
+            self.requests.push((request, 0));
+            return;
+        };
+        let frame = frame_bytes(copy);
+        let room = self.room(copy).unwrap_or(Room::New);
+        if !matches!(room, Room::Within(_)) {
+            self.sealed += u64::from(copy.record.sealed_length);
+            self.plain += u64::from(copy.record.plain_length);
         }
-        self.requests.push(request);
+        let number = match room {
+            Room::Within(number) => number,
+            Room::After(number) => {
+                if let Some(span) = self.spans.get_mut(number) {
+                    span.bytes.end = frame.end;
+                }
+                number
+            }
+            Room::New => {
+                self.spans.push(Span { pack: copy.pack.id, bytes: frame });
+                self.spans.len() - 1
+            }
+        };
+        self.requests.push((request, number));
     }
 
     fn take(&mut self) -> Option<Job<T>> {
         if self.requests.is_empty() {
             return None;
         }
-        let job = Job { sequence: self.sequence, requests: std::mem::take(&mut self.requests) };
+        let job = Job {
+            sequence: self.sequence,
+            spans: std::mem::take(&mut self.spans),
+            requests: std::mem::take(&mut self.requests),
+        };
         self.sequence += 1;
-        (self.last, self.sealed, self.plain) = (None, 0..0, 0);
+        (self.sealed, self.plain) = (0, 0);
         Some(job)
     }
 }
@@ -150,7 +187,7 @@ fn run_planner<T>(
     jobs: &Sender<Job<T>>,
     tokens: &Receiver<()>,
 ) {
-    let mut planner = Planner { requests: Vec::new(), last: None, sealed: 0..0, plain: 0, sequence: 0 };
+    let mut planner = Planner { spans: Vec::new(), requests: Vec::new(), sealed: 0, plain: 0, sequence: 0 };
     let send = |job: Option<Job<T>>| match job {
         // Either end is gone only when the caller has had enough.
         Some(job) => tokens.recv().is_ok() && jobs.send(job).is_ok(),
@@ -172,27 +209,28 @@ fn run_planner<T>(
 
 struct Worker {
     reader: BlobReader,
-    fetched: Vec<u8>,
+    /// The bytes of a job's spans, each empty until it is wanted.
+    fetched: Vec<Vec<u8>>,
     sealed: Vec<u8>,
 }
 
+/// The frame that was decoded last.
+type Current = Option<(FramePlace, Arc<Vec<u8>>)>;
+
 impl Worker {
     fn work<T>(&mut self, job: Job<T>) -> Vec<Delivered<T>> {
-        let span =
-            job.requests.iter().filter_map(|request| request.copy.as_ref()).fold(None, |span, copy| {
-                let start = u64::from(copy.record.frame_offset);
-                let end = start + u64::from(copy.record.sealed_length);
-                Some(span.map_or(start..end, |span: Range<u64>| span.start.min(start)..span.end.max(end)))
-            });
-        self.fetched.clear();
-        let span = span.unwrap_or(0..0);
-        let mut frame: Option<(u32, Arc<Vec<u8>>)> = None;
+        self.fetched.iter_mut().for_each(Vec::clear);
+        if self.fetched.len() < job.spans.len() {
+            self.fetched.resize_with(job.spans.len(), Vec::new);
+        }
+        let spans = job.spans;
+        let mut current = None;
         job.requests
             .into_iter()
-            .map(|request| {
+            .map(|(request, span)| {
                 let piece = match request.wanted.blob {
                     None => Ok(Piece::default()),
-                    Some((id, length)) => match self.fast(&request, &span, &mut frame) {
+                    Some((id, length)) => match self.fast(&request, &spans, span, &mut current) {
                         Some(piece) => Ok(piece),
                         None => self.slow(&id, length),
                     },
@@ -202,33 +240,39 @@ impl Worker {
             .collect()
     }
 
-    /// Fetches the whole span of a job, once and only when a frame of it is not at hand already.
-    fn fetch(&mut self, copy: &Located, span: &Range<u64>) -> Option<()> {
-        if self.fetched.is_empty() {
-            let name = crate::repo::pack_name(&copy.pack.id);
-            let length = usize::try_from(span.end - span.start).ok()?;
+    /// Copies the sealed bytes of a frame out of its span, which is fetched as a whole the first time
+    /// that a frame of it is not at hand already.
+    fn fetch(&mut self, copy: &Located, span: &Span, number: usize) -> Option<()> {
+        let fetched = self.fetched.get_mut(number)?;
+        if fetched.is_empty() {
+            let length = usize::try_from(span.bytes.end - span.bytes.start).ok()?;
             let store = &self.reader.repository().environment().store;
-            store.get_range(&name, span.start, length, &mut self.fetched).ok()?;
+            store.get_range(&pack_name(&span.pack), span.bytes.start, length, fetched).ok()?;
         }
+        let at = usize::try_from(u64::from(copy.record.frame_offset).checked_sub(span.bytes.start)?).ok()?;
+        let frame = fetched.get(at..at.checked_add(copy.record.sealed_length as usize)?)?;
+        self.sealed.clear();
+        self.sealed.extend_from_slice(frame);
         Some(())
     }
 
-    fn decode(&mut self, copy: &Located, span: &Range<u64>) -> Option<Arc<Vec<u8>>> {
-        let record = &copy.record;
-        let place = (copy.pack.id, record.frame_offset);
+    fn decode(&mut self, copy: &Located, span: &Span, number: usize) -> Option<Arc<Vec<u8>>> {
         let repository = self.reader.repository().clone();
-        if let Some(plain) = repository.frame_cache().get(&place) {
+        let claim = match copy.record.encoding {
+            Encoding::Difference => None,
+            _ => Some(repository.frame_cache().claim((copy.pack.id, copy.record.frame_offset))),
+        };
+        if let Some(Claim::Held(plain)) = claim {
             return Some(plain);
         }
-        self.fetch(copy, span)?;
-        let at = usize::try_from(u64::from(record.frame_offset).checked_sub(span.start)?).ok()?;
+        self.fetch(copy, span, number)?;
         let mut sealed = std::mem::take(&mut self.sealed);
-        sealed.clear();
-        sealed.extend_from_slice(self.fetched.get(at..at.checked_add(record.sealed_length as usize)?)?);
         let plain = self.reader.open_fetched(copy, &mut sealed);
         self.sealed = sealed;
         let plain = Arc::new(plain.ok()?);
-        repository.frame_cache().put(place, plain.clone());
+        if let Some(Claim::Mine(pending)) = claim {
+            pending.fulfil(plain.clone());
+        }
         Some(plain)
     }
 
@@ -236,40 +280,40 @@ impl Worker {
     fn fast<T>(
         &mut self,
         request: &Request<T>,
-        span: &Range<u64>,
-        current: &mut Option<(u32, Arc<Vec<u8>>)>,
+        spans: &[Span],
+        number: usize,
+        current: &mut Current,
     ) -> Option<Piece> {
         let copy = request.copy.as_ref()?;
         let (id, length) = request.wanted.blob?;
-        let record = &copy.record;
+        let place = (copy.pack.id, copy.record.frame_offset);
         let frame = match current {
-            Some((offset, frame)) if *offset == record.frame_offset => frame.clone(),
+            Some((decoded, frame)) if *decoded == place => frame.clone(),
             _ => {
-                let plain = self.decode(copy, span)?;
-                *current = Some((record.frame_offset, plain.clone()));
+                let plain = self.decode(copy, spans.get(number)?, number)?;
+                *current = Some((place, plain.clone()));
                 plain
             }
         };
-        let from = record.offset as usize;
-        let range = from..from.checked_add(record.length as usize)?;
-        let blob = frame.get(range.clone())?;
+        let piece = Piece::new(frame, copy.record.offset, copy.record.length)?;
         let keyring = self.reader.repository().keyring();
-        let genuine = length == record.length && keyring.blob_id(BlobClass::Content, blob).ok()? == id;
-        genuine.then_some(Piece { frame, range })
+        let genuine =
+            length == copy.record.length && keyring.blob_id(BlobClass::Content, piece.bytes()).ok()? == id;
+        genuine.then_some(piece)
     }
 
     /// Tries every copy there is, and says why when none serves.
     fn slow(&mut self, id: &BlobId, length: u32) -> Result<Piece, RepoError> {
-        let plain = self.reader.read(BlobClass::Content, "chunk", id)?;
-        if plain.len() != length as usize {
+        let piece = self.reader.read(BlobClass::Content, "chunk", id)?;
+        let found = piece.bytes().len();
+        if found != length as usize {
             return Err(RepoError::Missing {
                 what: "chunk",
                 id: *id,
-                reasons: vec![format!("it has {} bytes, the recipe says {length}", plain.len())],
+                reasons: vec![format!("it has {found} bytes, the recipe says {length}")],
             });
         }
-        let range = 0..plain.len();
-        Ok(Piece { frame: Arc::new(plain), range })
+        Ok(piece)
     }
 }
 

@@ -78,7 +78,7 @@ fn digest(repository: &Arc<Repository>, snapshot: SnapshotId, path: &str) -> Str
     while let Some(piece) = pieces.next(&mut reader).unwrap() {
         match piece {
             RecipeEntry::Chunk { id, .. } => {
-                hasher.update(&reader.read(BlobClass::Content, "chunk", &id).unwrap());
+                hasher.update(reader.read(BlobClass::Content, "chunk", &id).unwrap().bytes());
             }
             RecipeEntry::Hole { length } => {
                 hasher.update(&vec![0; usize::try_from(length).unwrap()]);

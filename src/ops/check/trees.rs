@@ -152,8 +152,10 @@ impl<'a> Trees<'a> {
         self.nodes += 1;
         let decoded = self.reader.read(BlobClass::Metadata, "tree", &id).and_then(|bytes| {
             match child {
-                Child::Folder(_) => TreeNode::decode(&bytes),
-                Child::Part(level, part, next) => TreeNode::decode_part(&bytes, *level, part, next.as_ref()),
+                Child::Folder(_) => TreeNode::decode(bytes.bytes()),
+                Child::Part(level, part, next) => {
+                    TreeNode::decode_part(bytes.bytes(), *level, part, next.as_ref())
+                }
             }
             .map_err(RepoError::damaged(format!("tree {id}")))
         });
@@ -233,7 +235,7 @@ impl<'a> Trees<'a> {
         let node = self
             .reader
             .read(BlobClass::Metadata, "recipe", id)
-            .and_then(|bytes| decode(&bytes).map_err(RepoError::damaged(format!("recipe {id}"))));
+            .and_then(|bytes| decode(bytes.bytes()).map_err(RepoError::damaged(format!("recipe {id}"))));
         let tainted = match node {
             Ok(node) => self.recipe_node(&node, depth)?,
             Err(error) => {
