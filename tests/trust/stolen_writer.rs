@@ -11,6 +11,7 @@ use chronolith::format::sets::IdSet;
 use chronolith::format::snapshot::Snapshot;
 use chronolith::format::trust::{Revocation, Role, Trust};
 use chronolith::ops::Snapshots;
+use chronolith::ops::check::{CheckOptions, Gravity, check};
 use chronolith::repo::Repository;
 use chronolith::storage::{MemoryStore, Store};
 use std::path::Path;
@@ -53,6 +54,17 @@ impl Scene {
         if forged.starts_with("snapshots/") {
             assert!(refused.iter().any(|(name, _)| name == forged), "{forged} is not named: {refused:?}");
         }
+    }
+}
+
+impl Scene {
+    /// A check tells of a forged annotation, which is no damage.
+    fn is_warned_of(&self, forged: &str) {
+        let report = check(&self.owner.open(), &CheckOptions::default()).unwrap();
+        let id = id_of(forged).to_string();
+        let found = report.findings.iter().find(|finding| finding.object.ends_with(&id)).unwrap();
+        assert_eq!(found.gravity, Gravity::Warning, "{found}");
+        assert!(!report.is_damaged() && found.what.contains("it does not count"), "{found}");
     }
 }
 
@@ -121,7 +133,9 @@ fn nobody_forgets_or_unpins_with_a_writers_key() {
         };
         for annotation in [forgotten(scene.id), unpin] {
             let object = sealed(&repository, ObjectKind::Annotation, &annotation.encode().unwrap(), None);
-            scene.holds(&put(thief, "annotations/00000001", &object));
+            let name = put(thief, "annotations/00000001", &object);
+            scene.holds(&name);
+            scene.is_warned_of(&name);
             let snapshots = Snapshots::load(&scene.owner.open()).unwrap();
             let view = snapshots.get(&scene.id).unwrap();
             assert!(!view.forgotten && view.pinned.len() == 1, "{annotation:?}");
@@ -130,9 +144,12 @@ fn nobody_forgets_or_unpins_with_a_writers_key() {
     // Tags of another host's snapshot do not stick either.
     let tag = Annotation { kind: AnnotationKind::Tag, key: Some("forged".to_owned()), ..forgotten(scene.id) };
     let object = sealed(&scene.thief.open(), ObjectKind::Annotation, &tag.encode().unwrap(), None);
-    put(&scene.thief, "annotations/00000001", &object);
+    scene.is_warned_of(&put(&scene.thief, "annotations/00000001", &object));
     let snapshots = Snapshots::load(&scene.owner.open()).unwrap();
     assert!(snapshots.get(&scene.id).unwrap().tags.is_empty());
+    // What the owner said himself is nothing to be warned of.
+    let report = check(&scene.owner.open(), &CheckOptions::default()).unwrap();
+    assert!(!report.findings.iter().any(|finding| finding.object.ends_with(&id_of(&pin).to_string())));
 }
 
 #[test]

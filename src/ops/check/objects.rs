@@ -3,14 +3,15 @@
 
 use super::report::{Findings, Gravity};
 use crate::base::{IndexId, ObjectId, PackId, SlotId, SnapshotId, limits};
-use crate::format::annotation::Annotation;
+use crate::format::annotation::AnnotationKind;
 use crate::format::config::Config;
 use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
+use crate::format::snapshot::Snapshot;
 use crate::format::trust::{Act, Trust};
 use crate::ops::OpsError;
 use crate::ops::error::explain;
-use crate::repo::{FoundSnapshot, RepoError, Repository, check_slot, pack_name};
+use crate::repo::{FoundAnnotation, FoundSnapshot, RepoError, Repository, check_slot, pack_name};
 use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -264,13 +265,14 @@ impl Objects<'_> {
     /// Reads snapshots and annotations, tells which do not count, and returns the snapshots.
     pub fn roots(&mut self) -> Result<Vec<FoundSnapshot>, OpsError> {
         let snapshots = self.repository.snapshots()?;
-        let known: BTreeSet<SnapshotId> = snapshots.found.iter().map(|found| found.id).collect();
+        let known: BTreeMap<SnapshotId, &Snapshot> =
+            snapshots.found.iter().map(|found| (found.id, &found.snapshot)).collect();
         self.count += (snapshots.found.len() + snapshots.refused.len()) as u64;
         for (name, error) in &snapshots.refused {
             self.tell(name, error);
         }
         for found in &snapshots.found {
-            if let Some(parent) = found.snapshot.parent.filter(|parent| !known.contains(parent)) {
+            if let Some(parent) = found.snapshot.parent.filter(|parent| !known.contains_key(parent)) {
                 // Forgotten and pruned, as a rule; a snapshot never needs its parent.
                 let what = format!("its parent {} is not here", parent.short());
                 self.findings.add(Gravity::Note, format!("snapshot {}", found.id), what);
@@ -279,7 +281,8 @@ impl Objects<'_> {
         let mut count = 0;
         let refused = self.repository.visit_annotations(|found| {
             count += 1;
-            self.strangers(&found.annotation, &known, &found.id.to_string());
+            self.strangers(&found, &known);
+            self.not_believed(&found, &known);
         })?;
         self.count += count + refused.len() as u64;
         for (name, error) in &refused {
@@ -288,10 +291,33 @@ impl Objects<'_> {
         Ok(snapshots.found)
     }
 
-    fn strangers(&self, annotation: &Annotation, known: &BTreeSet<SnapshotId>, id: &str) {
-        for subject in annotation.subjects.iter().filter(|subject| !known.contains(subject)) {
+    fn strangers(&self, found: &FoundAnnotation, known: &BTreeMap<SnapshotId, &Snapshot>) {
+        for subject in found.annotation.subjects.iter().filter(|subject| !known.contains_key(subject)) {
             let what = format!("it speaks of snapshot {}, which is not here", subject.short());
-            self.findings.add(Gravity::Note, format!("annotation {id}"), what);
+            self.findings.add(Gravity::Note, format!("annotation {}", found.id), what);
+        }
+    }
+
+    /// Tells of an annotation whose signer may not say such a thing ([ANNOTATION-2]).
+    fn not_believed(&self, found: &FoundAnnotation, known: &BTreeMap<SnapshotId, &Snapshot>) {
+        use AnnotationKind::{Attested, Forgotten, Note, Pin, Tag, Undeleted, Unpin, Untag, Verified};
+        let subjects = found.annotation.subjects.iter().filter_map(|subject| known.get(subject));
+        let acts: Vec<Act<'_>> = match found.annotation.kind {
+            // Where only a tag is named, its own subjects say who may take it off.
+            Tag | Untag | Pin | Note => {
+                subjects.map(|snapshot| Act::Mark { host: &snapshot.host, label: &snapshot.label }).collect()
+            }
+            Unpin | Forgotten | Undeleted => vec![Act::Withdraw],
+            Verified => vec![Act::Verified],
+            Attested => vec![Act::Attested],
+        };
+        let name = format!("annotation {}", found.id);
+        let registry = self.repository.registry();
+        let believed = acts
+            .into_iter()
+            .try_for_each(|act| registry.believe(&name, &found.signer, act, &found.id.into()));
+        if let Err(RepoError::Untrusted { why, .. }) = believed {
+            self.findings.add(Gravity::Warning, name, format!("it does not count: {why}"));
         }
     }
 }
