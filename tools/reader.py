@@ -101,13 +101,10 @@ class Repository:
         if sheet is not None:
             id_, self.identity, self.secrets = read_sheet(sheet)
             require(id_ == self.id, "the sheet belongs to another repository")
-            slots = None
+            self.registry = resolve_registry(versions, self.identity, self.id)
         else:
-            slots = self.open_slots(secret, key_file)
-            self.identity, self.secrets = slots[0], Secrets()
-        self.registry = resolve_registry(versions, self.identity, self.id)
-        if slots is not None:
-            self.check_slot(slots[1])
+            self.identity, self.registry = self.open_slots(versions, secret, key_file)
+            self.secrets = Secrets()
         self.check_config()
         self.open_grants()
 
@@ -153,7 +150,8 @@ class Repository:
                 warn(f"trust/{id_.hex()}: {error}")
         return versions
 
-    def open_slots(self, secret, key_file):
+    def open_slots(self, versions, secret, key_file):
+        """The identity and the registry of the first slot that opens and that may be believed."""
         reasons = []
         for id_, data in sorted(self.twice("keys").items()):
             try:
@@ -162,18 +160,21 @@ class Repository:
                 slot = read_slot(object_.payload)
                 wanted = key_file if slot["kind"] == 2 else secret
                 if wanted is not None:
-                    return open_slot(slot, slot_key(slot, wanted), self.id), object_
+                    identity = open_slot(slot, slot_key(slot, wanted), self.id)
+                    registry = resolve_registry(versions, identity, self.id)
+                    self.check_slot(object_, identity, registry)
+                    return identity, registry
             except Refused as error:
                 reasons.append(f"keys/{id_.hex()}: {error}")
         raise Missing("no key slot opens: " + ("; ".join(reasons) or "there is none of this kind"))
 
-    def check_slot(self, object_):
+    def check_slot(self, object_, identity, registry):
         """[SLOT-6]"""
-        own = object_.signer == self.identity["key"] and self.identity["key"] in self.registry["members"]
+        own = object_.signer == identity["key"] and identity["key"] in registry["members"]
         if own:
-            public = self.registry["members"][object_.signer]["signing"]
+            public = registry["members"][object_.signer]["signing"]
             own = signature_holds(self.id, SLOT, object_.signed, public, object_.signature)
-        require(own or signed_by_owner(self.registry, object_, self.id), "the slot is signed by somebody else")
+        require(own or signed_by_owner(registry, object_, self.id), "the slot is signed by somebody else")
 
     def check_config(self):
         """[CONFIG-10], [CONFIG-11]"""

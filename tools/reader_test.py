@@ -7,7 +7,9 @@ from their pages too. Run by tools/test: reader_test.py [FOLDER]
 """
 
 import pathlib
+import shutil
 import sys
+import tempfile
 
 import blake3 as blake3_package
 
@@ -461,10 +463,36 @@ def judge_repository(case):
                 require(found.hexdigest() == digest, f"{place} is another")
 
 
+def sign_slots_anew(keys):
+    """Puts copies of all slots there that are found before them, and whose signatures do not hold."""
+    for path in list(keys.iterdir()):
+        data = bytearray(path.read_bytes())
+        for change in range(1, 256):
+            copy = bytes(data[:-1] + bytes([data[-1] ^ change]))
+            name = blake3_package.blake3(copy).hexdigest()
+            if name < path.name:
+                (keys / name).write_bytes(copy)
+                break
+        else:
+            raise Missing(f"no copy of {path.name} comes before it")
+
+
+def judge_slots(case):
+    """[SLOT-6]: a slot that somebody else signed locks nobody out."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder) / "repository"
+        shutil.copytree(case / "repository", root)
+        sign_slots_anew(root / "keys")
+        for credential in (case / "password", case / "key-file"):
+            if credential.exists():
+                open_with(str(root), credential, True)
+
+
 def judge_repositories():
     for case in sorted(path.parent for path in SPEC.glob("repos/*/*/expected")):
         try:
             judge_repository(case)
+            judge_slots(case)
             yield None
         except (Refused, Missing) as error:
             yield f"{case}: {error}"
