@@ -2,6 +2,7 @@
 //!
 //! - `environment`: what is passed in from outside
 //! - `init`, `open`, `slots`, `sheet`, `seen`: how a repository comes to be and is unlocked
+//! - `cache`: what is left in a client's own folder
 //! - `registry`, `keyring`: who may do what, and what this client holds
 //! - `amend`: an owner changes who may do what
 //! - `sealed`, `frames`, `packs`: bytes that only the right keys open
@@ -14,6 +15,7 @@
 
 mod amend;
 mod blobs;
+mod cache;
 mod environment;
 mod error;
 mod frames;

@@ -206,6 +206,10 @@ impl Repository {
         if self.index_loaded.load(Ordering::Acquire) {
             return Ok(());
         }
+        if let Some(cache) = &self.environment.cache {
+            let folder = cache.join(self.config.repository.to_string());
+            super::cache::remove_stale(&folder, self.environment.clock.now());
+        }
         self.reload_index()?;
         self.index_loaded.store(true, Ordering::Release);
         Ok(())

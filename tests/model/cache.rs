@@ -5,6 +5,7 @@ use chronolith::storage::MemoryStore;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 struct Scene {
@@ -93,6 +94,40 @@ fn the_cache_may_vanish_or_be_no_folder() {
     scene.client.back_up(&content([("c", noise(9, 10_000))]));
     fs::remove_file(scene.cache.path()).unwrap();
     fs::create_dir_all(scene.cache.path()).unwrap();
+}
+
+#[test]
+fn what_dead_processes_left_in_it_is_removed_after_a_day() {
+    let scene = scene();
+    let folder = fs::read_dir(scene.cache.path()).unwrap().next().unwrap().unwrap().path();
+    let day = Duration::from_secs(24 * 60 * 60);
+    let make = |name: &str, age: Duration| {
+        let path = folder.join(name);
+        let file = fs::File::create(&path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+        path
+    };
+    let minute = Duration::from_secs(60);
+    let stale = [make("index/0123.4711.partial", day + minute), make("seen.4711.partial", day * 40)];
+    let others = [
+        make("index/0123.4712.partial", day - minute),
+        make("seen.4712.partial", Duration::ZERO),
+        make("somebody.else", day * 40),
+    ];
+    fs::create_dir(folder.join("folder.partial")).unwrap();
+    works(&scene, "unfinished files in the cache");
+    for path in &stale {
+        assert!(!path.exists(), "{} is still there", path.display());
+    }
+    for path in others.iter().chain([&folder.join("folder.partial")]) {
+        assert!(path.exists(), "{} is gone", path.display());
+    }
+    // A clock that is wrong by years costs what is being written at most.
+    scene.client.clock.shift_seconds(-40 * 365 * 86_400);
+    works(&scene, "a clock of the past");
+    scene.client.clock.shift_seconds(80 * 365 * 86_400);
+    works(&scene, "a clock of the future");
+    assert!(!others[0].exists() && others[2].exists());
 }
 
 /// A small file system that is unmounted when the test ends.
