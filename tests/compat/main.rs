@@ -2,6 +2,8 @@
 //!
 //! `tools/reader_test.py` reads the same repositories without this program.
 
+mod figures;
+
 use chronolith::base::{Clock, Entropy, Quiet, SecretBytes, SnapshotId, Timestamp};
 use chronolith::format::pack::BlobClass;
 use chronolith::format::recipe::RecipeEntry;
@@ -88,12 +90,17 @@ fn digest(repository: &Arc<Repository>, snapshot: SnapshotId, path: &str) -> Str
     hasher.finalize().to_string()
 }
 
-#[test]
-fn every_golden_repository_opens_and_holds_what_it_held() {
+/// The folders of all golden repositories.
+fn cases() -> Vec<PathBuf> {
     let repositories = Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec/repos");
     let cases: Vec<_> = folders(&repositories).iter().flat_map(|release| folders(release)).collect();
     assert!(!cases.is_empty());
-    for case in cases {
+    cases
+}
+
+#[test]
+fn every_golden_repository_opens_and_holds_what_it_held() {
+    for case in cases() {
         let opened = open_all(&case);
         assert!(!opened.is_empty(), "{} cannot be unlocked", case.display());
         let expected = fs::read_to_string(case.join("expected")).unwrap();
