@@ -207,22 +207,25 @@ impl BlobReader {
         Err(RepoError::Missing { what, id: *id, reasons })
     }
 
-    /// Reads the blob from this very copy.
-    fn read_copy(&mut self, copy: &Located) -> Result<Blob, RepoError> {
-        let frame = self.frame(copy)?;
-        if let Some(blob) = self.verified(copy, frame)? {
-            return Ok(blob);
+    /// Reads the blob from this very copy, and checks its id.
+    ///
+    /// # Errors
+    ///
+    /// When this copy does not serve, whatever others there are.
+    pub fn read_copy(&mut self, copy: &Located) -> Result<Blob, RepoError> {
+        let is_difference = copy.record.base.is_some();
+        match self.frame(copy).and_then(|frame| self.verified(copy, frame)) {
+            Ok(Some(blob)) => return Ok(blob),
+            // Bases are not verified by themselves, so this may be the fault of one of them, of which
+            // another copy may serve.
+            Ok(None) | Err(RepoError::Untrusted { .. }) if is_difference => {}
+            Ok(None) => return Err(self.unreadable(copy, "its content is not what its id says")),
+            Err(error) => return Err(error),
         }
-        // Bases are not verified by themselves, so this may be the fault of one of them, of which
-        // another copy may serve.
-        if copy.record.base.is_some() {
-            let mut sealed = self.fetch(copy)?;
-            let frame = Arc::new(self.open(copy, &mut sealed, Bases::Verified)?);
-            if let Some(blob) = self.verified(copy, frame)? {
-                return Ok(blob);
-            }
-        }
-        Err(self.unreadable(copy, "its content is not what its id says"))
+        let mut sealed = self.fetch(copy)?;
+        let frame = Arc::new(self.open_on_verified(copy, &mut sealed)?);
+        let blob = self.verified(copy, frame)?;
+        blob.ok_or_else(|| self.unreadable(copy, "its content is not what its id says"))
     }
 
     /// Cuts the blob out of its frame, if it is the one that its id names.
@@ -289,6 +292,16 @@ impl BlobReader {
     /// When they do not open or decode, or the base of a difference cannot be read.
     pub fn open_fetched(&mut self, copy: &Located, sealed: &mut Vec<u8>) -> Result<Vec<u8>, RepoError> {
         self.open(copy, sealed, Bases::Hoped)
+    }
+
+    /// Does the same, with bases that are checked against their ids: where one copy of a base is not what
+    /// it should be, another is taken.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_on_verified(&mut self, copy: &Located, sealed: &mut Vec<u8>) -> Result<Vec<u8>, RepoError> {
+        self.open(copy, sealed, Bases::Verified)
     }
 
     /// Reads a base from the copy of least depth, without looking whether it is what its id says: the id

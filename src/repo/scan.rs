@@ -11,7 +11,7 @@ use super::index::{KnownPack, Located};
 use super::packs::pack_name;
 use super::repository::Repository;
 use crate::base::PackId;
-use crate::crypto::{SIGNATURE_BYTES, SignedMessage, verify};
+use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, verify};
 use crate::format::index::IndexRecord;
 use crate::format::pack::{BlobClass, FrameRecord, HEAD_BYTES, ORIGIN_BYTES, Origin, PackHead};
 use crate::format::trust::Act;
@@ -159,6 +159,27 @@ impl PackScanner {
     ) -> Result<FrameState, RepoError> {
         let repository = self.reader.repository().clone();
         let Ok(ids) = repository.keyring().id_key(pack.class) else { return Ok(FrameState::Closed) };
+        let Some(copy) = located(pack, record) else {
+            return Ok(FrameState::Bad("it holds nothing".to_owned()));
+        };
+        let state = self.judge(&copy, record, ids, window_at, BlobReader::open_fetched)?;
+        match state {
+            // It may be the fault of a base, of which another copy may serve.
+            FrameState::Bad(_) if record.base.is_some() => {
+                self.judge(&copy, record, ids, window_at, BlobReader::open_on_verified)
+            }
+            state => Ok(state),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        copy: &Located,
+        record: &FrameRecord,
+        ids: &IdKey,
+        window_at: u64,
+        open: impl Fn(&mut BlobReader, &Located, &mut Vec<u8>) -> Result<Vec<u8>, RepoError>,
+    ) -> Result<FrameState, RepoError> {
         let start = usize::try_from(u64::from(record.offset).saturating_sub(window_at)).unwrap_or(usize::MAX);
         let sealed = start
             .checked_add(record.sealed_length as usize)
@@ -166,10 +187,7 @@ impl PackScanner {
             .unwrap_or_default();
         self.sealed.clear();
         self.sealed.extend_from_slice(sealed);
-        let Some(copy) = located(pack, record) else {
-            return Ok(FrameState::Bad("it holds nothing".to_owned()));
-        };
-        Ok(match self.reader.open_fetched(&copy, &mut self.sealed) {
+        Ok(match open(&mut self.reader, copy, &mut self.sealed) {
             Ok(plain) => match check_blobs(ids, &plain, &record.blobs) {
                 Ok(()) => FrameState::Good,
                 Err(id) => FrameState::Bad(format!("blob {} is not what its id says", id.short())),

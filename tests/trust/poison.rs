@@ -9,6 +9,7 @@ use crate::forge::{Claim, client_with, entry_of, index_run, poison, put, records
 use crate::support::world::{Client, Content, content, dump, noise};
 use chronolith::base::{BlobId, SnapshotId};
 use chronolith::codec::{Compressor, Encoding};
+use chronolith::format::index::IndexRecord;
 use chronolith::format::pack::BlobClass;
 use chronolith::format::trust::Role;
 use chronolith::ops::cat::cat;
@@ -261,4 +262,90 @@ fn a_poisoned_tree_hides_no_true_one_and_every_check_names_it() {
     let error = scene.owner.read(id).unwrap_err();
     let text = format!("{error} {error:?}");
     assert!(poisoned.iter().any(|pack| text.contains(pack)), "{text}");
+}
+
+/// An owner with two backups, of which the second holds differences against the first, and a thief whose
+/// packs the owner adopts from.
+struct Series {
+    owner: Client,
+    thief: Client,
+    backups: Vec<(SnapshotId, Content)>,
+}
+
+fn series() -> Series {
+    let owner = Client::init(Arc::new(MemoryStore::new()), 22);
+    let thief = client_with(&owner, Role::Writer, "thief", "", &["web"]);
+    let mut series = Series { owner, thief, backups: Vec::new() };
+    for version in 1..=2 {
+        let made = series.back_up(version);
+        assert_eq!(made > 0, version == 2, "differences");
+    }
+    series
+}
+
+impl Series {
+    /// Backs up a version of the dump; returns how many chunks were stored as differences.
+    fn back_up(&mut self, version: u64) -> u64 {
+        let content = content([("app.sql", dump(version, 6000, 97))]);
+        let report = self.owner.try_back_up(&content).unwrap();
+        self.backups.push((report.snapshot.unwrap(), content));
+        report.differences
+    }
+
+    /// Poisons all chunks of which `pick` says so, in one way; returns the names of the packs.
+    fn poison(&self, encoding: Encoding, pick: impl Fn(&IndexRecord) -> bool) -> Vec<String> {
+        let known = records_of(&self.thief.open(), BlobClass::Content);
+        let picked = known.iter().map(|located| located.record).filter(|record| pick(record));
+        let packs: Vec<String> = picked
+            .map(|record| {
+                let encoded = match encoding {
+                    Encoding::Stored => noise(5, record.length as usize),
+                    _ => zstd(&[7; 100]),
+                };
+                let blob = (record.id, record.length);
+                poison(&self.thief, BlobClass::Content, Claim { blob, encoding, base: None, encoded }).0
+            })
+            .collect();
+        assert!(!packs.is_empty(), "there was nothing to poison");
+        packs
+    }
+
+    /// All backups come back, by every reader, and a check names these packs and no others.
+    fn is_whole(&self, poisoned: &[String], what: &str) {
+        for (id, content) in &self.backups {
+            let read = self.owner.read(*id).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(read, *content, "{what}");
+            let repository = self.owner.open();
+            repository.load_index().unwrap();
+            let found = repository.snapshots().unwrap().found.into_iter().find(|found| found.id == *id);
+            let target = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            let options = RestoreOptions { no_sync: true, ..RestoreOptions::default() };
+            let root = found.unwrap().snapshot.root;
+            let plan = RestorePlan::new(&repository, &root, &[], target.path(), options).unwrap();
+            assert!(plan.run().unwrap().complete(), "{what}");
+            assert_eq!(std::fs::read(target.path().join("app.sql")).unwrap(), content[&b"app.sql"[..]]);
+        }
+        let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+        let report = check(&self.owner.open(), &options).unwrap();
+        let mut named: Vec<&str> = report.findings.iter().map(|finding| finding.object.as_str()).collect();
+        let mut expected: Vec<&str> = poisoned.iter().map(String::as_str).collect();
+        named.sort_unstable();
+        named.dedup();
+        expected.sort_unstable();
+        assert_eq!(named, expected, "{what}");
+        assert!(report.hurt.is_empty(), "{what}: {:?}", report.hurt);
+    }
+}
+
+#[test]
+fn a_poisoned_base_spoils_no_difference_while_a_true_one_is_there() {
+    for encoding in [Encoding::Stored, Encoding::Zstd] {
+        let mut series = series();
+        let known = records_of(&series.owner.open(), BlobClass::Content);
+        let bases: Vec<BlobId> = known.iter().filter_map(|located| located.record.base).collect();
+        let poisoned = series.poison(encoding, |record| bases.contains(&record.id));
+        series.is_whole(&poisoned, &format!("{encoding:?}"));
+        series.back_up(3);
+        series.is_whole(&poisoned, &format!("{encoding:?}, with the next backup"));
+    }
 }

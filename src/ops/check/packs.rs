@@ -264,10 +264,8 @@ impl<'a> Packs<'a> {
             let end = u64::from(copy.record.frame_offset) + u64::from(copy.record.sealed_length);
             let readable = match states.get(&copy.pack.id) {
                 Some(State::Missing) => false,
-                Some(State::Length(length)) => {
-                    end <= *length && (!read_data || holds(self.repository, &mut scanner, &copy))
-                }
-                Some(State::Opaque) => !read_data || holds(self.repository, &mut scanner, &copy),
+                Some(State::Length(length)) => end <= *length && (!read_data || holds(&mut scanner, &copy)),
+                Some(State::Opaque) => !read_data || holds(&mut scanner, &copy),
                 None => {
                     *strangers.entry(copy.pack.id).or_default() += 1;
                     false
@@ -340,16 +338,10 @@ fn agrees(copy: &Located, frame: &FrameRecord, offset: u32, length: u32) -> bool
 }
 
 /// Reads one copy of a blob, whatever its pack says of itself.
-fn holds(repository: &Repository, scanner: &mut PackScanner, copy: &Located) -> bool {
-    let record = &copy.record;
-    let frame = match scanner.reader().frame(copy) {
-        Ok(frame) => frame,
+fn holds(scanner: &mut PackScanner, copy: &Located) -> bool {
+    match scanner.reader().read_copy(copy) {
+        Ok(_) => true,
         // What this key cannot look at is not known to be bad.
-        Err(error) => return matches!(error, RepoError::Forbidden { .. }),
-    };
-    let start = record.offset as usize;
-    let blob = start.checked_add(record.length as usize).and_then(|end| frame.get(start..end));
-    blob.is_some_and(|blob| {
-        repository.keyring().blob_id(record.class, blob).is_ok_and(|found| found == record.id)
-    })
+        Err(error) => matches!(error, RepoError::Forbidden { .. }),
+    }
 }
