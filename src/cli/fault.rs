@@ -107,6 +107,9 @@ impl Fault {
     pub fn advice(&self) -> String {
         let known = match self {
             Self::Ops(OpsError::Repo(error)) => of_repository(error),
+            Self::Ops(OpsError::Unsettled { .. }) => {
+                Some("run the backup again: what was stored already is not stored twice")
+            }
             Self::Ops(OpsError::Stopped { cure, .. }) => Some(*cure),
             Self::Plain { advice, .. } if !advice.is_empty() => return advice.clone(),
             _ => None,

@@ -1,6 +1,6 @@
 //! What can go wrong with an operation.
 
-use crate::base::{Classify, ErrorClass};
+use crate::base::{Classify, ErrorClass, SnapshotId};
 use crate::ingest::FeedError;
 use crate::localfs::LocalError;
 use crate::repo::RepoError;
@@ -49,6 +49,16 @@ pub enum OpsError {
         /// What the system said.
         source: io::Error,
     },
+    /// A snapshot is committed, but what it relies on could not be looked at afterwards.
+    #[error(
+        "snapshot {snapshot} is committed, but whether all that it needs stays could not be made sure of"
+    )]
+    Unsettled {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Why not.
+        source: Box<OpsError>,
+    },
     /// Going on might destroy what somebody needs.
     #[error("{why}")]
     Stopped {
@@ -86,6 +96,7 @@ impl Classify for OpsError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Repo(error) => error.class(),
+            Self::Unsettled { source, .. } => source.class(),
             Self::Local(error) => error.class(),
             Self::Usage(_) => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,

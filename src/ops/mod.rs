@@ -11,6 +11,7 @@
 //! | `find`, `diff` | names in snapshots, and what differs between two of them |
 //! | `restore` | a tree from a snapshot into a folder, writing only what differs |
 //! | `retention` | which snapshots a policy keeps, and why |
+//! | `reach`, `settle` | what roots need, in which copies; writers make sure of it around their commit |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
 
@@ -25,8 +26,10 @@ pub mod forget;
 pub mod keys;
 pub mod listing;
 mod names;
+mod reach;
 pub mod restore;
 pub mod retention;
+mod settle;
 pub mod stats;
 mod time;
 

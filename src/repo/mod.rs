@@ -10,12 +10,16 @@
 //! - `blobs`, `walk`: reading content, trees and recipes
 //! - `scan`: reading packs from end to end, to check them
 //! - `session`: writing
+//! - `presence`, `condemned`: relying on what others stored, while others delete
+//! - `copy`: sealed frames move to new packs
 //! - `roots`: snapshots and annotations
 //! - `memory`: what catalogues remember of them
 
 mod amend;
 mod blobs;
 mod cache;
+mod condemned;
+mod copy;
 mod environment;
 mod error;
 mod frames;
@@ -25,6 +29,7 @@ mod keyring;
 mod memory;
 mod open;
 mod packs;
+mod presence;
 mod registry;
 mod repository;
 mod roots;
@@ -38,6 +43,8 @@ mod walk;
 
 pub use amend::{add_to_registry, amend_registry, remove_from_registry};
 pub use blobs::{Blob, BlobReader, Claim, FramePlace};
+pub use condemned::{CondemnedListing, FoundCondemned, FoundSession, Sessions};
+pub use copy::{Copied, FrameCopier};
 pub use environment::{Environment, KeyCache, NoKeyCache};
 pub use error::RepoError;
 pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};
@@ -46,6 +53,7 @@ pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
 pub use open::{open, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_name};
+pub use presence::Presence;
 pub use registry::Registry;
 pub use repository::{FIRST_GENERATION, Repository};
 pub use roots::{FoundAnnotation, FoundSnapshot, Listing};

@@ -89,51 +89,103 @@ impl PackBuilder {
     ///
     /// When a frame breaks a bound of the format, or the key was granted no epoch.
     pub fn finish(
-        mut self,
+        self,
         suite: Suite,
         repository: &RepositoryId,
         keyring: &Keyring,
         entropy: &dyn Entropy,
     ) -> Result<FinishedPack, RepoError> {
-        let epoch = keyring.current()?;
-        let contents = TableOfContents { frames: self.frames };
-        let contents_offset = self.bytes.len();
-        contents.encode(&mut self.bytes).map_err(RepoError::damaged("a pack being written"))?;
-        let salt = entropy.draw();
-        let (key, commitment) = derive_pair(CONTENTS_CONTEXT, &epoch.metadata, &salt);
-        let trailer = PackTrailer {
-            contents_offset: length_u32(contents_offset)?,
-            contents_plain_length: length_u32(self.bytes.len() - contents_offset)?,
-            epoch: epoch.number,
-            suite,
-            class: self.class,
-            origin_count: 1,
-            frame_count: length_u32(contents.frames.len())?,
-            blob_count: length_u32(contents.blob_count() as usize)?,
-            salt,
-            commitment,
-            signer: keyring.identity.key,
-        };
-        let bound = contents_associated_data(repository, self.class, trailer.contents_plain_length);
-        seal_in_place(suite, &key, [0; 12], &bound, &mut self.bytes, contents_offset)
-            .map_err(internal("sealing a table of contents"))?;
-        self.origin.encode(&mut self.bytes);
-        trailer.encode(&mut self.bytes);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.bytes);
-        let message =
-            SignedMessage::from_hash(repository, self.class.pack_kind(), hasher.finalize().as_bytes());
-        let signature = keyring.identity.signing.sign(&message);
-        self.bytes.extend_from_slice(&signature);
-        hasher.update(&signature);
-        Ok(FinishedPack {
-            id: PackId::new(*hasher.finalize().as_bytes()),
-            class: self.class,
-            bytes: self.bytes,
-            frames: contents.frames,
-            origins: vec![self.origin],
-        })
+        let origins = vec![self.origin];
+        finish_pack(self.class, origins, self.bytes, self.frames, suite, repository, keyring, entropy)
     }
+}
+
+/// Makes a pack of frames that were sealed before, under whatever origins; their offsets are set here.
+///
+/// # Errors
+///
+/// As [`PackBuilder::finish`].
+#[expect(clippy::too_many_arguments, reason = "the parts of one pack, put together in one place")]
+pub(super) fn fill_pack(
+    class: BlobClass,
+    origins: Vec<Origin>,
+    sealed: &[u8],
+    mut frames: Vec<FrameRecord>,
+    suite: Suite,
+    repository: &RepositoryId,
+    keyring: &Keyring,
+    entropy: &dyn Entropy,
+) -> Result<FinishedPack, RepoError> {
+    let mut bytes = Vec::with_capacity(sealed.len() + HEAD_BYTES + 2 * origins.len() * ORIGIN_BYTES);
+    PackHead { class, origin_count: origin_count(&origins)?, signer: keyring.identity.key }
+        .encode(&mut bytes);
+    origins.iter().for_each(|origin| origin.encode(&mut bytes));
+    let mut offset = length_u32(bytes.len())?;
+    for frame in &mut frames {
+        frame.offset = offset;
+        offset = offset.checked_add(frame.sealed_length).ok_or_else(too_many)?;
+    }
+    bytes.extend_from_slice(sealed);
+    finish_pack(class, origins, bytes, frames, suite, repository, keyring, entropy)
+}
+
+fn too_many() -> RepoError {
+    RepoError::Internal { doing: "filling a pack", why: "it does not hold so much".to_owned() }
+}
+
+fn origin_count(origins: &[Origin]) -> Result<u16, RepoError> {
+    u16::try_from(origins.len()).map_err(|_| too_many())
+}
+
+/// Seals the table, signs and names a pack whose head, origins and frames are written.
+#[expect(clippy::too_many_arguments, reason = "the parts of one pack, put together in one place")]
+fn finish_pack(
+    class: BlobClass,
+    origins: Vec<Origin>,
+    mut bytes: Vec<u8>,
+    frames: Vec<FrameRecord>,
+    suite: Suite,
+    repository: &RepositoryId,
+    keyring: &Keyring,
+    entropy: &dyn Entropy,
+) -> Result<FinishedPack, RepoError> {
+    let epoch = keyring.current()?;
+    let contents = TableOfContents { frames };
+    let contents_offset = bytes.len();
+    contents.encode(&mut bytes).map_err(RepoError::damaged("a pack being written"))?;
+    let salt = entropy.draw();
+    let (key, commitment) = derive_pair(CONTENTS_CONTEXT, &epoch.metadata, &salt);
+    let trailer = PackTrailer {
+        contents_offset: length_u32(contents_offset)?,
+        contents_plain_length: length_u32(bytes.len() - contents_offset)?,
+        epoch: epoch.number,
+        suite,
+        class,
+        origin_count: origin_count(&origins)?,
+        frame_count: length_u32(contents.frames.len())?,
+        blob_count: length_u32(contents.blob_count() as usize)?,
+        salt,
+        commitment,
+        signer: keyring.identity.key,
+    };
+    let bound = contents_associated_data(repository, class, trailer.contents_plain_length);
+    seal_in_place(suite, &key, [0; 12], &bound, &mut bytes, contents_offset)
+        .map_err(internal("sealing a table of contents"))?;
+    origins.iter().for_each(|origin| origin.encode(&mut bytes));
+    trailer.encode(&mut bytes);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes);
+    let message = SignedMessage::from_hash(repository, class.pack_kind(), hasher.finalize().as_bytes());
+    let signature = keyring.identity.signing.sign(&message);
+    bytes.extend_from_slice(&signature);
+    hasher.update(&signature);
+    Ok(FinishedPack {
+        id: PackId::new(*hasher.finalize().as_bytes()),
+        class,
+        bytes,
+        frames: contents.frames,
+        origins,
+    })
 }
 
 /// A pack read back whole: name, signature and table of contents hold.

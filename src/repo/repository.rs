@@ -1,6 +1,7 @@
 //! An open repository: what it is, who may do what in it, and this client's keys.
 
 use super::blobs::FrameCache;
+use super::condemned::CondemnedListing;
 use super::environment::Environment;
 use super::error::RepoError;
 use super::frames::OriginCache;
@@ -24,6 +25,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 /// The first generation of names; maintenance opens later ones.
 pub const FIRST_GENERATION: u32 = 1;
 
+/// Packs from which nothing is adopted.
+#[derive(Default)]
+struct Barred {
+    /// Not in the store, or cut short.
+    lost: HashSet<PackId>,
+    /// Named by condemnations.
+    condemned: HashSet<PackId>,
+    /// A condemnation cannot be read: it might name any.
+    everything: bool,
+}
+
 /// An open repository. Shared between threads.
 pub struct Repository {
     environment: Environment,
@@ -38,7 +50,7 @@ pub struct Repository {
     /// misses something meanwhile waits for the answer.
     unlisted_searched: Mutex<bool>,
     healing: Mutex<()>,
-    lost: RwLock<HashSet<PackId>>,
+    barred: RwLock<Barred>,
 }
 
 impl Repository {
@@ -61,7 +73,7 @@ impl Repository {
             index_loaded: AtomicBool::new(false),
             unlisted_searched: Mutex::default(),
             healing: Mutex::default(),
-            lost: RwLock::default(),
+            barred: RwLock::default(),
         }
     }
 
@@ -142,23 +154,56 @@ impl Repository {
 
     /// Says whether a pack that this client may adopt from holds the blob.
     pub fn adoptable(&self, class: BlobClass, id: &BlobId) -> bool {
-        let lost = self.lost.read().unwrap_or_else(PoisonError::into_inner);
-        self.index.holds_listed(class, id, |pack| self.is_usable(pack, &lost))
+        let barred = self.barred.read().unwrap_or_else(PoisonError::into_inner);
+        self.has_usable(class, id, u8::MAX, &barred)
     }
 
     /// Returns the copy of least depth that a new difference may be built on, from a pack that this client
     /// may adopt from.
     pub fn base(&self, id: &BlobId) -> Option<Located> {
-        let lost = self.lost.read().unwrap_or_else(PoisonError::into_inner);
-        let copies = self.index.find_listed(BlobClass::Content, id, |pack| self.is_usable(pack, &lost));
-        copies.into_iter().min_by_key(|copy| copy.record.depth)
+        let barred = self.barred.read().unwrap_or_else(PoisonError::into_inner);
+        let copies = self.index.find_listed(BlobClass::Content, id, |pack| self.is_usable(pack, &barred));
+        let copies = copies.into_iter().filter(|copy| self.has_usable_base(copy, &barred));
+        copies.min_by_key(|copy| copy.record.depth)
     }
 
-    fn is_usable(&self, pack: &KnownPack, lost: &HashSet<PackId>) -> bool {
+    /// Says whether a copy of a blob can be relied on whose depth is below a bound.
+    fn has_usable(&self, class: BlobClass, id: &BlobId, below: u8, barred: &Barred) -> bool {
+        self.index.holds_listed(class, id, |copy| {
+            copy.record.depth < below
+                && self.is_usable(&copy.pack, barred)
+                && self.has_usable_base(copy, barred)
+        })
+    }
+
+    /// [CONCURRENCY-17]: says whether the bases of a copy can be relied on too, down to one without.
+    fn has_usable_base(&self, copy: &Located, barred: &Barred) -> bool {
+        let record = &copy.record;
+        record.base.is_none_or(|base| self.has_usable(record.class, &base, record.depth, barred))
+    }
+
+    fn is_usable(&self, pack: &KnownPack, barred: &Barred) -> bool {
         // [TRUST-17]: what is sealed now must be readable by all who read the newest epoch.
         let open = || pack.origins.iter().all(|origin| self.registry.trust().may_build_on(origin.epoch));
         let own = &self.keyring.identity.key;
-        !lost.contains(&pack.id) && open() && self.registry.adopts(own, &pack.signer, &pack.id)
+        !barred.everything
+            && !barred.lost.contains(&pack.id)
+            && !barred.condemned.contains(&pack.id)
+            && open()
+            && self.registry.adopts(own, &pack.signer, &pack.id)
+    }
+
+    /// From here on nothing is adopted from packs that these condemnations name ([CONCURRENCY-16]).
+    pub(super) fn bar(&self, listing: &CondemnedListing) {
+        let condemned = listing.found.values().map(|found| &found.condemned);
+        let packs = condemned.flat_map(|condemned| {
+            let sets = [&condemned.dead, &condemned.superfluous, &condemned.tombstones];
+            sets.into_iter().flat_map(|set| set.iter().copied())
+        });
+        let condemned = packs.collect();
+        let mut barred = self.barred.write().unwrap_or_else(PoisonError::into_inner);
+        barred.condemned = condemned;
+        barred.everything = !listing.unreadable.is_empty();
     }
 
     /// Looks which packs that the index names are gone from the store or have another length: nothing
@@ -170,12 +215,7 @@ impl Repository {
     ///
     /// When the store cannot be listed.
     pub fn find_lost_packs(&self) -> Result<usize, RepoError> {
-        let mut lengths = HashMap::new();
-        for object in self.environment.store.list("packs/")? {
-            if let Some(id) = object.name.rsplit('/').next().and_then(|id| id.parse::<PackId>().ok()) {
-                lengths.insert(id, object.length);
-            }
-        }
+        let lengths = self.pack_lengths()?;
         let lost: HashSet<PackId> = self
             .index
             .packs()
@@ -190,7 +230,7 @@ impl Repository {
                  still has it; `check` names the snapshots that are hurt"
             ));
         }
-        *self.lost.write().unwrap_or_else(PoisonError::into_inner) = lost;
+        self.barred.write().unwrap_or_else(PoisonError::into_inner).lost = lost;
         Ok(count)
     }
 
@@ -213,6 +253,34 @@ impl Repository {
         self.reload_index()?;
         self.index_loaded.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Brings the index in step with the repository as it is now, whatever was loaded before.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn refresh_index(&self) -> Result<(), RepoError> {
+        let mut searched = self.unlisted_searched.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reload_index()?;
+        self.index_loaded.store(true, Ordering::Release);
+        *searched = false;
+        Ok(())
+    }
+
+    /// Lists all packs with their lengths.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub fn pack_lengths(&self) -> Result<HashMap<PackId, u64>, RepoError> {
+        let mut lengths = HashMap::new();
+        for object in self.environment.store.list("packs/")? {
+            if let Some(id) = object.name.rsplit('/').next().and_then(|id| id.parse::<PackId>().ok()) {
+                lengths.insert(id, object.length);
+            }
+        }
+        Ok(lengths)
     }
 
     fn reload_index(&self) -> Result<(), RepoError> {

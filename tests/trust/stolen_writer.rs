@@ -4,6 +4,7 @@ use crate::forge::{client_with, entry_of, id_of, index_run, plain, put, records_
 use crate::support::world::{Client, Content, content, copy_of, dump, noise};
 use chronolith::base::{AnnotationId, SnapshotId, Timestamp};
 use chronolith::format::annotation::{Annotation, AnnotationKind};
+use chronolith::format::condemned::Condemned;
 use chronolith::format::config::Config;
 use chronolith::format::kind::ObjectKind;
 use chronolith::format::pack::BlobClass;
@@ -349,4 +350,30 @@ fn an_unsigned_pack_is_no_reason_to_store_less() {
     for located in records_of(&repository, BlobClass::Content) {
         assert!(!repository.adoptable(BlobClass::Content, &located.record.id));
     }
+}
+
+#[test]
+fn nobody_condemns_with_a_writers_key() {
+    let scene = scene();
+    let everything = Condemned {
+        created: Timestamp::from_nanoseconds(1),
+        store_time: Timestamp::from_nanoseconds(1),
+        grace_seconds: 0,
+        session: [9; 32],
+        sessions: Vec::new(),
+        dead: scene.owner.open().pack_lengths().unwrap().into_keys().collect(),
+        superfluous: IdSet::default(),
+        copies: IdSet::default(),
+        tombstones: IdSet::default(),
+        objects: Vec::new(),
+        absorbs: IdSet::default(),
+        bytes: 0,
+        program: "thief".to_owned(),
+        catalogue: None,
+        extra: Vec::new(),
+    };
+    let object = sealed(&scene.thief.open(), ObjectKind::Condemned, &everything.encode().unwrap(), None);
+    scene.holds(&put(&scene.thief, "condemned", &object));
+    let listing = scene.owner.open().condemned(&Default::default()).unwrap();
+    assert!(listing.found.is_empty() && listing.unreadable.is_empty());
 }

@@ -3,7 +3,9 @@
 //! Write order, and what a crash after each step leaves:
 //! 1. packs and index runs, as [`crate::repo::WriteSession`] writes them: nothing refers to them yet;
 //! 2. every producer has ended and said that it was successful, or nothing more is written;
-//! 3. the snapshot: the backup is there, whole.
+//! 3. what it rests on is looked at again, and copied where it is about to go;
+//! 4. the snapshot: the backup is there, whole;
+//! 5. the same look again, since a sweeper may have listed roots before step 4; then it is reported.
 
 mod command;
 mod files;
@@ -19,13 +21,18 @@ use self::parent::Parent;
 use self::plan::{Place, Plan};
 use self::watch::Watched;
 use super::error::OpsError;
+use super::settle::settle;
 use crate::base::{SnapshotId, Timestamp};
+use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
 use crate::format::cbor::Extra;
+use crate::format::session::SessionPurpose;
+use crate::format::sets::IdSet;
 use crate::format::snapshot::{Snapshot, SnapshotMode, SnapshotSummary};
 use crate::format::tree::{Content, CutKind, EntryKind, TreeEntry};
+use crate::format::trust::Act;
 use crate::ingest::{Event, FeedError, Feeder, IngestOptions, ingest};
 use crate::localfs::{Excludes, printable};
-use crate::repo::{Repository, WriteSession};
+use crate::repo::{Presence, Repository, WriteSession};
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
@@ -151,6 +158,8 @@ pub fn backup(
     }
     // What dead writers left takes room that may be needed now. Who may not remove it leaves it to others.
     let _ = repository.environment().store.clean();
+    // [CONCURRENCY-10]: a session first, then the look at what can be relied on.
+    let presence = Presence::begin(repository, SessionPurpose::Write, IdSet::default(), &options.program)?;
     let session = WriteSession::begin(repository)?;
     if options.differences && parent.is_some() && !repository.keyring().reads_content() {
         let advice = "this key may not read content, so what changed is stored whole, not as differences";
@@ -195,6 +204,7 @@ pub fn backup(
     if repository.environment().observer.interrupted() {
         return Err(crate::repo::RepoError::Interrupted.into());
     }
+    settle(repository, &presence, &[ingested.root])?;
     let (trust_sequence, trust) = repository.registry().head();
     let snapshot = Snapshot {
         host: options.host.clone(),
@@ -216,6 +226,14 @@ pub fn backup(
         extra: Extra::new(),
     };
     let id = repository.commit(&snapshot)?;
+    // Whether the session has lapsed before the commit shows by the store's time of a renewal after it.
+    let settled = presence.renew().map_err(OpsError::from);
+    let settled = settled.and_then(|()| settle(repository, &presence, &[ingested.root]));
+    if let Err(error) = settled {
+        report_failed(repository, id, &error);
+        return Err(OpsError::Unsettled { snapshot: id, source: Box::new(error) });
+    }
+    drop(presence);
     Ok(BackupReport {
         snapshot: Some(id),
         host: options.host.clone(),
@@ -226,6 +244,24 @@ pub fn backup(
         problems: progress.problems,
         advice: progress.advice,
     })
+}
+
+/// [CONCURRENCY-23]: says of a committed snapshot that it lacks something.
+fn report_failed(repository: &Repository, id: SnapshotId, error: &OpsError) {
+    if !matches!(error, OpsError::Repo(crate::repo::RepoError::Missing { .. })) {
+        return;
+    }
+    let now = repository.environment().clock.now();
+    let mut failed = Annotation::new(AnnotationKind::Verified, now);
+    failed.subjects = [id].into_iter().collect();
+    failed.method = Some("structure".to_owned());
+    failed.outcome = Some(Outcome::Failed);
+    failed.value = Some(super::error::explain(error));
+    if let Err(error) = repository.annotate(&failed, Act::Verified) {
+        let why = super::error::explain(&error);
+        let text = format!("cannot note that snapshot {} lacks something: {why}", id.short());
+        repository.environment().observer.warn(&text);
+    }
 }
 
 /// Feeds the planned places, in the order of their names.

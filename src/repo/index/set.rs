@@ -325,12 +325,12 @@ impl IndexSet {
     /// Says whether a run of the repository names an acceptable copy of a blob.
     ///
     /// What was only read from the tables of packs does not count: their signatures were not verified.
-    pub fn holds_listed(&self, class: BlobClass, id: &BlobId, accept: impl Fn(&KnownPack) -> bool) -> bool {
+    pub fn holds_listed(&self, class: BlobClass, id: &BlobId, accept: impl Fn(&Located) -> bool) -> bool {
         let mut holds = false;
         for segment in self.current().iter().filter(|segment| segment.covered() != [UNLISTED]) {
             // A damaged block answers nothing: what it knows is stored again.
             let _ = segment.find(class, id, |located| {
-                holds = accept(&located.pack);
+                holds = accept(&located);
                 !holds
             });
             if holds {

@@ -1,0 +1,224 @@
+//! What roots reach, and in which copies it is kept.
+//!
+//! A walk over trees and recipes names every blob that a root needs; for each the keeper chooses the copy
+//! that is relied on, and with a difference a copy of its base of smaller depth, down to one without
+//! ([CONCURRENCY-25]). Copies in packs that are not to be relied on are chosen only where there is no
+//! other: those have to be rescued. What is remembered of blobs is a bit or two for every record of the
+//! index.
+
+use super::bits::Bits;
+use super::error::OpsError;
+use crate::base::{BlobId, PackId};
+use crate::format::pack::BlobClass;
+use crate::format::recipe::{RecipeEntry, RecipeNode, RecipeRoot};
+use crate::format::tree::TreeNode;
+use crate::repo::{BlobReader, KnownPack, Located, NumberedIndex, RepoError, Repository};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// How far the copies in a pack can be relied on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// They stay. A copy stands for others of the same word only: the trust domain of its signer.
+    Stays(String),
+    /// They are there, but nobody should rely on them: a blob that is nowhere else is rescued.
+    Goes,
+    /// They are not there, or not to be believed.
+    Gone,
+}
+
+/// Blobs that are named one by one when they are missing.
+const MISSING_MAX: usize = 20;
+
+/// Chooses copies.
+pub(super) struct Keeper<'a> {
+    index: &'a NumberedIndex,
+    trust: Box<dyn Fn(&KnownPack) -> Trust + 'a>,
+    known: HashMap<PackId, Trust>,
+    visited: Bits,
+    /// Records that are relied on.
+    pub chosen: Bits,
+    /// Frames that have to be copied, by pack and offset.
+    pub rescues: BTreeMap<PackId, BTreeSet<u32>>,
+    /// Blobs of which there is no copy at all.
+    pub missing: Vec<(BlobClass, BlobId)>,
+}
+
+impl<'a> Keeper<'a> {
+    /// Chooses among the copies of an index by how far their packs can be relied on.
+    pub fn new(index: &'a NumberedIndex, trust: impl Fn(&KnownPack) -> Trust + 'a) -> Self {
+        let bits = || Bits::new(index.len());
+        Self {
+            index,
+            trust: Box::new(trust),
+            known: HashMap::new(),
+            visited: bits(),
+            chosen: bits(),
+            rescues: BTreeMap::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    fn trust(&mut self, pack: &KnownPack) -> Trust {
+        self.known.entry(pack.id).or_insert_with(|| (self.trust)(pack)).clone()
+    }
+
+    /// Notes that a blob is needed; says whether that is new.
+    pub fn need(&mut self, class: BlobClass, id: &BlobId) -> bool {
+        let Some((number, _)) = self.index.first(class, id) else {
+            return self.miss(class, id);
+        };
+        if !self.visited.set(number) {
+            return false;
+        }
+        self.choose(class, id, u8::MAX);
+        true
+    }
+
+    fn miss(&mut self, class: BlobClass, id: &BlobId) -> bool {
+        if self.missing.len() < MISSING_MAX && !self.missing.contains(&(class, *id)) {
+            self.missing.push((class, *id));
+        }
+        true
+    }
+
+    fn copies(&mut self, class: BlobClass, id: &BlobId, below: u8) -> Vec<(u64, Located, Trust)> {
+        let mut copies = Vec::new();
+        self.index.copies(class, id, |number, copy| {
+            if copy.record.depth < below {
+                copies.push((number, copy));
+            }
+        });
+        let mut copies: Vec<(u64, Located, Trust)> = copies
+            .into_iter()
+            .map(|(number, copy)| {
+                let trust = self.trust(&copy.pack);
+                (number, copy, trust)
+            })
+            .collect();
+        // What is relied on anyway comes first; then whatever needs fewer others.
+        copies.sort_by_key(|(number, copy, _)| {
+            (!self.chosen.get(*number), copy.record.depth, copy.pack.id, copy.record.frame_offset)
+        });
+        copies
+    }
+
+    /// Says whether a copy of smaller depth stays, with all its bases.
+    fn stays(&mut self, class: BlobClass, id: &BlobId, below: u8) -> bool {
+        let copies = self.copies(class, id, below);
+        copies.into_iter().any(|(_, copy, trust)| matches!(trust, Trust::Stays(_)) && self.has_bases(&copy))
+    }
+
+    fn has_bases(&mut self, copy: &Located) -> bool {
+        let record = &copy.record;
+        record.base.is_none_or(|base| self.stays(record.class, &base, record.depth))
+    }
+
+    /// Relies on one copy of every word under which there is one that stays; without any, on one that
+    /// is to be rescued.
+    fn choose(&mut self, class: BlobClass, id: &BlobId, below: u8) {
+        let copies = self.copies(class, id, below);
+        let mut words = BTreeSet::new();
+        for (number, copy, trust) in &copies {
+            let Trust::Stays(word) = trust else { continue };
+            if words.contains(word) || !self.has_bases(copy) {
+                continue;
+            }
+            words.insert(word.clone());
+            self.rely(*number, copy);
+        }
+        if !words.is_empty() {
+            return;
+        }
+        // A copy that stays, but whose base goes, is as good as any: its base is rescued.
+        let there = copies.iter().find(|(_, _, trust)| *trust != Trust::Gone);
+        let Some((number, copy, trust)) = there else {
+            self.miss(class, id);
+            return;
+        };
+        if *trust == Trust::Goes {
+            self.rescues.entry(copy.pack.id).or_default().insert(copy.record.frame_offset);
+        }
+        self.rely(*number, copy);
+    }
+
+    fn rely(&mut self, number: u64, copy: &Located) {
+        let record = &copy.record;
+        if self.chosen.set(number)
+            && let Some(base) = record.base
+        {
+            self.choose(record.class, &base, record.depth);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Node {
+    Tree(BlobId),
+    Recipe(BlobId),
+}
+
+/// Walks over everything below roots and tells the keeper what they need.
+///
+/// # Errors
+///
+/// When a tree or recipe cannot be read: what lies below it is not known then.
+pub(super) fn reach(
+    repository: &Arc<Repository>,
+    roots: impl IntoIterator<Item = BlobId>,
+    keeper: &mut Keeper<'_>,
+) -> Result<(), OpsError> {
+    let mut reader = BlobReader::new(repository)?;
+    let mut nodes: Vec<Node> = roots.into_iter().map(Node::Tree).collect();
+    while let Some(node) = nodes.pop() {
+        if repository.environment().observer.interrupted() {
+            return Err(RepoError::Interrupted.into());
+        }
+        let (Node::Tree(id) | Node::Recipe(id)) = node;
+        if !keeper.need(BlobClass::Metadata, &id) {
+            continue;
+        }
+        match node {
+            Node::Tree(id) => {
+                let bytes = reader.read(BlobClass::Metadata, "tree", &id)?;
+                match TreeNode::decode(bytes.bytes()).map_err(RepoError::damaged(format!("tree {id}")))? {
+                    TreeNode::Leaf { entries } => {
+                        for entry in entries {
+                            nodes.extend(entry.subtree.map(Node::Tree));
+                            match entry.content.map(|content| content.recipe) {
+                                Some(RecipeRoot::Node(id)) => nodes.push(Node::Recipe(id)),
+                                Some(RecipeRoot::Inline(node)) => pieces(&node, &mut nodes, keeper),
+                                None => {}
+                            }
+                        }
+                    }
+                    TreeNode::Branch { parts, .. } => {
+                        nodes.extend(parts.iter().map(|part| Node::Tree(part.id)));
+                    }
+                }
+            }
+            Node::Recipe(id) => {
+                let bytes = reader.read(BlobClass::Metadata, "recipe", &id)?;
+                let node =
+                    RecipeNode::decode(bytes.bytes()).map_err(RepoError::damaged(format!("recipe {id}")))?;
+                pieces(&node, &mut nodes, keeper);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pieces(node: &RecipeNode, nodes: &mut Vec<Node>, keeper: &mut Keeper<'_>) {
+    match node {
+        RecipeNode::Leaf { entries, .. } => {
+            for entry in entries {
+                if let RecipeEntry::Chunk { id, .. } = entry {
+                    keeper.need(BlobClass::Content, id);
+                }
+            }
+        }
+        RecipeNode::Branch { children, .. } => {
+            nodes.extend(children.iter().map(|child| Node::Recipe(child.id)));
+        }
+    }
+}

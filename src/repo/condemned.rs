@@ -1,0 +1,160 @@
+//! Condemnations and sessions as this client finds them (`format-spec/concurrency.md`).
+
+use super::error::RepoError;
+use super::repository::Repository;
+use crate::base::{CondemnedId, KeyId, ObjectId, SessionId, Timestamp, limits};
+use crate::format::ObjectKind;
+use crate::format::condemned::Condemned;
+use crate::format::session::Session;
+use crate::format::trust::{Act, Standing};
+use crate::storage::StorageError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A condemnation that counts.
+#[derive(Debug, Clone)]
+pub struct FoundCondemned {
+    /// Its content.
+    pub condemned: Arc<Condemned>,
+    /// When the store received it, where the store says so.
+    pub stored: Option<Timestamp>,
+}
+
+/// A listing of condemnations.
+#[derive(Debug, Clone, Default)]
+pub struct CondemnedListing {
+    /// Those that count.
+    pub found: BTreeMap<CondemnedId, FoundCondemned>,
+    /// Ids of those that could not be read, and why: what they list is not known.
+    pub unreadable: BTreeMap<CondemnedId, String>,
+}
+
+/// The newest renewal of a session.
+#[derive(Debug, Clone)]
+pub struct FoundSession {
+    /// The id of the renewal.
+    pub renewal: SessionId,
+    /// Its content.
+    pub session: Session,
+    /// When the store received the oldest renewal that is there, where it says so.
+    pub began: Option<Timestamp>,
+    /// All renewals that are there.
+    pub renewals: Vec<SessionId>,
+}
+
+/// Sessions by their signers and random bytes.
+pub type Sessions = BTreeMap<(KeyId, [u8; 32]), FoundSession>;
+
+impl Repository {
+    /// Lists all condemnations, reading those that `before` does not hold.
+    ///
+    /// One that nobody who may has signed is none; one that cannot be read is named in the result.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn condemned(&self, before: &CondemnedListing) -> Result<CondemnedListing, RepoError> {
+        let mut listing = CondemnedListing::default();
+        for object in self.environment().store.list("condemned/")? {
+            let Some(Ok(id)) = object.name.rsplit('/').next().map(str::parse::<ObjectId>) else { continue };
+            let key = CondemnedId::from(id);
+            if let Some(known) = before.found.get(&key) {
+                listing.found.insert(key, known.clone());
+                continue;
+            }
+            // What was read wrong once may be read right the second time.
+            let read = self.read_condemned(&object.name, id).or_else(|error| match error {
+                RepoError::Damaged { .. } => self.read_condemned(&object.name, id),
+                error => Err(error),
+            });
+            match read {
+                Ok(condemned) => {
+                    let stored = object.modified;
+                    let found = FoundCondemned { condemned: Arc::new(condemned), stored };
+                    listing.found.insert(key, found);
+                }
+                Err(RepoError::Storage(StorageError::NotFound { .. })) => {}
+                Err(error @ RepoError::Storage(_)) => return Err(error),
+                Err(error @ RepoError::Untrusted { .. }) => {
+                    self.environment().observer.warn(&super::blobs::explain(&error));
+                }
+                Err(error) => {
+                    listing.unreadable.insert(key, super::blobs::explain(&error));
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    fn read_condemned(&self, name: &str, id: ObjectId) -> Result<Condemned, RepoError> {
+        let bytes = self.environment().store.get(name, limits::LISTING_BYTES_MAX * 2)?;
+        let (signer, payload) = self.open_object(name, id, ObjectKind::Condemned, &bytes)?;
+        self.registry().believe(name, &signer, Act::Condemned, &id)?;
+        Condemned::decode(&payload).map_err(RepoError::damaged(name))
+    }
+
+    /// Lists all sessions of keys that are not revoked, ended ones too.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read, or a session cannot be read: it might rely on anything.
+    pub fn sessions(&self) -> Result<Sessions, RepoError> {
+        let mut sessions = Sessions::new();
+        for object in self.environment().store.list("sessions/")? {
+            let Some(Ok(id)) = object.name.rsplit('/').next().map(str::parse::<ObjectId>) else { continue };
+            let read = self.read_session(&object.name, id).or_else(|error| match error {
+                RepoError::Damaged { .. } => self.read_session(&object.name, id),
+                error => Err(error),
+            });
+            let (signer, session) = match read {
+                Ok(read) => read,
+                Err(RepoError::Storage(StorageError::NotFound { .. })) => continue,
+                // [SESSION-5]: reported and not waited for.
+                Err(error @ RepoError::Untrusted { .. }) => {
+                    self.environment().observer.warn(&super::blobs::explain(&error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let renewal = SessionId::from(id);
+            let entry = sessions.entry((signer, session.session)).or_insert_with(|| FoundSession {
+                renewal,
+                session: session.clone(),
+                began: object.modified,
+                renewals: Vec::new(),
+            });
+            entry.renewals.push(renewal);
+            entry.began = match (entry.began, object.modified) {
+                (Some(before), Some(now)) => Some(before.min(now)),
+                _ => None,
+            };
+            // [SESSION-2]: of several with one sequence the one with the lower id.
+            let newer = session.sequence > entry.session.sequence
+                || session.sequence == entry.session.sequence && renewal < entry.renewal;
+            if newer {
+                (entry.renewal, entry.session) = (renewal, session);
+            }
+        }
+        Ok(sessions)
+    }
+
+    fn read_session(&self, name: &str, id: ObjectId) -> Result<(KeyId, Session), RepoError> {
+        let bytes = self.environment().store.get(name, limits::STRUCTURED_BYTES_MAX * 2)?;
+        let (signer, payload) = self.open_object(name, id, ObjectKind::Session, &bytes)?;
+        let standing = self.registry().trust().key(&signer).map(|key| key.standing());
+        if standing != Some(Standing::Active) {
+            let why = format!("it is a session of the key {}, which is out of service", signer.short());
+            return Err(RepoError::Untrusted { object: name.to_owned(), why });
+        }
+        self.registry().believe(name, &signer, Act::Session, &id)?;
+        let session = Session::decode(&payload).map_err(RepoError::damaged(name))?;
+        Ok((signer, session))
+    }
+}
+
+impl CondemnedListing {
+    /// Returns the ids of all that were listed, those that could not be read included.
+    pub fn ids(&self) -> BTreeSet<CondemnedId> {
+        self.found.keys().chain(self.unreadable.keys()).copied().collect()
+    }
+}
