@@ -82,28 +82,23 @@ impl<'a> Bases<'a> {
     pub fn store(&mut self, encoder: &mut FrameEncoder, chunk: &Unknown<'_>) -> Result<bool, RepoError> {
         let Some(window) = self.window.clone() else { return Ok(false) };
         let place = self.place(chunk.offset);
-        let by_place = || window.at(place);
-        let by_sketch = || window.similar(chunk.sketch, place);
+        let (here, similar) = (window.at(place), window.similar(chunk.sketch, place));
+        let other = |of: Option<Candidate>| move |found: &Candidate| of.is_none_or(|of| of.id != found.id);
         if chunk.pages {
-            let here = by_place();
-            if self.attempt(encoder, chunk, here)? {
-                return Ok(true);
-            }
-            let other = by_sketch().filter(|other| here.is_none_or(|here| here.id != other.id));
-            return self.attempt(encoder, chunk, other);
+            return Ok(self.attempt(encoder, chunk, here)?
+                || self.attempt(encoder, chunk, similar.filter(other(here)))?);
         }
-        if let Some(similar) = by_sketch() {
-            let stored = self.attempt(encoder, chunk, Some(similar))?;
-            if stored {
-                self.drift = window.matched(chunk.offset, &similar);
-            }
-            return Ok(stored);
+        if let Some(similar) = similar
+            && self.attempt(encoder, chunk, Some(similar))?
+        {
+            self.drift = window.matched(chunk.offset, &similar);
+            return Ok(true);
         }
         if self.fruitless >= FRUITLESS_MAX && !self.fruitless.is_multiple_of(FRUITLESS_MAX) {
             self.fruitless += 1;
             return Ok(false);
         }
-        let stored = self.attempt(encoder, chunk, by_place())?;
+        let stored = self.attempt(encoder, chunk, here.filter(other(similar)))?;
         self.fruitless = if stored { 0 } else { self.fruitless + 1 };
         Ok(stored)
     }

@@ -273,7 +273,11 @@ fn read_file(reader: &mut BlobReader, entry: &TreeEntry) -> Result<Vec<u8>, Repo
         match piece {
             RecipeEntry::Chunk { id, length, .. } => {
                 let chunk = reader.read(BlobClass::Content, "chunk", &id)?;
-                assert_eq!(chunk.bytes().len(), length as usize, "a chunk has the length that its recipe says");
+                assert_eq!(
+                    chunk.bytes().len(),
+                    length as usize,
+                    "a chunk has the length that its recipe says"
+                );
                 bytes.extend_from_slice(chunk.bytes());
             }
             RecipeEntry::Hole { length } => bytes.resize(bytes.len() + length as usize, 0),
