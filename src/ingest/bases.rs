@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// A chunk whose chain is this long is no base itself; the whole chunk at the end of its chain is.
 ///
 /// Measured on a series of daily backups (`docs/differences.md`).
-const CHAIN_MAX: u8 = 2;
+const CHAIN_MAX: u8 = 4;
 /// A difference is kept if it takes at most this part of what the chunk would take by itself; the rest
 /// pays for the base being read at every restore.
 const WORTH: (usize, usize) = (3, 4);
