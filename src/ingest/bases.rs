@@ -4,8 +4,7 @@ use super::parent::{Candidate, ParentWindow};
 use crate::base::BlobId;
 use crate::chunker::Sketch;
 use crate::codec::Encoding;
-use crate::format::pack::BlobClass;
-use crate::repo::{Base, BlobReader, FrameEncoder, RepoError, WriteSession};
+use crate::repo::{Base, BlobReader, FrameEncoder, Located, RepoError, WriteSession};
 use std::sync::Arc;
 
 /// A chunk whose chain is this long is no base itself; the whole chunk at the end of its chain is.
@@ -34,8 +33,8 @@ pub(super) struct Unknown<'a> {
 
 /// A base that may be built on, and what the chunk is expected to take without one.
 struct Chosen {
-    id: BlobId,
-    depth: u8,
+    /// The copy that a reader will find: one that is deeper than it says would be of no use.
+    copy: Located,
     /// Sealed and plain bytes of the frame that holds the whole chunk at the end of the base's chain.
     whole: (u32, u32),
 }
@@ -117,10 +116,12 @@ impl<'a> Bases<'a> {
         let Some(chosen) = candidate.and_then(|candidate| self.choose(candidate.id)) else {
             return Ok(false);
         };
-        if chosen.id == chunk.id {
+        let record = &chosen.copy.record;
+        if record.id == chunk.id {
             return Ok(false);
         }
-        let plain = match self.reader.read(BlobClass::Content, "the base of a difference", &chosen.id) {
+        // From this copy and no other: the depth of what is stored against it follows from its own.
+        let plain = match self.reader.read_copy(&chosen.copy) {
             Ok(plain) => plain,
             Err(RepoError::Interrupted) => return Err(RepoError::Interrupted),
             Err(_) => {
@@ -129,7 +130,7 @@ impl<'a> Bases<'a> {
             }
         };
         self.unreadable = 0;
-        let base = Base { id: chosen.id, plain: plain.bytes(), depth: chosen.depth };
+        let base = Base { id: record.id, plain: plain.bytes(), depth: record.depth };
         let alone = chunk.bytes.len() as u64 * u64::from(chosen.whole.0) / u64::from(chosen.whole.1.max(1));
         let worth = usize::try_from(alone).unwrap_or(usize::MAX) / WORTH.1 * WORTH.0;
         self.session.store_difference(encoder, chunk.bytes, chunk.id, &base, worth)
@@ -138,13 +139,14 @@ impl<'a> Bases<'a> {
     /// Returns the candidate, or the end of its chain if that is long.
     fn choose(&self, candidate: BlobId) -> Option<Chosen> {
         let repository = self.session.repository();
-        let nearest = repository.base(&candidate)?.record;
-        let mut last = nearest;
+        let nearest = repository.base(&candidate)?;
+        let mut last = nearest.clone();
         // Depth falls with every step, so this ends.
-        while let Some(base) = last.base.filter(|_| last.encoding == Encoding::Difference) {
-            last = repository.base(&base).map(|found| found.record).filter(|base| base.depth < last.depth)?;
+        while let Some(base) = last.record.base.filter(|_| last.record.encoding == Encoding::Difference) {
+            last = repository.base(&base).filter(|base| base.record.depth < last.record.depth)?;
         }
-        let chosen = if nearest.depth < CHAIN_MAX { nearest } else { last };
-        Some(Chosen { id: chosen.id, depth: chosen.depth, whole: (last.sealed_length, last.plain_length) })
+        let whole = (last.record.sealed_length, last.record.plain_length);
+        let copy = if nearest.record.depth < CHAIN_MAX { nearest } else { last };
+        Some(Chosen { copy, whole })
     }
 }

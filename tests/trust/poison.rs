@@ -352,3 +352,18 @@ fn a_poisoned_base_spoils_no_difference_while_a_true_one_is_there() {
         series.is_whole(&poisoned, &format!("{encoding:?}, with the next backup"));
     }
 }
+
+#[test]
+fn a_poisoned_copy_that_is_less_deep_than_the_true_one_is_no_base() {
+    for encoding in [Encoding::Stored, Encoding::Zstd] {
+        let mut series = series();
+        // What is a difference is said to be there as a whole, too. A difference against that could only
+        // be read through the poisoned copy: the true one is too deep.
+        let poisoned = series.poison(encoding, |record| record.depth > 0);
+        series.is_whole(&poisoned, &format!("{encoding:?}"));
+        for version in 3..=4 {
+            series.back_up(version);
+            series.is_whole(&poisoned, &format!("{encoding:?}, with backup {version}"));
+        }
+    }
+}
