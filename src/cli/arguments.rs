@@ -81,6 +81,8 @@ pub enum Command {
     Diff(commands::diff::Arguments),
     Restore(commands::restore::Arguments),
     Forget(Box<commands::forget::Arguments>),
+    Undelete(commands::undelete::Arguments),
+    Prune(commands::prune::Arguments),
     Check(commands::check::Arguments),
     Stats(commands::stats::Arguments),
     Key(commands::key::Arguments),

@@ -23,7 +23,14 @@ pub const GROUPS: &[Group] = &[
             ("cat", "a file or stream to standard output"),
         ],
     ),
-    ("Let go", &[("forget", "say which snapshots are no longer needed, by name or by a policy")]),
+    (
+        "Let go",
+        &[
+            ("forget", "say which snapshots are no longer needed, by name or by a policy"),
+            ("undelete", "bring back what was forgotten and not yet deleted"),
+            ("prune", "delete what no snapshot needs, beside running backups"),
+        ],
+    ),
     (
         "Prove",
         &[

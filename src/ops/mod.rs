@@ -11,8 +11,10 @@
 //! | `find`, `diff` | names in snapshots, and what differs between two of them |
 //! | `restore` | a tree from a snapshot into a folder, writing only what differs |
 //! | `retention` | which snapshots a policy keeps, and why |
+//! | `prune` | what no root needs is announced, and deleted once everybody has heard |
 //! | `reach`, `settle` | what roots need, in which copies; writers make sure of it around their commit |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
+//! | `undelete` | what was forgotten is a root again |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
 
 pub mod backup;
@@ -26,12 +28,14 @@ pub mod forget;
 pub mod keys;
 pub mod listing;
 mod names;
+pub mod prune;
 mod reach;
 pub mod restore;
 pub mod retention;
 mod settle;
 pub mod stats;
 mod time;
+pub mod undelete;
 
 pub use error::OpsError;
 pub use names::{Pin, SnapshotView, Snapshots, check_label, is_label};

@@ -8,7 +8,7 @@
 
 use super::bits::Bits;
 use super::error::OpsError;
-use crate::base::{BlobId, PackId};
+use crate::base::{BlobId, KeyId, PackId};
 use crate::format::pack::BlobClass;
 use crate::format::recipe::{RecipeEntry, RecipeNode, RecipeRoot};
 use crate::format::tree::TreeNode;
@@ -17,10 +17,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// How far the copies in a pack can be relied on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// They stay. A copy stands for others of the same word only: the trust domain of its signer.
-    Stays(String),
+    /// They stay. A copy stands in for others of the same word only, so that nobody who claims to hold a
+    /// blob makes another's copy superfluous.
+    Stays(Option<KeyId>),
     /// They are there, but nobody should rely on them: a blob that is nowhere else is rescued.
     Goes,
     /// They are not there, or not to be believed.
@@ -34,7 +35,7 @@ const MISSING_MAX: usize = 20;
 pub(super) struct Keeper<'a> {
     index: &'a NumberedIndex,
     trust: Box<dyn Fn(&KnownPack) -> Trust + 'a>,
-    known: HashMap<PackId, Trust>,
+    known: HashMap<(PackId, KeyId), Trust>,
     visited: Bits,
     /// Records that are relied on.
     pub chosen: Bits,
@@ -60,7 +61,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn trust(&mut self, pack: &KnownPack) -> Trust {
-        self.known.entry(pack.id).or_insert_with(|| (self.trust)(pack)).clone()
+        *self.known.entry((pack.id, pack.signer)).or_insert_with(|| (self.trust)(pack))
     }
 
     /// Notes that a blob is needed; says whether that is new.
@@ -73,6 +74,22 @@ impl<'a> Keeper<'a> {
         }
         self.choose(class, id, u8::MAX);
         true
+    }
+
+    /// Says whether anything needs a blob.
+    pub fn is_needed(&self, class: BlobClass, id: &BlobId) -> bool {
+        let mut needed = self.index.first(class, id).is_some_and(|(number, _)| self.visited.get(number));
+        self.index.copies(class, id, |number, _| needed |= self.chosen.get(number));
+        needed
+    }
+
+    /// Calls `found` with the packs of the copies of a blob that are relied on.
+    pub fn packs_of(&self, class: BlobClass, id: &BlobId, mut found: impl FnMut(PackId)) {
+        self.index.copies(class, id, |number, copy| {
+            if self.chosen.get(number) {
+                found(copy.pack.id);
+            }
+        });
     }
 
     fn miss(&mut self, class: BlobClass, id: &BlobId) -> bool {
@@ -124,7 +141,7 @@ impl<'a> Keeper<'a> {
             if words.contains(word) || !self.has_bases(copy) {
                 continue;
             }
-            words.insert(word.clone());
+            words.insert(*word);
             self.rely(*number, copy);
         }
         if !words.is_empty() {

@@ -80,7 +80,7 @@ pub(super) fn rescue(
         let condemned = listing.found.values().any(|found| found.condemned.names(&pack.id));
         match condemned || !listed.contains(&pack.id) {
             true => Trust::Goes,
-            false => Trust::Stays(String::new()),
+            false => Trust::Stays(None),
         }
     };
     let index = repository.index().numbered();

@@ -223,7 +223,12 @@ impl Repository {
             .filter(|pack| lengths.get(&pack.id) != Some(&u64::from(pack.length)))
             .map(|pack| pack.id)
             .collect();
-        let count = lost.len();
+        // What was condemned and is gone was pruned.
+        let is_pruned = {
+            let barred = self.barred.read().unwrap_or_else(PoisonError::into_inner);
+            lost.iter().filter(|pack| barred.condemned.contains(pack)).count()
+        };
+        let count = lost.len() - is_pruned;
         if count > 0 {
             self.environment.observer.warn(&format!(
                 "packs that are missing or cut short: {count}; what they held is stored again where a source \
@@ -255,17 +260,18 @@ impl Repository {
         Ok(())
     }
 
-    /// Brings the index in step with the repository as it is now, whatever was loaded before.
+    /// Brings the index in step with the repository as it is now, whatever was loaded before; returns the
+    /// runs that could not be used.
     ///
     /// # Errors
     ///
     /// When the store cannot be listed or read.
-    pub fn refresh_index(&self) -> Result<(), RepoError> {
+    pub fn refresh_index(&self) -> Result<Vec<IndexId>, RepoError> {
         let mut searched = self.unlisted_searched.lock().unwrap_or_else(PoisonError::into_inner);
-        self.reload_index()?;
+        let unread = self.reload_index()?;
         self.index_loaded.store(true, Ordering::Release);
         *searched = false;
-        Ok(())
+        Ok(unread)
     }
 
     /// Lists all packs with their lengths.
@@ -283,7 +289,7 @@ impl Repository {
         Ok(lengths)
     }
 
-    fn reload_index(&self) -> Result<(), RepoError> {
+    fn reload_index(&self) -> Result<Vec<IndexId>, RepoError> {
         let names: BTreeMap<IndexId, String> = self
             .environment
             .store
@@ -293,7 +299,7 @@ impl Repository {
             .collect();
         let runs: Vec<IndexId> = names.keys().copied().collect();
         let fetch = |id| names.get(&id).map_or(Ok(None), |name| self.fetch_run(id, name));
-        self.index.load(&runs, fetch).map(|_| ())
+        self.index.load(&runs, fetch)
     }
 
     fn fetch_run(&self, id: IndexId, name: &str) -> Result<Option<RunContent>, RepoError> {

@@ -127,7 +127,7 @@ impl Repository {
     ///
     /// When the store cannot be listed or read.
     pub fn snapshots(&self) -> Result<Listing<FoundSnapshot>, RepoError> {
-        self.list_objects("snapshots/", |name, id, bytes, stored| {
+        let mut listing = self.list_objects("snapshots/", |name, id, bytes, stored| {
             let opened =
                 open(name, id, ObjectKind::Snapshot, self.id(), self.keyring(), bytes, |key| {
                     self.registry().any_key(key)
@@ -144,7 +144,11 @@ impl Repository {
                 ));
             }
             Ok(FoundSnapshot { id: id.into(), snapshot, signer: opened.signer, stored })
-        })
+        })?;
+        // One that was brought back may stand in two generations: it is one, as old as it was first.
+        listing.found.sort_by_key(|found| (found.id, found.stored));
+        listing.found.dedup_by_key(|found| found.id);
+        Ok(listing)
     }
 
     /// As [`Repository::annotations`], one at a time: there may be many, and long ones. Returns those

@@ -73,3 +73,27 @@ fn what_makes_no_sense_is_refused_and_nothing_happens() {
     world.run(["forget", "nothing"]).exits(4);
     assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 3);
 }
+
+#[test]
+fn what_was_forgotten_is_brought_back_or_pruned() {
+    let (world, ids) = backed_up(2);
+    world.run(["forget", &ids[0]]).exits(0);
+    let dry = world.run(["prune", "--dry-run", "--json"]).exits(0).events();
+    assert_eq!(dry.last().unwrap()["condemned_snapshots"].as_u64(), Some(1));
+    let waiting = world.run(["prune"]).exits(0);
+    assert!(waiting.err.contains("waits for its grace"), "{}", waiting.err);
+    world.run(["undelete", &ids[0]]).exits(0);
+    world.run(["undelete", &ids[0]]).exits(2);
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 3);
+    assert_eq!(world.run(["cat", &format!("{}:a", &ids[0][..8])]).exits(0).out, b"0");
+    let (world, ids) = backed_up(2);
+    world.run(["forget", &ids[0]]).exits(0);
+    let done = world.run(["prune", "--grace", "0", "--json"]).exits(0).events();
+    assert!(done.last().unwrap()["deleted_objects"].as_u64() > Some(0), "{done:?}");
+    world.run(["cat", &format!("{}:a", &ids[0][..8])]).exits(4);
+    world.run(["check", "--read-data"]).exits(0);
+    assert_eq!(world.run(["cat", "a"]).exits(0).out, b"1");
+    for grace in ["", "x", "5", "1w", "400d", "-1h", "99999999999999999999h"] {
+        world.run(["prune", &format!("--grace={grace}")]).exits(2);
+    }
+}

@@ -1,6 +1,7 @@
 //! Deletion beside writers: sessions, condemnations, and what must survive whoever sweeps when.
 
 mod sessions;
+mod sweep;
 
 #[path = "../support/mod.rs"]
 mod support;

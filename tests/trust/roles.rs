@@ -7,6 +7,7 @@ use chronolith::format::pack::BlobClass;
 use chronolith::format::trust::Role;
 use chronolith::ops::Snapshots;
 use chronolith::ops::forget::forget;
+use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::storage::MemoryStore;
 use std::sync::Arc;
 
@@ -78,4 +79,31 @@ fn only_owners_and_maintainers_forget() {
         assert_eq!(seen.iter().map(|view| view.id).collect::<Vec<_>>(), left, "{role}");
     }
     assert_eq!(left.len(), 1);
+}
+
+#[test]
+fn only_owners_and_maintainers_prune() {
+    let owner = Client::init(Arc::new(MemoryStore::new()), 13);
+    let (first, second) = (content([("a", dump(1, 900, 3))]), content([("b", dump(2, 900, 3))]));
+    let forgotten = owner.back_up(&first);
+    let kept = owner.back_up(&second);
+    let repository = owner.open();
+    forget(&repository, &Snapshots::load(&repository).unwrap(), &[forgotten]).unwrap();
+    let options = PruneOptions { grace_seconds: 0, dry_run: false, program: "test".to_owned() };
+    for role in [Role::Writer, Role::Reader, Role::Auditor, Role::Maintainer] {
+        let client = client_with(&owner, role, role.name(), "", &[]);
+        match prune(&client.open(), &options) {
+            // It reads no content, and frees what nobody needs.
+            Ok(report) => {
+                assert!(role == Role::Maintainer && report.deleted_packs == 2, "{role}: {report:?}")
+            }
+            Err(error) => {
+                assert_ne!(role, Role::Maintainer, "{error}");
+                assert_eq!(error.class(), ErrorClass::Forbidden, "{role}: {error}");
+                assert_eq!(owner.read(forgotten).unwrap(), first, "{role}");
+            }
+        }
+    }
+    assert_eq!(owner.read(kept).unwrap(), second);
+    assert_eq!(owner.snapshots(), [kept]);
 }

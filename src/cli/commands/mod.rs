@@ -11,9 +11,11 @@ pub mod forget;
 pub mod init;
 pub mod key;
 pub mod ls;
+pub mod prune;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
+pub mod undelete;
 
 use super::arguments::Command;
 use super::events::Schema;
@@ -32,6 +34,8 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Find(arguments) => find::run(session, &arguments),
         Command::Diff(arguments) => diff::run(session, &arguments),
         Command::Forget(arguments) => forget::run(session, &arguments),
+        Command::Prune(arguments) => prune::run(session, &arguments),
+        Command::Undelete(arguments) => undelete::run(session, &arguments),
         Command::Restore(arguments) => restore::run(session, &arguments),
         Command::Check(arguments) => check::run(session, &arguments),
         Command::Stats(arguments) => stats::run(session, &arguments),
@@ -52,6 +56,8 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Find(_) => "find",
         Command::Diff(_) => "diff",
         Command::Forget(_) => "forget",
+        Command::Prune(_) => "prune",
+        Command::Undelete(_) => "undelete",
         Command::Restore(_) => "restore",
         Command::Check(_) => "check",
         Command::Stats(_) => "stats",

@@ -26,7 +26,7 @@ use self::trees::Trees;
 use super::error::OpsError;
 use crate::base::PackId;
 use crate::format::pack::BlobClass;
-use crate::repo::{RepoError, Repository, pack_name};
+use crate::repo::{CondemnedListing, RepoError, Repository, pack_name};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,7 +77,11 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
     report.counts.index_records = index.len();
     report.counts.packs = inventory.packs.len() as u64;
     let packs = Packs::new(repository, &index, &findings);
-    let present = packs.compare(&inventory.packs, &repository.index().packs());
+    let present = packs.compare(
+        &inventory.packs,
+        &repository.index().packs(),
+        &repository.condemned(&CondemnedListing::default())?,
+    );
     let (metadata, content): (Vec<_>, Vec<_>) =
         present.into_iter().partition(|(_, _, class)| *class == BlobClass::Metadata);
     let plain = |packs: Vec<(PackId, u64, BlobClass)>| -> Vec<(PackId, u64)> {

@@ -11,7 +11,8 @@ use crate::ops::OpsError;
 use crate::ops::bits::Bits;
 use crate::ops::error::explain;
 use crate::repo::{
-    FrameState, KnownPack, Located, NumberedIndex, PackScanner, RepoError, Repository, pack_name,
+    CondemnedListing, FrameState, KnownPack, Located, NumberedIndex, PackScanner, RepoError, Repository,
+    pack_name,
 };
 use crossbeam_channel::bounded;
 use std::collections::{BTreeMap, HashMap};
@@ -87,6 +88,7 @@ impl<'a> Packs<'a> {
         &self,
         listed: &BTreeMap<PackId, u64>,
         known: &HashMap<PackId, Arc<KnownPack>>,
+        condemned: &CondemnedListing,
     ) -> Vec<(PackId, u64, BlobClass)> {
         let mut present = Vec::new();
         for (id, pack) in known {
@@ -102,8 +104,12 @@ impl<'a> Packs<'a> {
                     continue;
                 }
             };
+            // One that was pruned is missed only by what needs it, and that is found by the walk over trees.
+            let pruned = state == State::Missing && condemned.found.values().any(|c| c.condemned.names(id));
             lock(&self.states).insert(*id, state);
-            self.findings.add(Gravity::Damage, pack_name(id), what);
+            if !pruned {
+                self.findings.add(Gravity::Damage, pack_name(id), what);
+            }
         }
         present
     }

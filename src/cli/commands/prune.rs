@@ -1,0 +1,113 @@
+//! `chronolith prune`.
+
+use crate::cli::fault::{Fault, exit};
+use crate::cli::render;
+use crate::cli::session::Session;
+use crate::ops::prune::{PruneOptions, PruneReport, prune};
+use clap::Args;
+use serde_json::json;
+
+/// Deletes what no snapshot needs, beside running backups
+///
+/// In two steps: packs that hold nothing needed are announced first, and deleted by a later prune, once the grace has
+/// passed and every running backup has heard of it. A pack that holds something needed stays as it is.
+#[derive(Args)]
+pub struct Arguments {
+    /// Shows what would be announced
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Time between announcement and deletion: 0, 30m, 24h, 7d
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub grace: String,
+}
+
+fn seconds(text: &str) -> Result<u64, Fault> {
+    let refused = || {
+        Fault::usage(
+            format!("{text:?} is no span of time"),
+            "give a number with s, m, h or d, such as 24h; at most 366d",
+        )
+    };
+    let number = text.trim_end_matches(['s', 'm', 'h', 'd']);
+    let unit = match text.get(number.len()..) {
+        Some("s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        Some("d") => 86400,
+        Some("") if number == "0" => 1,
+        _ => return Err(refused()),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    seconds.filter(|seconds| *seconds <= crate::base::limits::GRACE_SECONDS_MAX).ok_or_else(refused)
+}
+
+/// Runs the command.
+pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
+    session.doing(format!("prune {}", session.place()?));
+    let options = PruneOptions {
+        grace_seconds: seconds(&arguments.grace)?,
+        dry_run: arguments.dry_run,
+        program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let repository = session.open()?;
+    let report = prune(&repository, &options)?;
+    if session.settings.json {
+        session.talk.event("summary", summary(&report, arguments.dry_run))?;
+    }
+    tell(session, &report, arguments.dry_run);
+    Ok(exit::DONE)
+}
+
+fn summary(report: &PruneReport, dry_run: bool) -> serde_json::Value {
+    json!({
+        "dry_run": dry_run,
+        "packs": report.packs,
+        "pack_bytes": report.pack_bytes,
+        "needed_bytes": report.needed_bytes,
+        "unused_bytes": report.unused_bytes,
+        "condemned_packs": report.condemned_packs,
+        "condemned_bytes": report.condemned_bytes,
+        "condemned_snapshots": report.condemned_snapshots,
+        "deleted_packs": report.deleted_packs,
+        "deleted_bytes": report.deleted_bytes,
+        "deleted_objects": report.deleted_objects,
+        "copied_bytes": report.copied_bytes,
+        "waiting_for_grace": report.waiting_for_grace,
+        "waiting_for": report.waiting_for,
+    })
+}
+
+fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
+    let packs = |number| render::count(number, "pack", "packs");
+    let tell = |text: String| session.talk.tell(&text);
+    tell(format!(
+        "{} with {}, of which snapshots need {}",
+        packs(report.packs),
+        render::size(report.pack_bytes),
+        render::size(report.needed_bytes)
+    ));
+    let verb = if dry_run { "would be announced" } else { "announced" };
+    tell(format!(
+        "{verb} for deletion: {} with {}, {}",
+        packs(report.condemned_packs),
+        render::size(report.condemned_bytes),
+        render::count(report.condemned_snapshots, "forgotten snapshot", "forgotten snapshots")
+    ));
+    if !dry_run {
+        tell(format!("deleted: {} with {}", packs(report.deleted_packs), render::size(report.deleted_bytes)));
+    }
+    if report.unused_bytes > 0 {
+        tell(format!(
+            "{} that nobody needs stay in packs that are needed",
+            render::size(report.unused_bytes)
+        ));
+    }
+    if report.waiting_for_grace > 0 {
+        tell(
+            "what was announced and is still there waits for its grace to pass: prune again then".to_owned(),
+        );
+    }
+    for holder in &report.waiting_for {
+        tell(format!("what was announced waits for a session of {}", render::visible(holder)));
+    }
+}

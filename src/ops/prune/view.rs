@@ -1,0 +1,195 @@
+//! What a prune sees of a repository, taken in the order that makes it safe to act on.
+
+use super::super::error::{OpsError, explain};
+use super::super::forget::require_whole_memory;
+use super::super::names::Snapshots;
+use super::super::reach::{Keeper, Trust, reach};
+use crate::base::{KeyId, PackId, SnapshotId, Timestamp};
+use crate::format::condemned::Condemned;
+use crate::format::pack::BlobClass;
+use crate::format::session::SessionPurpose;
+use crate::repo::{
+    CondemnedListing, FoundSession, KnownPack, NumberedIndex, Presence, RepoError, Repository, Sessions,
+};
+use crate::storage::ObjectInfo;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Everything that a decision rests on. The fields were read in the order in which they stand
+/// ([CONCURRENCY-26], [CONCURRENCY-32]).
+pub(super) struct View {
+    pub now: Timestamp,
+    pub listing: CondemnedListing,
+    pub sessions: Sessions,
+    pub snapshots: Snapshots,
+    /// Packs that index runs name.
+    pub listed: HashMap<PackId, Arc<KnownPack>>,
+    pub packs: BTreeMap<PackId, ObjectInfo>,
+}
+
+impl View {
+    /// Looks at everything.
+    ///
+    /// # Errors
+    ///
+    /// [`OpsError::Stopped`] where something that might protect data cannot be read.
+    pub fn take(repository: &Arc<Repository>, presence: &Presence) -> Result<Self, OpsError> {
+        presence.renew()?;
+        let now = presence.store_time().ok_or_else(|| OpsError::Stopped {
+            why: "the store does not tell when objects were stored".to_owned(),
+            cure: "prune where the objects are kept",
+        })?;
+        presence.unnamed()?;
+        let listing = presence.listing();
+        if let Some((id, why)) = listing.unreadable.iter().next() {
+            return Err(OpsError::Stopped {
+                why: format!("the condemnation {} cannot be read: {why}", id.short()),
+                cure: "bring the object back from a copy of the repository, or remove it from the store by hand",
+            });
+        }
+        let sessions = repository.sessions()?;
+        let snapshots = Snapshots::load(repository)?;
+        require_whole_memory(repository, &snapshots)?;
+        require_readable_roots(&snapshots)?;
+        repository.refresh_index()?;
+        let listed = repository.index().packs();
+        repository.index_unlisted_packs()?;
+        let mut packs = BTreeMap::new();
+        let store = &repository.environment().store;
+        for object in store.list("packs/")? {
+            if let Some(Ok(id)) = object.name.rsplit('/').next().map(str::parse) {
+                packs.insert(id, object);
+            }
+        }
+        if let Some(report) = store.list("damaged/")?.first() {
+            return Err(OpsError::Stopped {
+                why: format!("{} reports damage, which this version does not weigh yet", report.name),
+                cure: "repair the damage first",
+            });
+        }
+        Ok(Self { now, listing, sessions, snapshots, listed, packs })
+    }
+
+    /// Snapshots that living sessions read: roots, whatever was said about them.
+    pub fn read_by_sessions(&self) -> BTreeSet<SnapshotId> {
+        let living =
+            self.sessions.iter().filter(|(key, found)| !found.session.ended && !self.has_lapsed(key, found));
+        living.flat_map(|(_, found)| found.session.snapshots.iter().copied()).collect()
+    }
+
+    /// Says whether a snapshot is no root any more.
+    pub fn has_ended(&self, id: &SnapshotId, read: &BTreeSet<SnapshotId>) -> bool {
+        self.snapshots.get(id).is_some_and(|view| view.forgotten) && !read.contains(id)
+    }
+
+    /// [CONCURRENCY-15]: says whether a session stood still for so long that nobody waits for it.
+    pub fn has_lapsed(&self, key: &(KeyId, [u8; 32]), found: &FoundSession) -> bool {
+        self.listing.found.values().any(|condemnation| {
+            let condemned = &condemnation.condemned;
+            let recorded = condemned
+                .sessions
+                .iter()
+                .any(|seen| (seen.signer, seen.session) == *key && seen.renewal == found.renewal);
+            let wait = condemned.grace_seconds.max(found.session.promise_seconds.saturating_mul(3));
+            recorded && is_older(self.now, since(condemned, condemnation.stored), wait)
+        })
+    }
+
+    /// [CONDEMNED-3]: says whether the grace of a condemnation has passed.
+    pub fn is_due(&self, condemned: &Condemned, stored: Option<Timestamp>) -> bool {
+        is_older(self.now, since(condemned, stored), condemned.grace_seconds)
+    }
+
+    /// Says whether any condemnation names a pack.
+    pub fn is_condemned(&self, pack: &PackId) -> bool {
+        self.listing.found.values().any(|found| found.condemned.names(pack))
+    }
+
+    /// [CONCURRENCY-30]: says whether a pack may belong to a backup in progress.
+    pub fn may_be_in_use(&self, pack: &KnownPack, object: &ObjectInfo) -> bool {
+        self.sessions.iter().any(|(key, found)| {
+            let writes = matches!(found.session.purpose, SessionPurpose::Write | SessionPurpose::Other(_));
+            let before = match (found.began, object.modified) {
+                (Some(began), Some(stored)) => began <= stored,
+                _ => true,
+            };
+            writes && !found.session.ended && key.0 == pack.signer && before && !self.has_lapsed(key, found)
+        })
+    }
+
+    /// Chooses the copies of everything that roots reach.
+    ///
+    /// # Errors
+    ///
+    /// [`OpsError::Stopped`] where something is missing: a damaged repository is not pruned.
+    pub fn keep<'a>(
+        &'a self,
+        repository: &'a Arc<Repository>,
+        index: &'a NumberedIndex,
+    ) -> Result<Keeper<'a>, OpsError> {
+        let condemned: HashSet<PackId> =
+            self.packs.keys().filter(|pack| self.is_condemned(pack)).copied().collect();
+        let trust = move |pack: &KnownPack| {
+            let whole = self.packs.get(&pack.id).map(|object| object.length) == Some(u64::from(pack.length));
+            if !whole {
+                return Trust::Gone;
+            }
+            match condemned.contains(&pack.id) || !self.listed.contains_key(&pack.id) {
+                true => Trust::Goes,
+                false => Trust::Stays(Some(pack.signer)),
+            }
+        };
+        let mut keeper = Keeper::new(index, trust);
+        let read = self.read_by_sessions();
+        let roots: Vec<_> = self
+            .snapshots
+            .with_forgotten()
+            .iter()
+            .filter(|view| !self.has_ended(&view.id, &read))
+            .map(|view| view.snapshot.root)
+            .collect();
+        reach(repository, roots, &mut keeper)?;
+        match keeper.missing.first() {
+            Some((class, id)) => {
+                let what = match class {
+                    BlobClass::Content => "chunk",
+                    BlobClass::Metadata => "tree or recipe",
+                };
+                Err(OpsError::Stopped {
+                    why: format!("{what} {} is missing: the repository is damaged", id.short()),
+                    cure: "`chronolith check` names what is hurt; forget those snapshots, or bring the packs back",
+                })
+            }
+            None => Ok(keeper),
+        }
+    }
+}
+
+fn since(condemned: &Condemned, stored: Option<Timestamp>) -> Timestamp {
+    stored.map_or(condemned.store_time, |stored| stored.max(condemned.store_time))
+}
+
+fn is_older(now: Timestamp, then: Timestamp, seconds: u64) -> bool {
+    let passed = i128::from(now.nanoseconds()) - i128::from(then.nanoseconds());
+    passed >= i128::from(seconds) * 1_000_000_000
+}
+
+/// A snapshot that cannot be read, or whose signer is not believed any more, may still be wanted: only a
+/// person can say that it is not.
+fn require_readable_roots(snapshots: &Snapshots) -> Result<(), OpsError> {
+    for (name, error) in snapshots.refused.iter().filter(|(name, _)| name.starts_with("snapshots/")) {
+        let id = name.rsplit('/').next().and_then(|id| id.parse::<SnapshotId>().ok());
+        if id.is_some_and(|id| snapshots.ended().contains(&id)) {
+            continue;
+        }
+        let why = match error {
+            RepoError::TooNew(_) => format!("{name} is of a newer program"),
+            error => format!("{name} does not count ({}), and what it needs is not known", explain(error)),
+        };
+        return Err(OpsError::Stopped {
+            why,
+            cure: "bring the object back from a copy of the repository, or remove it from the store by hand",
+        });
+    }
+    Ok(())
+}

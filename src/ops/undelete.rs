@@ -1,0 +1,103 @@
+//! Undelete: what was forgotten is a root again, with everything that it needs.
+//!
+//! Write order ([CONCURRENCY-38]), and what a crash after each step leaves:
+//! 1. a session, so that no sweep overtakes this: it lapses;
+//! 2. copies of what the snapshot needs and has only in condemned packs: packs that nothing refers to;
+//! 3. the same snapshot in another place, where its own is condemned: it is forgotten there too;
+//! 4. the annotation that takes the forgetting back: the snapshot is there again;
+//! 5. the last look of a writer; then success is reported.
+
+use super::error::OpsError;
+use super::forget::require_whole_memory;
+use super::names::Snapshots;
+use super::settle::{rescue, settle};
+use crate::base::{AnnotationId, ObjectId, SnapshotId, limits};
+use crate::format::ObjectKind;
+use crate::format::annotation::{Annotation, AnnotationKind};
+use crate::format::session::SessionPurpose;
+use crate::format::sets::IdSet;
+use crate::format::trust::Act;
+use crate::repo::{Presence, RepoError, Repository};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Takes back that snapshots were forgotten; returns what was written.
+///
+/// # Errors
+///
+/// [`RepoError::Forbidden`] for a key that may not; [`RepoError::Missing`] where something that a snapshot
+/// needs was swept already: then nothing is taken back.
+pub fn undelete(
+    repository: &Arc<Repository>,
+    chosen: &[SnapshotId],
+    program: &str,
+) -> Result<Vec<AnnotationId>, OpsError> {
+    repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)?;
+    let read: IdSet<SnapshotId> = chosen.iter().copied().collect();
+    // A session with the purpose of reading them: they are roots from here on.
+    let presence = Presence::begin(repository, SessionPurpose::Maintain, read, program)?;
+    let snapshots = Snapshots::load(repository)?;
+    require_whole_memory(repository, &snapshots)?;
+    let mut roots = Vec::new();
+    for id in chosen {
+        let view = snapshots.get(id).ok_or_else(|| RepoError::NoSnapshot(id.to_string()))?;
+        if view.forgotten_by.is_empty() {
+            return Err(OpsError::Usage(format!("snapshot {} is not forgotten", id.short())));
+        }
+        roots.push(view.snapshot.root);
+    }
+    rescue(repository, &presence, &roots)?;
+    for id in chosen {
+        move_from_condemned(repository, &presence, id)?;
+    }
+    let mut put = Vec::new();
+    let forgettings: BTreeSet<AnnotationId> =
+        chosen.iter().filter_map(|id| snapshots.get(id)).flat_map(|view| view.forgotten_by.clone()).collect();
+    for forgetting in forgettings {
+        let mut back = Annotation::new(AnnotationKind::Undeleted, repository.environment().clock.now());
+        back.cancels = Some(forgetting);
+        back.subjects = chosen.iter().copied().collect();
+        put.push(repository.annotate(&back, Act::Withdraw)?);
+    }
+    presence.renew()?;
+    settle(repository, &presence, &roots)?;
+    for id in chosen {
+        move_from_condemned(repository, &presence, id)?;
+    }
+    Ok(put)
+}
+
+/// Puts a snapshot where no condemnation lists it: a name that was condemned stays dead ([CONCURRENCY-31]).
+fn move_from_condemned(
+    repository: &Repository,
+    presence: &Presence,
+    id: &SnapshotId,
+) -> Result<(), OpsError> {
+    let listing = presence.listing();
+    let dead: BTreeSet<String> = listing
+        .found
+        .values()
+        .flat_map(|found| &found.condemned.objects)
+        .filter(|object| object.place.kind() == ObjectKind::Snapshot)
+        .filter(|object| object.place.id() == ObjectId::from(*id))
+        .map(|object| object.place.to_string())
+        .collect();
+    let store = &repository.environment().store;
+    let suffix = format!("/{id}");
+    let places: Vec<String> = store
+        .list("snapshots/")?
+        .into_iter()
+        .map(|object| object.name)
+        .filter(|name| name.ends_with(&suffix))
+        .collect();
+    if places.iter().any(|place| !dead.contains(place)) {
+        return Ok(());
+    }
+    let place = places.first().ok_or_else(|| RepoError::NoSnapshot(id.to_string()))?;
+    let bytes = store.get(place, limits::STRUCTURED_BYTES_MAX * 2)?;
+    let free = (1..=u32::MAX).map(|generation| format!("snapshots/{generation:08x}/{id}"));
+    if let Some(place) = free.into_iter().find(|place| !dead.contains(place)) {
+        store.put(&place, &bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,362 @@
+//! Condemning and sweeping, beside writers and other prunes, and killed at every request.
+
+use crate::support::world::{Client, Content, content, copy_of, dump, noise};
+use crate::support::{Failure, Fault, FaultStore, ManualClock};
+use crate::{hooked, packs};
+use chronolith::base::SnapshotId;
+use chronolith::format::session::SessionPurpose;
+use chronolith::ops::check::{CheckOptions, ReadData, check};
+use chronolith::ops::forget::forget;
+use chronolith::ops::prune::{PruneOptions, PruneReport, prune};
+use chronolith::ops::undelete::undelete;
+use chronolith::ops::{OpsError, Snapshots};
+use chronolith::repo::Presence;
+use chronolith::storage::{MemoryStore, Store};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+struct Scene {
+    store: Arc<MemoryStore>,
+    owner: Client,
+    old: Content,
+    kept: Content,
+    kept_id: SnapshotId,
+    forgotten_id: SnapshotId,
+}
+
+fn options(grace_seconds: u64) -> PruneOptions {
+    PruneOptions { grace_seconds, dry_run: false, program: "test".to_owned() }
+}
+
+fn run(client: &Client, grace_seconds: u64) -> Result<PruneReport, OpsError> {
+    prune(&client.open(), &options(grace_seconds))
+}
+
+/// Two snapshots that have nothing in common, the older forgotten.
+fn scene_in(store: Arc<MemoryStore>) -> Scene {
+    let owner = Client::init(store.clone(), 5);
+    let old = content([("old.sql", dump(9, 1500, 40)), ("noise", noise(3, 9000))]);
+    let kept = content([("new.sql", dump(2, 1500, 40))]);
+    let forgotten_id = owner.back_up(&old);
+    let kept_id = owner.back_up(&kept);
+    let repository = owner.open();
+    forget(&repository, &Snapshots::load(&repository).unwrap(), &[forgotten_id]).unwrap();
+    Scene { store, owner, old, kept, kept_id, forgotten_id }
+}
+
+fn scene() -> Scene {
+    scene_in(Arc::new(MemoryStore::new()))
+}
+
+impl Scene {
+    /// What must be true whatever happened.
+    fn holds(&self, client: &Client, what: &str) {
+        assert_eq!(client.read(self.kept_id).unwrap(), self.kept, "{what}");
+        let options =
+            CheckOptions { read_data: ReadData::All, keep_ledger: false, program: "test".to_owned() };
+        let report = check(&client.open(), &options).unwrap();
+        assert!(!report.is_damaged(), "{what}: {:?}", report.findings);
+    }
+}
+
+#[test]
+fn what_nobody_needs_is_deleted_and_the_rest_is_whole() {
+    let scene = scene();
+    let before = packs(&scene.store);
+    let dry = PruneOptions { dry_run: true, ..options(0) };
+    let planned = prune(&scene.owner.open(), &dry).unwrap();
+    assert_eq!(packs(&scene.store), before);
+    assert!(scene.store.list("condemned/").unwrap().is_empty());
+    let report = run(&scene.owner, 0).unwrap();
+    assert_eq!(
+        (planned.condemned_packs, planned.condemned_bytes),
+        (report.condemned_packs, report.condemned_bytes)
+    );
+    assert_eq!((report.condemned_packs, report.condemned_snapshots), (2, 1));
+    assert_eq!((report.deleted_packs, report.deleted_bytes), (2, report.condemned_bytes));
+    assert!(report.copied_bytes == 0 && report.waiting_for.is_empty(), "{report:?}");
+    assert_eq!(packs(&scene.store).len(), before.len() - 2);
+    assert_eq!(scene.owner.snapshots(), [scene.kept_id]);
+    scene.holds(&scene.owner, "after a prune");
+    // Ended sessions are gone but for those of the prunes themselves, and a second prune finds nothing.
+    let again = run(&scene.owner, 0).unwrap();
+    assert_eq!((again.condemned_packs, again.deleted_packs), (0, 0));
+    // The same content is stored again, not adopted from what an index run still names.
+    let id = scene.owner.back_up(&scene.old);
+    assert_eq!(scene.owner.read(id).unwrap(), scene.old);
+}
+
+#[test]
+fn nothing_goes_before_its_grace_has_passed() {
+    let clock = Arc::new(ManualClock::at_seconds(1_800_000_000));
+    let scene = scene_in(Arc::new(MemoryStore::with_clock(clock.clone())));
+    let day = 24 * 3600;
+    let report = run(&scene.owner, day).unwrap();
+    assert_eq!((report.condemned_packs, report.deleted_packs, report.waiting_for_grace), (2, 0, 1));
+    clock.advance(Duration::from_secs(day - 1));
+    assert_eq!(run(&scene.owner, 0).unwrap().deleted_packs, 0);
+    assert_eq!(scene.owner.read(scene.forgotten_id).unwrap(), scene.old);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(run(&scene.owner, day).unwrap().deleted_packs, 2);
+    scene.holds(&scene.owner, "after the grace");
+}
+
+#[test]
+fn a_living_writer_is_waited_for_until_it_ends_or_lapses() {
+    let clock = Arc::new(ManualClock::at_seconds(1_800_000_000));
+    let scene = scene_in(Arc::new(MemoryStore::with_clock(clock.clone())));
+    clock.advance(Duration::from_secs(1));
+    let writer =
+        Presence::begin(&scene.owner.open(), SessionPurpose::Write, Default::default(), "a writer").unwrap();
+    clock.advance(Duration::from_secs(1));
+    let report = run(&scene.owner, 0).unwrap();
+    assert_eq!((report.condemned_packs, report.deleted_packs), (2, 0));
+    assert!(report.waiting_for[0].contains("a writer"), "{report:?}");
+    clock.advance(Duration::from_secs(899));
+    assert_eq!(run(&scene.owner, 0).unwrap().deleted_packs, 0);
+    // It was recorded, and stood still for three times its promise.
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(run(&scene.owner, 0).unwrap().deleted_packs, 2);
+    // Now it renews, and finds that it had lapsed.
+    writer.renew().unwrap();
+    assert!(writer.take_lapse());
+    scene.holds(&scene.owner, "beside a writer");
+}
+
+#[test]
+fn a_reader_keeps_what_it_reads_though_it_was_forgotten() {
+    let scene = scene();
+    let reader = Presence::begin(
+        &scene.owner.open(),
+        SessionPurpose::Read,
+        [scene.forgotten_id].into_iter().collect(),
+        "a reader",
+    )
+    .unwrap();
+    let report = run(&scene.owner, 0).unwrap();
+    assert_eq!((report.condemned_packs, report.condemned_snapshots), (0, 0));
+    assert_eq!(scene.owner.read(scene.forgotten_id).unwrap(), scene.old);
+    drop(reader);
+    assert_eq!(run(&scene.owner, 0).unwrap().deleted_packs, 2);
+}
+
+#[test]
+fn a_prune_may_be_killed_at_every_request() {
+    let scene = scene();
+    for number in 1.. {
+        let store = Arc::new(copy_of(&scene.store));
+        let faulty = Arc::new(FaultStore::failing_from(store.clone(), number, Fault::Before(Failure::Fatal)));
+        let result = scene.owner.through(faulty.clone()).try_open().map_err(OpsError::from);
+        drop(result.and_then(|repository| prune(&repository, &options(0))));
+        let client = scene.owner.through(store.clone());
+        let what = format!("killed at request {number}");
+        assert_eq!(client.read(scene.kept_id).unwrap(), scene.kept, "{what}");
+        // Whoever comes next is not hurt by what is half done.
+        let id = client.back_up(&scene.old);
+        assert_eq!(client.read(id).unwrap(), scene.old, "{what}");
+        run(&client, 0).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(client.read(id).unwrap(), scene.old, "{what}");
+        assert_eq!(client.read(scene.kept_id).unwrap(), scene.kept, "{what}");
+        if !faulty.fired() {
+            assert!(number > 20, "a prune has more than {number} requests");
+            break;
+        }
+    }
+}
+
+/// Runs `first`, and at its request of each number all of `second`, in a copy of the scene each time.
+fn interleaved(
+    scene: &Scene,
+    first: impl Fn(&Client, &str),
+    second: impl Fn(&Client) + Send + Sync + 'static,
+    after: impl Fn(&Client, &str),
+) {
+    let second = Arc::new(second);
+    for number in 1.. {
+        let store = Arc::new(copy_of(&scene.store));
+        let (inner, requests) = (scene.owner.through(store.clone()), Arc::new(AtomicU64::new(0)));
+        let (doing, counting) = (second.clone(), requests.clone());
+        let hooked = hooked(&store, move |_, _| {
+            if counting.fetch_add(1, Ordering::SeqCst) + 1 == number {
+                doing(&inner);
+            }
+        });
+        let what = format!("at request {number}");
+        first(&scene.owner.through(hooked), &what);
+        after(&scene.owner.through(store), &what);
+        if requests.load(Ordering::SeqCst) < number {
+            assert!(number > 20, "more than {number} requests");
+            break;
+        }
+    }
+}
+
+#[test]
+fn bases_of_differences_are_needed_by_what_differs_from_them() {
+    let store = Arc::new(MemoryStore::new());
+    let owner = Client::init(store.clone(), 6);
+    let first = content([("app.sql", dump(1, 3000, 40)), ("noise", noise(3, 30_000))]);
+    let mut next = first.clone();
+    for bytes in next.values_mut() {
+        bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
+    }
+    let first_id = owner.back_up(&first);
+    let mut options = owner.options();
+    options.differences = true;
+    let sources = crate::support::world::streams(&next);
+    let report = chronolith::ops::backup::backup(&owner.open(), sources, &options).unwrap();
+    assert!(report.differences > 0, "{report:?}");
+    let repository = owner.open();
+    forget(&repository, &Snapshots::load(&repository).unwrap(), &[first_id]).unwrap();
+    for _ in 0..2 {
+        let pruned = run(&owner, 0).unwrap();
+        assert!(pruned.needed_bytes > 0 && pruned.needed_bytes <= pruned.pack_bytes, "{pruned:?}");
+        assert_eq!(owner.read(report.snapshot.unwrap()).unwrap(), next);
+    }
+    assert_eq!(owner.snapshots().len(), 1);
+    // What is needed only in parts stays, and is told.
+    assert!(run(&owner, 0).unwrap().unused_bytes > 0);
+}
+
+#[test]
+fn what_protects_data_and_cannot_be_read_stops_a_prune() {
+    let scene = scene();
+    let name = format!("snapshots/00000001/{}", scene.kept_id);
+    let whole = scene.store.get(&name, u64::MAX).unwrap();
+    let mut rotten = whole.clone();
+    rotten[90] ^= 1;
+    scene.store.replace(&name, &rotten).unwrap();
+    assert!(matches!(run(&scene.owner, 0), Err(OpsError::Stopped { .. })));
+    scene.store.replace(&name, &whole).unwrap();
+    let names = ["annotations/00000001/", "condemned/", "damaged/"];
+    for name in names.map(|area| format!("{area}{}", "0".repeat(64))) {
+        scene.store.put(&name, b"rotten").unwrap();
+        assert!(matches!(run(&scene.owner, 0), Err(OpsError::Stopped { .. })), "{name}");
+        scene.store.delete(&name).unwrap();
+    }
+    let session = format!("sessions/{}", "0".repeat(64));
+    scene.store.put(&session, b"rotten").unwrap();
+    run(&scene.owner, 0).unwrap_err();
+    scene.store.delete(&session).unwrap();
+    assert_eq!(scene.owner.read(scene.forgotten_id).unwrap(), scene.old, "nothing was deleted so far");
+    // A missing pack: nobody can say what else is wrong.
+    let pack = scene.store.list("packs/").unwrap().remove(0).name;
+    let bytes = scene.store.get(&pack, u64::MAX).unwrap();
+    for object in scene.store.list("packs/").unwrap() {
+        let bytes = scene.store.get(&object.name, u64::MAX).unwrap();
+        scene.store.delete(&object.name).unwrap();
+        let needed = scene.owner.read(scene.kept_id).is_err();
+        assert_eq!(run(&scene.owner, 24 * 3600).is_err(), needed, "{}", object.name);
+        scene.store.put(&object.name, &bytes).unwrap();
+    }
+    assert_eq!(scene.store.get(&pack, u64::MAX).unwrap(), bytes);
+    run(&scene.owner, 0).unwrap();
+    scene.holds(&scene.owner, "after all");
+}
+
+#[test]
+fn what_was_forgotten_comes_back_within_the_grace() {
+    let clock = Arc::new(ManualClock::at_seconds(1_800_000_000));
+    let scene = scene_in(Arc::new(MemoryStore::with_clock(clock.clone())));
+    let day = 24 * 3600;
+    assert_eq!(run(&scene.owner, day).unwrap().condemned_packs, 2);
+    undelete(&scene.owner.open(), &[scene.forgotten_id], "test").unwrap();
+    clock.advance(Duration::from_secs(day));
+    let report = run(&scene.owner, day).unwrap();
+    assert_eq!((report.condemned_packs, report.deleted_packs), (0, 2));
+    assert_eq!(scene.owner.snapshots().len(), 2);
+    assert_eq!(scene.owner.read(scene.forgotten_id).unwrap(), scene.old);
+    scene.holds(&scene.owner, "after an undelete");
+    undelete(&scene.owner.open(), &[scene.forgotten_id], "test").unwrap_err();
+    // Forgotten again, it goes for good.
+    let repository = scene.owner.open();
+    forget(&repository, &Snapshots::load(&repository).unwrap(), &[scene.forgotten_id]).unwrap();
+    assert!(run(&scene.owner, 0).unwrap().deleted_packs > 0);
+    assert_eq!(scene.owner.snapshots(), [scene.kept_id]);
+    scene.holds(&scene.owner, "after all");
+    undelete(&scene.owner.open(), &[scene.forgotten_id], "test").unwrap_err();
+}
+
+#[test]
+fn a_prune_may_come_at_every_request_of_an_undelete() {
+    let scene = scene();
+    interleaved(
+        &scene,
+        |client, _| {
+            drop(
+                client
+                    .try_open()
+                    .map_err(OpsError::from)
+                    .and_then(|repository| undelete(&repository, &[scene.forgotten_id], "test")),
+            )
+        },
+        |client| drop(run(client, 0).unwrap()),
+        |client, what| {
+            run(client, 0).unwrap();
+            run(client, 0).unwrap();
+            // It is there as a whole, or not at all.
+            for view in Snapshots::load(&client.open()).unwrap().iter() {
+                client.read(view.id).unwrap_or_else(|error| panic!("{what}: {error}"));
+            }
+            scene.holds(client, what);
+        },
+    );
+}
+
+fn all_read(scene: &Scene, client: &Client, what: &str) {
+    for id in client.snapshots().into_iter().filter(|id| *id != scene.forgotten_id) {
+        let read = client.read(id).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(read == scene.kept || read == scene.old, "{what}");
+    }
+}
+
+#[test]
+fn a_backup_may_come_at_every_request_of_a_prune() {
+    let scene = scene();
+    let old = scene.old.clone();
+    interleaved(
+        &scene,
+        |client, what| drop(run(client, 0).unwrap_or_else(|error| panic!("{what}: {error}"))),
+        move |client| _ = client.back_up(&old),
+        |client, what| {
+            all_read(&scene, client, what);
+            run(client, 0).unwrap();
+            run(client, 0).unwrap();
+            all_read(&scene, client, what);
+        },
+    );
+}
+
+#[test]
+fn a_prune_may_come_at_every_request_of_a_backup() {
+    let scene = scene();
+    interleaved(
+        &scene,
+        |client, what| {
+            client.try_back_up(&scene.old).unwrap_or_else(|error| panic!("{what}: {error}"));
+        },
+        |client| drop(run(client, 0).unwrap()),
+        |client, what| {
+            all_read(&scene, client, what);
+            run(client, 0).unwrap();
+            run(client, 0).unwrap();
+            all_read(&scene, client, what);
+        },
+    );
+}
+
+#[test]
+fn a_prune_may_come_at_every_request_of_another() {
+    let scene = scene();
+    interleaved(
+        &scene,
+        |client, what| drop(run(client, 0).unwrap_or_else(|error| panic!("{what}: {error}"))),
+        |client| drop(run(client, 0).unwrap()),
+        |client, what| {
+            run(client, 0).unwrap();
+            scene.holds(client, what);
+            assert_eq!(client.snapshots(), [scene.kept_id], "{what}");
+        },
+    );
+}
