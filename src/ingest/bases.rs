@@ -64,6 +64,10 @@ impl<'a> Bases<'a> {
     /// Learns from a chunk that is stored already where in the parent the stream is.
     pub fn known(&mut self, id: &BlobId, sketch: Sketch, offset: u64) {
         let Some(window) = &self.window else { return };
+        // The same chunk may stand in many places; the one where it is expected says nothing new.
+        if window.at(self.place(offset)).is_some_and(|here| here.id == *id) {
+            return;
+        }
         if let Some(same) = window.similar(sketch, self.place(offset)).filter(|found| found.id == *id) {
             self.drift = window.matched(offset, &same);
         }
@@ -147,6 +151,7 @@ impl<'a> Bases<'a> {
         }
         let whole = (last.record.sealed_length, last.record.plain_length);
         let copy = if nearest.record.depth < CHAIN_MAX { nearest } else { last };
-        Some(Chosen { copy, whole })
+        // What others wrote may be deeper than anything here.
+        (copy.record.depth < CHAIN_MAX).then_some(Chosen { copy, whole })
     }
 }

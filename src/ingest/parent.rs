@@ -169,7 +169,9 @@ impl ParentWalk {
         }
         self.moved_at = Some(offset);
         let place = offset.saturating_add_signed(self.window.drift());
-        let (from, to) = (place.saturating_sub(REACH_BYTES), place.saturating_add(REACH_BYTES));
+        // A match far ahead may be chance, so what is near the stream's own place stays as well.
+        let from = place.min(offset).saturating_sub(REACH_BYTES);
+        let to = place.saturating_add(REACH_BYTES);
         let mut next = Vec::new();
         while self.read_to < to && next.len() < CHUNKS_MAX / 2 {
             let Some(pieces) = &mut self.pieces else { break };

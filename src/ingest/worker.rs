@@ -40,8 +40,10 @@ impl<'a> Worker<'a> {
         self.bases.enter(batch.parent);
         for event in batch.events {
             let Event::Chunk { range, offset, pages } = event else {
-                if let Event::File { parent, .. } = &event {
-                    self.bases.enter(parent.clone());
+                let mut event = event;
+                if let Event::File { parent, .. } = &mut event {
+                    // Nobody behind needs the window, and it is large.
+                    self.bases.enter(parent.take());
                 }
                 outcomes.push(Outcome::Event(event));
                 continue;

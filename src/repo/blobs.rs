@@ -6,7 +6,6 @@ use super::index::Located;
 use super::packs::pack_name;
 use super::repository::Repository;
 use crate::base::{BlobId, PackId};
-use crate::codec::Encoding;
 use crate::format::pack::BlobClass;
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
@@ -89,11 +88,16 @@ impl FrameCache {
     }
 
     /// Returns a frame's plain bytes, after waiting for whoever decodes it just now; or the duty to
-    /// decode it.
+    /// decode it. `None` for frames that need a base.
     ///
-    /// A thread that has the duty for one frame may ask for another only as readers of differences do:
-    /// for one of less depth. So nobody waits for himself.
-    pub fn claim(&self, place: FramePlace) -> Claim<'_> {
+    /// Those hold one blob, which is seldom wanted twice. And who has the duty for one frame must never
+    /// wait for another: records that contradict each other could make threads wait in a circle, or one
+    /// for itself. What needs no base is decoded without asking for anything.
+    pub fn claim_for(&self, copy: &Located) -> Option<Claim<'_>> {
+        copy.record.base.is_none().then(|| self.claim((copy.pack.id, copy.record.frame_offset)))
+    }
+
+    fn claim(&self, place: FramePlace) -> Claim<'_> {
         let mut held = self.lock();
         loop {
             if let Some(plain) = held.get(&place) {
@@ -134,6 +138,13 @@ pub struct BlobReader {
     repository: Arc<Repository>,
     decoder: FrameDecoder,
     sealed: Vec<u8>,
+    /// Frames that did not serve during the present read, on such bases: a chain of differences meets its
+    /// lower links again and again, and each try that fails costs as much as all below it.
+    failed: HashSet<(FramePlace, Bases)>,
+    /// Whether a read is under way that tries everything there is, so that those within it need not.
+    reading: bool,
+    /// How many differences are being opened, each for the one before.
+    nesting: usize,
 }
 
 impl BlobReader {
@@ -143,7 +154,14 @@ impl BlobReader {
     ///
     /// When memory is short.
     pub fn new(repository: &Arc<Repository>) -> Result<Self, RepoError> {
-        Ok(Self { repository: repository.clone(), decoder: FrameDecoder::new()?, sealed: Vec::new() })
+        Ok(Self {
+            repository: repository.clone(),
+            decoder: FrameDecoder::new()?,
+            sealed: Vec::new(),
+            failed: HashSet::new(),
+            reading: false,
+            nesting: 0,
+        })
     }
 
     /// Returns the repository.
@@ -167,9 +185,28 @@ impl BlobReader {
         id: &BlobId,
         depth_below: u8,
     ) -> Result<Blob, RepoError> {
+        let first = !std::mem::replace(&mut self.reading, true);
+        let read = self.read_any(class, what, id, depth_below, first);
+        self.reading = !first;
+        read
+    }
+
+    /// Reads from whatever copy serves. The `first` read looks for copies that the index does not know
+    /// where those it knows fail; a read of a base within it leaves that to it.
+    fn read_any(
+        &mut self,
+        class: BlobClass,
+        what: &'static str,
+        id: &BlobId,
+        depth_below: u8,
+        first: bool,
+    ) -> Result<Blob, RepoError> {
         let mut reasons = Vec::new();
         let mut forbidden = None;
-        for attempt in 0..3 {
+        for attempt in 0..if first { 3 } else { 1 } {
+            if first {
+                self.failed.clear();
+            }
             let mut copies = self.repository.index().find(class, id, false, |_| true);
             copies.retain(|copy| copy.record.depth < depth_below);
             copies.sort_by_key(|copy| copy.record.depth);
@@ -196,6 +233,7 @@ impl BlobReader {
             }
             // Whether this thread found more or another one meanwhile: the next attempt looks again.
             match attempt {
+                _ if !first => {}
                 0 => _ = self.repository.heal_index()?,
                 1 => _ = self.repository.index_unlisted_packs()?,
                 _ => {}
@@ -213,6 +251,13 @@ impl BlobReader {
     ///
     /// When this copy does not serve, whatever others there are.
     pub fn read_copy(&mut self, copy: &Located) -> Result<Blob, RepoError> {
+        self.check_failed(copy, Bases::Verified)?;
+        let read = self.read_this(copy);
+        self.note_failed(copy, Bases::Verified, read.is_err());
+        read
+    }
+
+    fn read_this(&mut self, copy: &Located) -> Result<Blob, RepoError> {
         let is_difference = copy.record.base.is_some();
         match self.frame(copy).and_then(|frame| self.verified(copy, frame)) {
             Ok(Some(blob)) => return Ok(blob),
@@ -253,12 +298,30 @@ impl BlobReader {
     ///
     /// When the pack cannot be read or the frame does not open or decode.
     pub fn frame(&mut self, copy: &Located) -> Result<Arc<Vec<u8>>, RepoError> {
+        self.check_failed(copy, Bases::Hoped)?;
+        let decoded = self.decode(copy);
+        self.note_failed(copy, Bases::Hoped, decoded.is_err());
+        decoded
+    }
+
+    /// Passes over a frame that failed for a difference that is being opened already.
+    fn check_failed(&self, copy: &Located, bases: Bases) -> Result<(), RepoError> {
+        let place = (copy.pack.id, copy.record.frame_offset);
+        if self.nesting > 0 && self.failed.contains(&(place, bases)) {
+            return Err(self.unreadable(copy, "it cannot be read"));
+        }
+        Ok(())
+    }
+
+    fn note_failed(&mut self, copy: &Located, bases: Bases, failed: bool) {
+        if failed && self.nesting > 0 {
+            self.failed.insert(((copy.pack.id, copy.record.frame_offset), bases));
+        }
+    }
+
+    fn decode(&mut self, copy: &Located) -> Result<Arc<Vec<u8>>, RepoError> {
         let repository = self.repository.clone();
-        // A difference holds one blob, which is seldom wanted twice.
-        let claim = match copy.record.encoding {
-            Encoding::Difference => None,
-            _ => Some(repository.frame_cache().claim((copy.pack.id, copy.record.frame_offset))),
-        };
+        let claim = repository.frame_cache().claim_for(copy);
         if let Some(Claim::Held(plain)) = claim {
             return Ok(plain);
         }
@@ -316,6 +379,23 @@ impl BlobReader {
         Blob::new(frame, copy.record.offset, copy.record.length)
     }
 
+    fn base(
+        &mut self,
+        class: BlobClass,
+        id: &BlobId,
+        depth_below: u8,
+        bases: Bases,
+    ) -> Result<Blob, RepoError> {
+        let hoped = match bases {
+            Bases::Hoped => self.hoped_base(class, id, depth_below),
+            Bases::Verified => None,
+        };
+        match hoped {
+            Some(base) => Ok(base),
+            None => self.read_shallower(class, "the base of a difference", id, depth_below),
+        }
+    }
+
     fn open(&mut self, copy: &Located, sealed: &mut Vec<u8>, bases: Bases) -> Result<Vec<u8>, RepoError> {
         let record = &copy.record;
         let origin = copy
@@ -328,16 +408,13 @@ impl BlobReader {
             repository.origins().open(record.class, origin, repository.id(), repository.keyring())?;
         let base = match record.base {
             Some(base) => {
-                let hoped = match bases {
-                    Bases::Hoped => self.hoped_base(record.class, &base, record.depth),
-                    Bases::Verified => None,
-                };
-                Some(match hoped {
-                    Some(base) => base,
-                    None => {
-                        self.read_shallower(record.class, "the base of a difference", &base, record.depth)?
-                    }
-                })
+                if self.nesting == 0 && !self.reading {
+                    self.failed.clear();
+                }
+                self.nesting += 1;
+                let base = self.base(record.class, &base, record.depth, bases);
+                self.nesting -= 1;
+                Some(base?)
             }
             None => None,
         };
@@ -357,7 +434,7 @@ impl BlobReader {
 }
 
 /// How much is asked of the bases of a difference.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Bases {
     /// Any copy that opens will do.
     Hoped,

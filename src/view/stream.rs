@@ -5,12 +5,11 @@
 //! number of jobs in flight is fixed, which bounds memory whatever is read.
 
 use crate::base::{BlobId, PackId};
-use crate::codec::Encoding;
 use crate::format::pack::BlobClass;
 pub use crate::repo::Blob as Piece;
 use crate::repo::{BlobReader, Claim, FramePlace, Located, RepoError, Repository, pack_name};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -214,23 +213,22 @@ struct Worker {
     sealed: Vec<u8>,
 }
 
-/// The frame that was decoded last.
-type Current = Option<(FramePlace, Arc<Vec<u8>>)>;
+/// The frames of a job that are decoded: those that its planner counted, each once.
+type Decoded = HashMap<FramePlace, Arc<Vec<u8>>>;
 
 impl Worker {
     fn work<T>(&mut self, job: Job<T>) -> Vec<Delivered<T>> {
-        self.fetched.iter_mut().for_each(Vec::clear);
-        if self.fetched.len() < job.spans.len() {
-            self.fetched.resize_with(job.spans.len(), Vec::new);
-        }
+        // Not kept from job to job: each would grow to the longest span that ever stood in its place.
+        self.fetched.clear();
+        self.fetched.resize_with(job.spans.len(), Vec::new);
         let spans = job.spans;
-        let mut current = None;
+        let mut decoded = Decoded::new();
         job.requests
             .into_iter()
             .map(|(request, span)| {
                 let piece = match request.wanted.blob {
                     None => Ok(Piece::default()),
-                    Some((id, length)) => match self.fast(&request, &spans, span, &mut current) {
+                    Some((id, length)) => match self.fast(&request, &spans, span, &mut decoded) {
                         Some(piece) => Ok(piece),
                         None => self.slow(&id, length),
                     },
@@ -258,10 +256,7 @@ impl Worker {
 
     fn decode(&mut self, copy: &Located, span: &Span, number: usize) -> Option<Arc<Vec<u8>>> {
         let repository = self.reader.repository().clone();
-        let claim = match copy.record.encoding {
-            Encoding::Difference => None,
-            _ => Some(repository.frame_cache().claim((copy.pack.id, copy.record.frame_offset))),
-        };
+        let claim = repository.frame_cache().claim_for(copy);
         if let Some(Claim::Held(plain)) = claim {
             return Some(plain);
         }
@@ -282,16 +277,16 @@ impl Worker {
         request: &Request<T>,
         spans: &[Span],
         number: usize,
-        current: &mut Current,
+        decoded: &mut Decoded,
     ) -> Option<Piece> {
         let copy = request.copy.as_ref()?;
         let (id, length) = request.wanted.blob?;
         let place = (copy.pack.id, copy.record.frame_offset);
-        let frame = match current {
-            Some((decoded, frame)) if *decoded == place => frame.clone(),
-            _ => {
+        let frame = match decoded.get(&place) {
+            Some(frame) => frame.clone(),
+            None => {
                 let plain = self.decode(copy, spans.get(number)?, number)?;
-                *current = Some((place, plain.clone()));
+                decoded.insert(place, plain.clone());
                 plain
             }
         };

@@ -1,5 +1,6 @@
 //! A changed stream costs what changed: unknown chunks are stored as differences against the parent's.
 
+use crate::support::CountingStore;
 use crate::support::repository::{backup_options, environment, in_memory, key_file, noise, reopen};
 use chronolith::base::{SecretBytes, SnapshotId};
 use chronolith::format::pack::BlobClass;
@@ -9,8 +10,9 @@ use chronolith::ops::backup::{BackupOptions, BackupReport, Source, backup};
 use chronolith::ops::check::{CheckOptions, CheckReport, ReadData, check};
 use chronolith::ops::keys::{NewKey, add};
 use chronolith::ops::{Snapshots, cat};
-use chronolith::repo::{BlobReader, Credential, Located, NewSlot, Repository, find_path, open};
+use chronolith::repo::{BlobReader, Credential, Located, NewSlot, Repository, find_path, open, pack_name};
 use chronolith::storage::{MemoryStore, Store};
+use std::collections::HashSet;
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -194,6 +196,34 @@ fn a_damaged_base_hurts_every_snapshot_that_is_built_on_it() {
     assert!(checked.is_damaged());
     let hurt: Vec<_> = checked.affected.iter().map(|affected| affected.snapshot).collect();
     assert!(hurt.contains(&first) && hurt.contains(&second), "{checked:?}");
+}
+
+#[test]
+fn to_find_a_chain_broken_takes_no_longer_than_the_chain() {
+    let (backing, repository) = in_memory();
+    let mut newest = None;
+    for number in 0..12 {
+        newest = store(&repository, &version(4000, number)).snapshot;
+    }
+    let chunks = copies(&repository).len() as u64;
+    assert!(copies(&repository).iter().any(|copy| copy.record.depth >= 3));
+    let whole: HashSet<String> = copies(&repository)
+        .iter()
+        .filter(|copy| copy.record.depth == 0)
+        .map(|copy| pack_name(&copy.pack.id))
+        .collect();
+    for pack in whole {
+        backing.delete(&pack).unwrap();
+    }
+    let counted = Arc::new(CountingStore::new(backing));
+    let repository = reopen(counted.clone()).unwrap();
+    let snapshots = Snapshots::load(&repository).unwrap();
+    let root = snapshots.resolve(&newest.unwrap().to_string()).unwrap().snapshot.root;
+    let mut reader = BlobReader::new(&repository).unwrap();
+    let entry = find_path(&mut reader, &root, &[NAME.as_bytes()]).unwrap().unwrap();
+    counted.reset();
+    cat::cat(&repository, NAME, &entry.content.unwrap(), &mut Vec::new()).unwrap_err();
+    assert!(counted.total() < 10 * chunks, "{} requests for {chunks} chunks", counted.total());
 }
 
 #[test]
