@@ -121,7 +121,7 @@ struct FirstName {
 }
 
 enum Tree {
-    Walk(TreeWalk),
+    Walk(Box<TreeWalk>),
     One(Option<Box<TreeEntry>>),
     Done,
 }
@@ -160,7 +160,7 @@ impl Steps {
         let (tree, top) = match found {
             Found::Folder { entry, content } => {
                 let top = entry.as_ref().map(|entry| Arc::new((**entry).clone()));
-                (Tree::Walk(TreeWalk::new(repository, *content)?), top)
+                (Tree::Walk(Box::new(TreeWalk::new(repository, *content)?)), top)
             }
             Found::Leaf(entry) => (Tree::One(Some(entry.clone())), None),
         };
