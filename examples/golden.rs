@@ -112,21 +112,10 @@ impl Golden {
 
 fn options(host: &str) -> BackupOptions {
     BackupOptions {
-        host: host.to_owned(),
         label: Some("golden".to_owned()),
-        user: "somebody".to_owned(),
-        mode: SnapshotMode::Incremental,
-        parent: None,
         tags: vec![("golden".to_owned(), None)],
-        excludes: Vec::new(),
-        one_file_system: false,
-        skipped: Default::default(),
-        pages: None,
-        dry_run: false,
-        level: 3,
-        differences: true,
-        program: "golden".to_owned(),
         workers: 1,
+        ..BackupOptions::new(host, "somebody", "golden")
     }
 }
 

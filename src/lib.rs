@@ -9,7 +9,6 @@
 //! ```
 //! use chronolith::base::{Clock, Entropy, Quiet, SecretBytes, Timestamp};
 //! use chronolith::crypto::Suite;
-//! use chronolith::format::snapshot::SnapshotMode;
 //! use chronolith::ops::{Snapshots, backup, cat};
 //! use chronolith::repo::{Credential, Environment, InitOptions, NewSlot, NoKeyCache, find_path, init, open};
 //! use chronolith::repo::BlobReader;
@@ -47,23 +46,7 @@
 //! // A dump goes in: one atomic snapshot.
 //! let dump = b"-- a dump\ninsert into t values (1);\n".repeat(1000);
 //! let source = backup::Source::Stream { name: b"app.sql".to_vec(), reader: Box::new(std::io::Cursor::new(dump.clone())) };
-//! let options = backup::BackupOptions {
-//!     host: "db1".to_owned(),
-//!     label: None,
-//!     user: "postgres".to_owned(),
-//!     mode: SnapshotMode::Incremental,
-//!     parent: None,
-//!     tags: Vec::new(),
-//!     excludes: Vec::new(),
-//!     one_file_system: false,
-//!     skipped: Default::default(),
-//!     pages: None,
-//!     dry_run: false,
-//!     level: 3,
-//!     differences: true,
-//!     program: "an example".to_owned(),
-//!     workers: 0,
-//! };
+//! let options = backup::BackupOptions::new("db1", "postgres", "an example");
 //! backup::backup(&repository, vec![source], &options)?;
 //!
 //! // And comes out again, each chunk and the whole verified on the way.

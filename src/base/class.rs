@@ -1,4 +1,5 @@
-//! The small set of classes by which callers branch on an error, whatever layer it comes from.
+//! What is common to the errors of all layers: the small set of classes by which callers branch, and how
+//! one is told in a line.
 
 /// What a caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,4 +28,16 @@ pub enum ErrorClass {
 pub trait Classify {
     /// Returns the class by which callers branch.
     fn class(&self) -> ErrorClass;
+}
+
+/// Writes an error and its causes in one line.
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

@@ -5,7 +5,7 @@ use super::parent::ParentWalk;
 use crate::base::{Clock, Observer, Phase};
 use crate::chunker::{CutParameters, Cutter, GearTable, PageCutter};
 use crate::format::tree::{Content, CutKind, TreeEntry};
-use crate::repo::{RepoError, Repository};
+use crate::repo::{BlobReader, RepoError, Repository};
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -56,7 +56,8 @@ pub struct Feeder {
     page_chunk_bytes: u32,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
-    repository: Arc<Repository>,
+    /// Reads the recipes of parents.
+    reader: BlobReader,
     differences: bool,
     /// The parent of the file that is open.
     parent: Option<ParentWalk>,
@@ -86,7 +87,7 @@ impl Feeder {
             page_chunk_bytes: repository.page_chunk_bytes(),
             observer: environment.observer.clone(),
             clock: environment.clock.clone(),
-            repository: repository.clone(),
+            reader: BlobReader::new(repository)?,
             differences,
             parent: None,
             offset: 0,
@@ -118,7 +119,7 @@ impl Feeder {
     pub fn file(&mut self, entry: Box<TreeEntry>, before: Option<&Content>) -> Result<(), RepoError> {
         self.offset = 0;
         self.parent = match before.filter(|_| self.differences) {
-            Some(content) => Some(ParentWalk::new(&self.repository, content)?),
+            Some(content) => Some(ParentWalk::new(&mut self.reader, content)),
             None => None,
         };
         let parent = self.parent.as_ref().map(|walk| walk.window().clone());
@@ -219,7 +220,7 @@ impl Feeder {
                 let rest = self.batch.bytes.get(start..self.filled).unwrap_or_default();
                 let Some(chunk) = cutter.cut(rest, at_end).filter(|chunk| *chunk > 0) else { break };
                 if let Some(parent) = &mut self.parent {
-                    parent.advance(self.offset);
+                    parent.advance(&mut self.reader, self.offset);
                 }
                 let (range, offset) = (start..start + chunk, self.offset);
                 self.batch.events.push(Event::Chunk { range, offset, pages });

@@ -13,7 +13,7 @@ use crate::base::BlobId;
 use crate::chunker::Sketch;
 use crate::format::recipe::RecipeEntry;
 use crate::format::tree::Content;
-use crate::repo::{BlobReader, Pieces, RepoError, Repository};
+use crate::repo::{BlobReader, Pieces};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -141,7 +141,6 @@ impl ParentWindow {
 /// Walks a parent's recipe, a window ahead of the stream.
 pub(super) struct ParentWalk {
     window: Arc<ParentWindow>,
-    reader: BlobReader,
     /// `None` once the recipe has ended or cannot be read further: hints are not worth an error.
     pieces: Option<Pieces>,
     read_to: u64,
@@ -150,11 +149,10 @@ pub(super) struct ParentWalk {
 
 impl ParentWalk {
     /// Begins at the start of the parent's file.
-    pub fn new(repository: &Arc<Repository>, parent: &Content) -> Result<Self, RepoError> {
-        let mut reader = BlobReader::new(repository)?;
-        let pieces = Pieces::open(&mut reader, parent).ok();
+    pub fn new(reader: &mut BlobReader, parent: &Content) -> Self {
+        let pieces = Pieces::open(reader, parent).ok();
         let window = ParentWindow { chunks: RwLock::default(), drift: AtomicI64::new(0) };
-        Ok(Self { window: Arc::new(window), reader, pieces, read_to: 0, moved_at: None })
+        Self { window: Arc::new(window), pieces, read_to: 0, moved_at: None }
     }
 
     /// Returns what the workers ask.
@@ -163,7 +161,7 @@ impl ParentWalk {
     }
 
     /// Moves the window to a place of the stream.
-    pub fn advance(&mut self, offset: u64) {
+    pub fn advance(&mut self, reader: &mut BlobReader, offset: u64) {
         if self.moved_at.is_some_and(|at| offset < at.saturating_add(STEP_BYTES)) {
             return;
         }
@@ -175,7 +173,7 @@ impl ParentWalk {
         let mut next = Vec::new();
         while self.read_to < to && next.len() < CHUNKS_MAX / 2 {
             let Some(pieces) = &mut self.pieces else { break };
-            let Ok(Some(piece)) = pieces.next(&mut self.reader) else {
+            let Ok(Some(piece)) = pieces.next(reader) else {
                 self.pieces = None;
                 break;
             };

@@ -106,15 +106,3 @@ impl Classify for OpsError {
         }
     }
 }
-
-/// Writes an error and its causes in one line.
-pub(super) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

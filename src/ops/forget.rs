@@ -4,10 +4,10 @@
 //! annotation by a key that may say so; before it is durable nothing has happened, afterwards it can be
 //! taken back as long as nothing was swept.
 
-use super::error::{OpsError, explain};
+use super::error::OpsError;
 use super::names::{SnapshotView, Snapshots};
 use super::retention::{Candidate, Policy, PolicyError, RetentionPlan, plan};
-use crate::base::{AnnotationId, ObjectId, SnapshotId, limits};
+use crate::base::{AnnotationId, ObjectId, SnapshotId, explain, limits};
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::trust::Act;
 use crate::repo::{RepoError, Repository};

@@ -5,8 +5,8 @@
 //! against it belongs to whoever needs those.
 
 use super::bits::Bits;
-use super::error::{OpsError, explain};
-use crate::base::{BlobId, SnapshotId};
+use super::error::OpsError;
+use crate::base::{BlobId, SnapshotId, explain};
 use crate::format::index::IndexRecord;
 use crate::format::pack::BlobClass;
 use crate::format::recipe::{RecipeEntry, RecipeNode, RecipeRoot};

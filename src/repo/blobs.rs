@@ -5,7 +5,7 @@ use super::frames::{FrameDecoder, FrameKey};
 use super::index::Located;
 use super::packs::pack_name;
 use super::repository::Repository;
-use crate::base::{BlobId, PackId};
+use crate::base::{BlobId, PackId, explain};
 use crate::format::pack::BlobClass;
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
@@ -33,7 +33,7 @@ struct HeldFrames {
 }
 
 /// A frame that is at hand, or the duty to decode it.
-pub enum Claim<'a> {
+pub(super) enum Claim<'a> {
     /// Its plain bytes.
     Held(Arc<Vec<u8>>),
     /// Nobody has it: whoever holds this decodes it, and others wait.
@@ -41,7 +41,7 @@ pub enum Claim<'a> {
 }
 
 /// The duty to decode a frame, which ends when this is fulfilled or dropped.
-pub struct Pending<'a> {
+pub(super) struct Pending<'a> {
     cache: &'a FrameCache,
     place: FramePlace,
 }
@@ -93,7 +93,7 @@ impl FrameCache {
     /// Those hold one blob, which is seldom wanted twice. And who has the duty for one frame must never
     /// wait for another: records that contradict each other could make threads wait in a circle, or one
     /// for itself. What needs no base is decoded without asking for anything.
-    pub fn claim_for(&self, copy: &Located) -> Option<Claim<'_>> {
+    pub(super) fn claim_for(&self, copy: &Located) -> Option<Claim<'_>> {
         copy.record.base.is_none().then(|| self.claim((copy.pack.id, copy.record.frame_offset)))
     }
 
@@ -267,7 +267,8 @@ impl BlobReader {
             Ok(None) => return Err(self.unreadable(copy, "its content is not what its id says")),
             Err(error) => return Err(error),
         }
-        let mut sealed = self.fetch(copy)?;
+        let mut sealed = Vec::new();
+        fetch(&self.repository, copy, &mut sealed)?;
         let frame = Arc::new(self.open_on_verified(copy, &mut sealed)?);
         let blob = self.verified(copy, frame)?;
         blob.ok_or_else(|| self.unreadable(copy, "its content is not what its id says"))
@@ -298,8 +299,22 @@ impl BlobReader {
     ///
     /// When the pack cannot be read or the frame does not open or decode.
     pub fn frame(&mut self, copy: &Located) -> Result<Arc<Vec<u8>>, RepoError> {
+        let repository = self.repository.clone();
+        self.frame_from(copy, |sealed| fetch(&repository, copy, sealed))
+    }
+
+    /// Does the same with sealed bytes that `fetch` appends to an empty buffer, if they are wanted at all.
+    ///
+    /// # Errors
+    ///
+    /// As there, and what `fetch` says.
+    pub fn frame_from(
+        &mut self,
+        copy: &Located,
+        fetch: impl FnOnce(&mut Vec<u8>) -> Result<(), RepoError>,
+    ) -> Result<Arc<Vec<u8>>, RepoError> {
         self.check_failed(copy, Bases::Hoped)?;
-        let decoded = self.decode(copy);
+        let decoded = self.decode(copy, fetch);
         self.note_failed(copy, Bases::Hoped, decoded.is_err());
         decoded
     }
@@ -319,32 +334,25 @@ impl BlobReader {
         }
     }
 
-    fn decode(&mut self, copy: &Located) -> Result<Arc<Vec<u8>>, RepoError> {
+    fn decode(
+        &mut self,
+        copy: &Located,
+        fetch: impl FnOnce(&mut Vec<u8>) -> Result<(), RepoError>,
+    ) -> Result<Arc<Vec<u8>>, RepoError> {
         let repository = self.repository.clone();
         let claim = repository.frame_cache().claim_for(copy);
         if let Some(Claim::Held(plain)) = claim {
             return Ok(plain);
         }
-        let mut sealed = self.fetch(copy)?;
-        let opened = self.open_fetched(copy, &mut sealed);
+        let mut sealed = std::mem::take(&mut self.sealed);
+        sealed.clear();
+        let opened = fetch(&mut sealed).and_then(|()| self.open_fetched(copy, &mut sealed));
         self.sealed = sealed;
         let plain = Arc::new(opened?);
         if let Some(Claim::Mine(pending)) = claim {
             pending.fulfil(plain.clone());
         }
         Ok(plain)
-    }
-
-    fn fetch(&mut self, copy: &Located) -> Result<Vec<u8>, RepoError> {
-        let mut sealed = std::mem::take(&mut self.sealed);
-        sealed.clear();
-        self.repository.environment().store.get_range(
-            &pack_name(&copy.pack.id),
-            u64::from(copy.record.frame_offset),
-            copy.record.sealed_length as usize,
-            &mut sealed,
-        )?;
-        Ok(sealed)
     }
 
     /// Opens and decodes the sealed bytes of a frame that were fetched already; whether they are the
@@ -433,6 +441,15 @@ impl BlobReader {
     }
 }
 
+fn fetch(repository: &Repository, copy: &Located, sealed: &mut Vec<u8>) -> Result<(), RepoError> {
+    Ok(repository.environment().store.get_range(
+        &pack_name(&copy.pack.id),
+        u64::from(copy.record.frame_offset),
+        copy.record.sealed_length as usize,
+        sealed,
+    )?)
+}
+
 /// How much is asked of the bases of a difference.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Bases {
@@ -440,16 +457,4 @@ enum Bases {
     Hoped,
     /// Each is checked against its id.
     Verified,
-}
-
-/// Writes an error and its causes in one line.
-pub(super) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

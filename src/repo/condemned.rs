@@ -2,7 +2,7 @@
 
 use super::error::RepoError;
 use super::repository::Repository;
-use crate::base::{CondemnedId, KeyId, ObjectId, SessionId, Timestamp, limits};
+use crate::base::{CondemnedId, KeyId, ObjectId, SessionId, Timestamp, explain, limits};
 use crate::format::ObjectKind;
 use crate::format::condemned::Condemned;
 use crate::format::session::Session;
@@ -76,10 +76,10 @@ impl Repository {
                 Err(RepoError::Storage(StorageError::NotFound { .. })) => {}
                 Err(error @ RepoError::Storage(_)) => return Err(error),
                 Err(error @ RepoError::Untrusted { .. }) => {
-                    self.environment().observer.warn(&super::blobs::explain(&error));
+                    self.environment().observer.warn(&explain(&error));
                 }
                 Err(error) => {
-                    listing.unreadable.insert(key, super::blobs::explain(&error));
+                    listing.unreadable.insert(key, explain(&error));
                 }
             }
         }
@@ -111,7 +111,7 @@ impl Repository {
                 Err(RepoError::Storage(StorageError::NotFound { .. })) => continue,
                 // [SESSION-5]: reported and not waited for.
                 Err(error @ RepoError::Untrusted { .. }) => {
-                    self.environment().observer.warn(&super::blobs::explain(&error));
+                    self.environment().observer.warn(&explain(&error));
                     continue;
                 }
                 Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 
 use super::error::RepoError;
 use super::repository::Repository;
-use crate::base::{CatalogId, ObjectId, limits};
+use crate::base::{CatalogId, ObjectId, explain, limits};
 use crate::format::ObjectKind;
 use crate::format::catalog::Catalog;
 use crate::format::trust::Act;
@@ -68,7 +68,7 @@ impl Repository {
                     }
                     Err(RepoError::Storage(StorageError::NotFound { .. })) => {}
                     Err(error @ RepoError::Untrusted { .. }) => {
-                        self.environment().observer.warn(&super::blobs::explain(&error));
+                        self.environment().observer.warn(&explain(&error));
                     }
                     Err(error) => failed = Some(error),
                 }

@@ -42,7 +42,7 @@ mod slots;
 mod walk;
 
 pub use amend::{add_to_registry, amend_registry, remove_from_registry};
-pub use blobs::{Blob, BlobReader, Claim, FramePlace};
+pub use blobs::{Blob, BlobReader, FramePlace};
 pub use condemned::{CondemnedListing, FoundCondemned, FoundSession, Sessions};
 pub use copy::{Copied, FrameCopier};
 pub use environment::{Environment, KeyCache, NoKeyCache};

@@ -9,7 +9,7 @@ use super::repository::Repository;
 use super::seen::Seen;
 use super::sheet::RecoverySheet;
 use super::slots::{Credential, believe_slot, open_slot};
-use crate::base::{RepositoryId, Secret, limits};
+use crate::base::{RepositoryId, Secret, explain, limits};
 use crate::crypto::derive::grant_info;
 use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, SigningKey, unwrap, verify};
 use crate::format::config::{Access, Config, Feature};
@@ -81,7 +81,7 @@ fn read_configs(environment: &Environment) -> Result<Vec<ReadConfig>, RepoError>
             Err(problem.unwrap_or_else(|| RepoError::NoRepository { location: environment.store.location() }))
         }
         (false, Some(problem)) => {
-            environment.observer.warn(&super::blobs::explain(&problem));
+            environment.observer.warn(&explain(&problem));
             Ok(found)
         }
         (false, None) => Ok(found),

@@ -11,7 +11,7 @@
 use super::condemned::CondemnedListing;
 use super::error::RepoError;
 use super::repository::Repository;
-use crate::base::{CondemnedId, ObjectId, SessionId, SnapshotId, Timestamp};
+use crate::base::{CondemnedId, ObjectId, SessionId, SnapshotId, Timestamp, explain};
 use crate::format::ObjectKind;
 use crate::format::cbor::Extra;
 use crate::format::session::{Session, SessionPurpose};
@@ -134,7 +134,7 @@ impl Shared {
             }
             drop(held);
             if let Err(error) = self.renew() {
-                let why = super::blobs::explain(&error);
+                let why = explain(&error);
                 self.repository.environment().observer.warn(&format!("cannot renew the session: {why}"));
             }
             held = lock(stopped);

@@ -3,7 +3,7 @@
 use super::environment::Environment;
 use super::error::RepoError;
 use super::seen::Seen;
-use crate::base::{KeyId, ObjectId, PackId, RepositoryId, TrustId, limits};
+use crate::base::{KeyId, ObjectId, PackId, RepositoryId, TrustId, explain, limits};
 use crate::crypto::{SignedMessage, verify};
 use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
@@ -96,7 +96,7 @@ impl Registry {
             match error {
                 // A newer version may be what could not be read: an older one must not count meanwhile.
                 error @ StorageError::Transient { .. } => return Err(error.into()),
-                error => environment.observer.warn(&super::blobs::explain(&error)),
+                error => environment.observer.warn(&explain(&error)),
             }
         }
         let mut known = known.to_vec();

@@ -10,7 +10,7 @@ use super::keyring::Keyring;
 use super::packs::{open_contents, pack_name};
 use super::registry::Registry;
 use super::session::run_content;
-use crate::base::{BlobId, IndexId, PackId, RepositoryId, limits};
+use crate::base::{BlobId, IndexId, PackId, RepositoryId, explain, limits};
 use crate::chunker::CutParameters;
 use crate::crypto::{SignedMessage, Suite, verify};
 use crate::format::config::Config;
@@ -315,7 +315,7 @@ impl Repository {
             Ok(content) => Ok(Some(content)),
             // Sealed in an epoch that this key was not granted, or that does not exist.
             Err(error @ RepoError::Forbidden { .. }) => {
-                let why = super::blobs::explain(&error);
+                let why = explain(&error);
                 self.environment.observer.warn(&format!("{name} is passed over: {why}"));
                 Ok(None)
             }
@@ -327,10 +327,9 @@ impl Repository {
     }
 
     fn leave_out(&self, error: &RepoError) -> Option<RunContent> {
-        self.environment.observer.warn(&format!(
-            "{}; its packs will be read instead where something is missing",
-            super::blobs::explain(error)
-        ));
+        self.environment
+            .observer
+            .warn(&format!("{}; its packs will be read instead where something is missing", explain(error)));
         None
     }
 
@@ -405,7 +404,7 @@ impl Repository {
                 ) => {
                     return Err(error);
                 }
-                Err(error) => self.environment.observer.warn(&super::blobs::explain(&error)),
+                Err(error) => self.environment.observer.warn(&explain(&error)),
             }
         }
         if packs.is_empty() {

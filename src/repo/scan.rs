@@ -4,13 +4,13 @@
 //! key can open are checked, and what is wrong is told apart: a pack whose trailer is damaged may
 //! still give all its content, and one whose name and signature hold may have been made wrong.
 
-use super::blobs::{BlobReader, explain};
+use super::blobs::BlobReader;
 use super::error::RepoError;
 use super::frames::check_blobs;
 use super::index::{KnownPack, Located};
 use super::packs::pack_name;
 use super::repository::Repository;
-use crate::base::PackId;
+use crate::base::{PackId, explain};
 use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, verify};
 use crate::format::index::IndexRecord;
 use crate::format::pack::{BlobClass, FrameRecord, HEAD_BYTES, ORIGIN_BYTES, Origin, PackHead};

@@ -4,7 +4,7 @@ use super::environment::{Environment, KeyCache};
 use super::error::RepoError;
 use super::frames::internal;
 use super::sealed::{open_plain, sign_plain};
-use crate::base::{Entropy, KeyId, RepositoryId, Secret, SecretBytes, SlotId, Timestamp, limits};
+use crate::base::{Entropy, KeyId, RepositoryId, Secret, SecretBytes, SlotId, Timestamp, explain, limits};
 use crate::crypto::{PasswordParameters, SigningKey, key_from_file, key_from_password};
 use crate::format::cbor::Extra;
 use crate::format::envelope::Envelope;
@@ -94,7 +94,7 @@ pub fn list_slots(environment: &Environment) -> Result<Vec<FoundSlot>, RepoError
         match error {
             // Else a store that is out of reach would look like a wrong password.
             error @ StorageError::Transient { .. } => return Err(error.into()),
-            error => environment.observer.warn(&super::blobs::explain(&error)),
+            error => environment.observer.warn(&explain(&error)),
         }
     }
     Ok(slots.into_values().collect())
@@ -169,7 +169,7 @@ pub fn open_slot<T>(
     let (mut refused, mut tried) = (Vec::new(), BTreeSet::new());
     let mut attempt = |id: SlotId, identity: Identity| match accept(id, identity) {
         Ok(opened) => {
-            refused.iter().for_each(|why| environment.observer.warn(&super::blobs::explain(why)));
+            refused.iter().for_each(|why| environment.observer.warn(&explain(why)));
             Ok(Some(opened))
         }
         Err(error @ RepoError::Untrusted { .. }) => {

@@ -7,7 +7,7 @@
 use crate::base::{BlobId, PackId};
 use crate::format::pack::BlobClass;
 pub use crate::repo::Blob as Piece;
-use crate::repo::{BlobReader, Claim, FramePlace, Located, RepoError, Repository, pack_name};
+use crate::repo::{BlobReader, FramePlace, Located, RepoError, Repository, pack_name};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, Range};
@@ -72,6 +72,33 @@ struct Request<T> {
 struct Span {
     pack: PackId,
     bytes: Range<u64>,
+}
+
+impl Span {
+    /// Copies the sealed bytes of a frame out of the span, which is fetched as a whole the first time
+    /// that a frame of it is not at hand already.
+    fn cut(
+        &self,
+        repository: &Repository,
+        fetched: &mut Vec<u8>,
+        copy: &Located,
+        sealed: &mut Vec<u8>,
+    ) -> Result<(), RepoError> {
+        let length = usize::try_from(self.bytes.end - self.bytes.start).unwrap_or(usize::MAX);
+        if fetched.is_empty() {
+            let store = &repository.environment().store;
+            store.get_range(&pack_name(&self.pack), self.bytes.start, length, fetched)?;
+        }
+        let frame = frame_bytes(copy);
+        let place = |at: u64| usize::try_from(at.checked_sub(self.bytes.start)?).ok();
+        let range = place(frame.start).zip(place(frame.end)).map(|(start, end)| start..end);
+        let frame = range.and_then(|range| fetched.get(range)).ok_or_else(|| RepoError::Internal {
+            doing: "taking frames apart",
+            why: "a frame does not lie in its span".to_owned(),
+        })?;
+        sealed.extend_from_slice(frame);
+        Ok(())
+    }
 }
 
 struct Job<T> {
@@ -210,7 +237,6 @@ struct Worker {
     reader: BlobReader,
     /// The bytes of a job's spans, each empty until it is wanted.
     fetched: Vec<Vec<u8>>,
-    sealed: Vec<u8>,
 }
 
 /// The frames of a job that are decoded: those that its planner counted, each once.
@@ -238,37 +264,10 @@ impl Worker {
             .collect()
     }
 
-    /// Copies the sealed bytes of a frame out of its span, which is fetched as a whole the first time
-    /// that a frame of it is not at hand already.
-    fn fetch(&mut self, copy: &Located, span: &Span, number: usize) -> Option<()> {
-        let fetched = self.fetched.get_mut(number)?;
-        if fetched.is_empty() {
-            let length = usize::try_from(span.bytes.end - span.bytes.start).ok()?;
-            let store = &self.reader.repository().environment().store;
-            store.get_range(&pack_name(&span.pack), span.bytes.start, length, fetched).ok()?;
-        }
-        let at = usize::try_from(u64::from(copy.record.frame_offset).checked_sub(span.bytes.start)?).ok()?;
-        let frame = fetched.get(at..at.checked_add(copy.record.sealed_length as usize)?)?;
-        self.sealed.clear();
-        self.sealed.extend_from_slice(frame);
-        Some(())
-    }
-
     fn decode(&mut self, copy: &Located, span: &Span, number: usize) -> Option<Arc<Vec<u8>>> {
-        let repository = self.reader.repository().clone();
-        let claim = repository.frame_cache().claim_for(copy);
-        if let Some(Claim::Held(plain)) = claim {
-            return Some(plain);
-        }
-        self.fetch(copy, span, number)?;
-        let mut sealed = std::mem::take(&mut self.sealed);
-        let plain = self.reader.open_fetched(copy, &mut sealed);
-        self.sealed = sealed;
-        let plain = Arc::new(plain.ok()?);
-        if let Some(Claim::Mine(pending)) = claim {
-            pending.fulfil(plain.clone());
-        }
-        Some(plain)
+        let Self { reader, fetched } = self;
+        let (repository, fetched) = (reader.repository().clone(), fetched.get_mut(number)?);
+        reader.frame_from(copy, |sealed| span.cut(&repository, fetched, copy, sealed)).ok()
     }
 
     /// Reads from the copy that was planned; `None` for whatever does not hold.
@@ -341,7 +340,7 @@ pub fn stream<T: Send>(
         let _ = token.send(());
     }
     let mut team = (0..workers)
-        .map(|_| Ok(Worker { reader: BlobReader::new(repository)?, fetched: Vec::new(), sealed: Vec::new() }))
+        .map(|_| Ok(Worker { reader: BlobReader::new(repository)?, fetched: Vec::new() }))
         .collect::<Result<Vec<_>, RepoError>>()?;
     std::thread::scope(|scope| {
         scope.spawn(move || run_planner(repository, wanted, &jobs, &tokens));

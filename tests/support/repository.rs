@@ -15,7 +15,7 @@ use chronolith::repo::{
     open,
 };
 use chronolith::storage::{MemoryStore, Store};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -216,21 +216,9 @@ pub fn store_tree(repository: &Arc<Repository>, label: &str, nodes: Vec<Node>) -
 
 pub fn backup_options(label: &str) -> BackupOptions {
     BackupOptions {
-        host: "host".to_owned(),
         label: Some(label.to_owned()),
-        user: "tester".to_owned(),
-        mode: SnapshotMode::Incremental,
-        parent: None,
-        tags: Vec::new(),
-        excludes: Vec::new(),
-        one_file_system: false,
-        skipped: HashSet::new(),
-        pages: None,
-        dry_run: false,
-        level: 3,
-        differences: true,
-        program: "tests".to_owned(),
         workers: 2,
+        ..BackupOptions::new("host", "tester", "tests")
     }
 }
 

@@ -7,7 +7,6 @@ use chronolith::chunker::CutParameters;
 use chronolith::crypto::{PasswordParameters, Suite};
 use chronolith::format::pack::BlobClass;
 use chronolith::format::recipe::RecipeEntry;
-use chronolith::format::snapshot::SnapshotMode;
 use chronolith::format::tree::{ContentDigest, EntryKind, TreeEntry};
 use chronolith::ops::OpsError;
 use chronolith::ops::backup::{BackupOptions, BackupReport, Source, backup};
@@ -16,7 +15,7 @@ use chronolith::repo::{
     Repository, init, open,
 };
 use chronolith::storage::{MemoryStore, Store};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -180,21 +179,10 @@ impl Client {
 
     pub fn options(&self) -> BackupOptions {
         BackupOptions {
-            host: self.host.clone(),
             label: Some("app".to_owned()),
-            user: "root".to_owned(),
-            mode: SnapshotMode::Incremental,
-            parent: None,
-            tags: Vec::new(),
-            excludes: Vec::new(),
-            one_file_system: false,
-            skipped: HashSet::new(),
-            pages: None,
-            dry_run: false,
             level: 1,
-            differences: true,
-            program: "test".to_owned(),
             workers: 1,
+            ..BackupOptions::new(&self.host, "root", "test")
         }
     }
 

@@ -171,10 +171,10 @@ impl Arguments {
             Some(name) => Some(session.snapshots(repository)?.resolve(name)?.id),
             None => None,
         };
+        let host = self.host.clone().unwrap_or_else(edges::host_name);
+        let program = concat!("chronolith ", env!("CARGO_PKG_VERSION"));
         Ok(BackupOptions {
-            host: self.host.clone().unwrap_or_else(edges::host_name),
             label: self.label.clone(),
-            user: edges::user_name(),
             mode: self.mode(),
             parent,
             tags: self.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?,
@@ -185,8 +185,7 @@ impl Arguments {
             dry_run: self.dry_run,
             level: self.level,
             differences: self.differences == Differences::Always,
-            program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
-            workers: 0,
+            ..BackupOptions::new(&host, &edges::user_name(), program)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! `chronolith diff`.
 
 use crate::base::BlobId;
-use crate::cli::commands::ls::{short, unreadable_folders};
+use crate::cli::commands::ls::{Shown, short, unreadable_folders};
 use crate::cli::events;
 use crate::cli::fault::Fault;
 use crate::cli::render;
@@ -13,7 +13,6 @@ use crate::repo::Repository;
 use clap::Args;
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
-use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -48,7 +47,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let snapshots = session.snapshots(&repository)?;
     let before = folder(&repository, &snapshots, &arguments.before)?;
     let after = folder(&repository, &snapshots, &arguments.after)?;
-    let mut failed = None;
+    let mut shown = Shown::default();
     let report = diff(&repository, &before, &after, |path, change| {
         let (sign, word, entry) = match change {
             Change::Added(entry) => ('+', "added", entry),
@@ -64,18 +63,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         } else {
             session.talk.line(&format!("{sign} {}", short(path, entry)))
         };
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(fault) => {
-                failed = Some(fault);
-                ControlFlow::Break(())
-            }
-        }
+        shown.after(written)
     })?;
-    match failed {
-        Some(fault) => return Err(fault),
-        None => session.talk.flush()?,
-    }
+    shown.end(session)?;
     let code = unreadable_folders(session, &report.unreadable);
     let counts = &report.counts;
     session.talk.tell(&format!(

@@ -1,7 +1,7 @@
 //! `chronolith find`.
 
 use crate::base::{BlobId, Observer, SnapshotId};
-use crate::cli::commands::ls::short;
+use crate::cli::commands::ls::{Shown, short};
 use crate::cli::events;
 use crate::cli::fault::{Fault, exit, explain};
 use crate::cli::render;
@@ -11,7 +11,6 @@ use crate::ops::SnapshotView;
 use crate::ops::find::{Pattern, find};
 use clap::Args;
 use serde_json::{Value, json};
-use std::ops::ControlFlow;
 
 /// Finds names in snapshots, newest first
 #[derive(Args)]
@@ -50,7 +49,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     });
     chosen.reverse();
     let roots: Vec<(SnapshotId, BlobId)> = chosen.iter().map(|view| (view.id, view.snapshot.root)).collect();
-    let (mut matches, mut last, mut failed) = (0_u64, None, None);
+    let (mut matches, mut last, mut shown) = (0_u64, None, Shown::default());
     let unsearched = find(&repository, roots, &pattern, |id, path, entry| {
         matches += 1;
         let written = if session.settings.json {
@@ -61,18 +60,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             let title = if last.replace(*id) == Some(*id) { String::new() } else { title(&chosen, id) };
             session.talk.line(&format!("{title}  {}", short(path, entry)))
         };
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(fault) => {
-                failed = Some(fault);
-                ControlFlow::Break(())
-            }
-        }
+        shown.after(written)
     })?;
-    match failed {
-        Some(fault) => return Err(fault),
-        None => session.talk.flush()?,
-    }
+    shown.end(session)?;
     for folder in &unsearched {
         let (snapshot, path) = (folder.snapshot.short(), printable(&folder.path));
         session.talk.warn(&format!("{snapshot}:{path}: {}", explain(&folder.error)));

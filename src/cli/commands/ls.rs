@@ -28,6 +28,31 @@ pub struct Arguments {
     pub long: bool,
 }
 
+/// Whether what is listed one by one can still be shown: a listing ends at the first entry that cannot.
+#[derive(Default)]
+pub struct Shown(Option<Fault>);
+
+impl Shown {
+    /// Goes on after an entry that was written, and stops after one that was not.
+    pub fn after(&mut self, written: Result<(), Fault>) -> ControlFlow<()> {
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(fault) => {
+                self.0 = Some(fault);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Ends the listing, or says why it stopped.
+    pub fn end(self, session: &Session) -> Result<(), Fault> {
+        match self.0 {
+            Some(fault) => Err(fault),
+            None => Ok(session.talk.flush()?),
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let Some(name) = &arguments.name else {
@@ -36,7 +61,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.doing(format!("list {}", name.display()));
     let named = session.find(name)?;
     let found = locate(&named.repository, &named.view.snapshot.root, &named.path)?;
-    let (mut entries, mut failed) = (0_u64, None);
+    let (mut entries, mut shown) = (0_u64, Shown::default());
     let json = session.settings.json;
     let unreadable = list(&named.repository, &found, arguments.recursive, |path, entry| {
         entries += 1;
@@ -48,18 +73,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         } else {
             session.talk.line(&short(path, entry))
         };
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(fault) => {
-                failed = Some(fault);
-                ControlFlow::Break(())
-            }
-        }
+        shown.after(written)
     })?;
-    match failed {
-        Some(fault) => return Err(fault),
-        None => session.talk.flush()?,
-    }
+    shown.end(session)?;
     let code = unreadable_folders(session, &unreadable);
     session.talk.event(
         "summary",

@@ -14,11 +14,9 @@ use crate::cli::edges::{SystemClock, SystemEntropy};
 use crate::cli::fault::{Fault, exit};
 use crate::cli::session::Session;
 use crate::crypto::Suite;
-use crate::format::snapshot::SnapshotMode;
 use crate::ops::backup::{BackupOptions, BackupReport, Source, backup};
 use crate::repo::{Credential, Environment, InitOptions, NewSlot, NoKeyCache, Repository, init, open};
 use crate::storage::LocalStore;
-use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,23 +68,9 @@ impl Stage<'_> {
     /// Backs up one source under a label, and shows what that cost.
     pub fn back_up(&mut self, source: Source, label: &str, what: &str) -> Result<BackupReport, Fault> {
         self.session.check_interrupted()?;
-        let options = BackupOptions {
-            host: "demo".to_owned(),
-            label: Some(label.to_owned()),
-            user: "demo".to_owned(),
-            mode: SnapshotMode::Incremental,
-            parent: None,
-            tags: Vec::new(),
-            excludes: Vec::new(),
-            one_file_system: false,
-            skipped: HashSet::new(),
-            pages: None,
-            dry_run: false,
-            level: 3,
-            differences: true,
-            program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
-            workers: 0,
-        };
+        let program = concat!("chronolith ", env!("CARGO_PKG_VERSION"));
+        let options =
+            BackupOptions { label: Some(label.to_owned()), ..BackupOptions::new("demo", "demo", program) };
         let began = Instant::now();
         let report = backup(&self.repository, vec![source], &options)?;
         if let Some(problem) = report.problems.first() {

@@ -4,7 +4,7 @@ use super::super::error::OpsError;
 use super::parent::{Cursor, Parent};
 use super::plan::{Place, Plan, Source};
 use super::{BackupOptions, Problem, Progress};
-use crate::base::{Phase, Timestamp};
+use crate::base::{Phase, Timestamp, explain};
 use crate::chunker::{RECOGNISE_BYTES, recognise};
 use crate::format::pack::BlobClass;
 use crate::format::recipe::RecipeEntry;
@@ -333,13 +333,6 @@ fn note(progress: &mut Progress, error: &LocalError) {
     progress
         .problems
         .push(Problem { path: error.path().map(printable).unwrap_or_default(), what: explain(error) });
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 /// Walks the sources and compares them with the parent, without reading any content.

@@ -22,7 +22,8 @@ use self::plan::{Place, Plan};
 use self::watch::Watched;
 use super::error::OpsError;
 use super::settle::settle;
-use crate::base::{SnapshotId, Timestamp};
+use crate::base::{SnapshotId, Timestamp, explain};
+use crate::codec::{DEFAULT_LEVEL, FRAME_BYTES};
 use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
 use crate::format::cbor::Extra;
 use crate::format::session::SessionPurpose;
@@ -71,6 +72,30 @@ pub struct BackupOptions {
     pub program: String,
     /// Worker threads; 0 takes one a core.
     pub workers: usize,
+}
+
+impl BackupOptions {
+    /// What a backup is unless somebody says otherwise: of everything in the sources, compared with the
+    /// newest one of the same host and label.
+    pub fn new(host: &str, user: &str, program: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            label: None,
+            user: user.to_owned(),
+            mode: SnapshotMode::Incremental,
+            parent: None,
+            tags: Vec::new(),
+            excludes: Vec::new(),
+            one_file_system: false,
+            skipped: HashSet::new(),
+            pages: None,
+            dry_run: false,
+            level: DEFAULT_LEVEL,
+            differences: true,
+            program: program.to_owned(),
+            workers: 0,
+        }
+    }
 }
 
 /// Something that is not in the snapshot as it should be.
@@ -167,7 +192,7 @@ pub fn backup(
     }
     let ingest_options = IngestOptions {
         level: options.level,
-        frame_bytes: crate::codec::FRAME_BYTES,
+        frame_bytes: FRAME_BYTES,
         differences: options.differences,
         workers: options.workers,
     };
@@ -256,9 +281,9 @@ fn report_failed(repository: &Repository, id: SnapshotId, error: &OpsError) {
     failed.subjects = [id].into_iter().collect();
     failed.method = Some("structure".to_owned());
     failed.outcome = Some(Outcome::Failed);
-    failed.value = Some(super::error::explain(error));
+    failed.value = Some(explain(error));
     if let Err(error) = repository.annotate(&failed, Act::Verified) {
-        let why = super::error::explain(&error);
+        let why = explain(&error);
         let text = format!("cannot note that snapshot {} lacks something: {why}", id.short());
         repository.environment().observer.warn(&text);
     }

@@ -2,7 +2,7 @@
 //! says, does its signature hold.
 
 use super::report::{Findings, Gravity};
-use crate::base::{IndexId, ObjectId, PackId, SlotId, SnapshotId, limits};
+use crate::base::{IndexId, ObjectId, PackId, SlotId, SnapshotId, explain, limits};
 use crate::format::annotation::AnnotationKind;
 use crate::format::config::Config;
 use crate::format::envelope::Envelope;
@@ -10,7 +10,6 @@ use crate::format::kind::ObjectKind;
 use crate::format::snapshot::Snapshot;
 use crate::format::trust::{Act, Trust};
 use crate::ops::OpsError;
-use crate::ops::error::explain;
 use crate::repo::{FoundAnnotation, FoundSnapshot, RepoError, Repository, check_slot, pack_name};
 use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,13 +3,12 @@
 
 use super::report::{Findings, Gravity};
 use super::selection::METHOD_CONTENT;
-use crate::base::{PackId, Phase, Timestamp};
+use crate::base::{PackId, Phase, Timestamp, explain};
 use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
 use crate::format::pack::{BlobClass, FrameRecord};
 use crate::format::trust::Act;
 use crate::ops::OpsError;
 use crate::ops::bits::Bits;
-use crate::ops::error::explain;
 use crate::repo::{
     CondemnedListing, FrameState, KnownPack, Located, NumberedIndex, PackScanner, RepoError, Repository,
     pack_name,

@@ -6,13 +6,12 @@
 use super::packs::Packs;
 use super::report::{AFFECTED_MAX, Affected, CheckReport, Findings, Gravity};
 use crate::base::limits::{LIST_LEVELS_MAX, TREE_DEPTH_MAX};
-use crate::base::{BlobId, SnapshotId};
+use crate::base::{BlobId, SnapshotId, explain};
 use crate::format::pack::BlobClass;
 use crate::format::recipe::{RecipeChild, RecipeEntry, RecipeNode, RecipeRoot};
 use crate::format::tree::{Content, TreeEntry, TreeNode, TreePart};
 use crate::ops::OpsError;
 use crate::ops::bits::Bits;
-use crate::ops::error::explain;
 use crate::repo::{BlobReader, FoundSnapshot, NumberedIndex, RepoError, Repository};
 use crate::view::{TreeWalk, WalkEvent};
 use std::collections::BTreeSet;

@@ -1,10 +1,10 @@
 //! What a prune sees of a repository, taken in the order that makes it safe to act on.
 
-use super::super::error::{OpsError, explain};
+use super::super::error::OpsError;
 use super::super::forget::require_whole_memory;
 use super::super::names::Snapshots;
 use super::super::reach::{Keeper, Trust, reach};
-use crate::base::{KeyId, PackId, SnapshotId, Timestamp};
+use crate::base::{KeyId, PackId, SnapshotId, Timestamp, explain};
 use crate::format::condemned::Condemned;
 use crate::format::pack::BlobClass;
 use crate::format::session::SessionPurpose;

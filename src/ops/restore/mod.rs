@@ -12,9 +12,9 @@ mod writing;
 
 use self::steps::{Step, StepOptions, Steps};
 use self::writing::Writing;
-use super::error::{OpsError, explain};
+use super::error::OpsError;
 use super::listing::{Found, locate};
-use crate::base::{BlobId, Phase};
+use crate::base::{BlobId, Phase, explain};
 use crate::localfs::{self, Durability, LocalError, Ownership, TargetFolder, permit_many_handles, printable};
 use crate::repo::{RepoError, Repository};
 use crate::view::{StreamOptions, stream};

@@ -1,13 +1,12 @@
 //! Reading back what was restored, by all cores, and comparing it with the snapshot.
 
 use super::{RestoreProblem, RestoreReport, Severity, local_problem};
-use crate::base::{Observer, Phase};
+use crate::base::{Observer, Phase, explain};
 use crate::format::pack::BlobClass;
 use crate::format::recipe::RecipeEntry;
 use crate::format::tree::{Content, ContentDigest, TreeEntry};
 use crate::localfs::{StandingFile, TargetFolder};
 use crate::ops::OpsError;
-use crate::ops::error::explain;
 use crate::ops::listing::Found;
 use crate::repo::{BlobReader, Pieces, RepoError, Repository};
 use crate::view::{TreeWalk, WalkEvent};

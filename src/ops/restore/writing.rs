@@ -7,12 +7,11 @@
 use super::metadata::metadata_of;
 use super::steps::{FileStart, Step};
 use super::{RestoreProblem, RestoreReport, Severity};
-use crate::base::{Classify, ErrorClass, Observer, Phase};
+use crate::base::{Classify, ErrorClass, Observer, Phase, explain};
 use crate::format::tree::{EntryKind, TreeEntry};
 use crate::localfs::{FileWriter, LocalError, TEMPORARY_PREFIX, TargetFolder, printable};
 use crate::ops::OpsError;
 use crate::ops::cat::check_digest;
-use crate::ops::error::explain;
 use crate::repo::RepoError;
 use crate::view::{Delivered, Piece};
 use rustix::io::Errno;
