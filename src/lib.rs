@@ -101,7 +101,13 @@ pub mod view;
 #[forbid(unsafe_code)]
 pub mod ops;
 
+// 6  log streams
+#[forbid(unsafe_code)]
+pub mod timeline;
+
 // 7  databases
+#[forbid(unsafe_code)]
+pub mod postgres;
 #[forbid(unsafe_code)]
 pub mod sqlite;
 
