@@ -97,3 +97,46 @@ fn what_was_forgotten_is_brought_back_or_pruned() {
         world.run(["prune", &format!("--grace={grace}")]).exits(2);
     }
 }
+
+#[test]
+fn forgetting_and_pruning_go_together() {
+    let (world, ids) = backed_up(3);
+    let policy = ["forget", "--keep-last", "2", "--prune", "--grace", "0s"];
+    let dry = world.run(policy.iter().chain(&["--dry-run", "--json"])).exits(0).events();
+    let planned = &dry.last().unwrap()["prune"];
+    assert_eq!(planned["condemned_snapshots"].as_u64(), Some(1), "{dry:?}");
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 4);
+    let shown = world.run(policy.iter().chain(&["--dry-run"])).exits(0);
+    assert!(shown.err.contains("1 snapshot would be forgotten"), "{}", shown.err);
+    assert!(shown.err.contains("would be announced for deletion: "), "{}", shown.err);
+    let done = world.run(policy.iter().chain(&["--json"])).exits(0).events();
+    let summary = done.last().unwrap();
+    assert_eq!((summary["forgotten"].as_u64(), summary["kept"].as_u64()), (Some(1), Some(2)));
+    let pruned = &summary["prune"];
+    for field in ["condemned_packs", "condemned_bytes", "condemned_snapshots"] {
+        assert_eq!(pruned[field], planned[field], "{field}");
+    }
+    assert!(pruned["deleted_packs"].as_u64() > Some(0), "{pruned:?}");
+    world.run(["cat", &format!("{}:a", &ids[0][..8])]).exits(4);
+    world.run(["check", "--read-data"]).exits(0);
+    // Without --prune there is nothing to bound, and nothing is forgotten.
+    world.run(["forget", "--keep-last", "1", "--grace", "0"]).exits(2);
+    world.run(["forget", "--keep-last", "1", "--prune", "--grace", "x"]).exits(2);
+    let alone = world.run(["forget", "--keep-last", "2", "--json"]).exits(0).events();
+    assert!(alone.last().unwrap()["prune"].is_null());
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 3);
+}
+
+#[test]
+fn a_grace_that_is_given_counts_for_what_was_announced_before() {
+    let (world, ids) = backed_up(2);
+    world.run(["forget", &ids[0], "--prune"]).exits(0);
+    let waits = world.run(["prune"]).exits(0);
+    assert!(waits.err.contains("waits for its grace to pass: prune again in 2"), "{}", waits.err);
+    let done = world.run(["prune", "--grace", "0", "--json"]).exits(0).events();
+    let summary = done.last().unwrap();
+    assert!(summary["deleted_packs"].as_u64() > Some(0), "{summary:?}");
+    assert!(summary["waiting_seconds"].is_null(), "{summary:?}");
+    world.run(["cat", &format!("{}:a", &ids[0][..8])]).exits(4);
+    world.run(["check", "--read-data"]).exits(0);
+}

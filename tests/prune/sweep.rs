@@ -26,7 +26,7 @@ struct Scene {
 }
 
 fn options(grace_seconds: u64) -> PruneOptions {
-    PruneOptions { grace_seconds, dry_run: false, program: "test".to_owned() }
+    PruneOptions { grace_seconds, ..PruneOptions::new("test") }
 }
 
 fn run(client: &Client, grace_seconds: u64) -> Result<PruneReport, OpsError> {
@@ -100,6 +100,49 @@ fn nothing_goes_before_its_grace_has_passed() {
     clock.advance(Duration::from_secs(1));
     assert_eq!(run(&scene.owner, day).unwrap().deleted_packs, 2);
     scene.holds(&scene.owner, "after the grace");
+}
+
+#[test]
+fn what_was_announced_with_a_long_grace_is_announced_anew_with_a_short_one() {
+    // [CONCURRENCY-46]
+    let clock = Arc::new(ManualClock::at_seconds(1_800_000_000));
+    let scene = scene_in(Arc::new(MemoryStore::with_clock(clock.clone())));
+    let day = 24 * 3600;
+    run(&scene.owner, day).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let reader =
+        Presence::begin(&scene.owner.open(), SessionPurpose::Read, Default::default(), "a reader").unwrap();
+    clock.advance(Duration::from_secs(1));
+    // Somebody who wants no less than what was announced announces nothing.
+    for options in [options(0), PruneOptions::new("test").within(day)] {
+        let report = prune(&scene.owner.open(), &options).unwrap();
+        assert_eq!((report.condemned_packs, report.deleted_packs), (0, 0));
+        assert_eq!((report.waiting_for_grace, report.waiting_seconds), (1, Some(day - 2)));
+    }
+    // The reader has heard of the first announcement only.
+    let hour = PruneOptions::new("test").within(0);
+    let report = prune(&scene.owner.open(), &hour).unwrap();
+    assert_eq!((report.condemned_packs, report.condemned_snapshots, report.deleted_packs), (2, 1, 0));
+    assert_eq!(report.waiting_for.len(), 1);
+    assert_eq!(scene.owner.read(scene.forgotten_id).unwrap(), scene.old);
+    drop(reader);
+    let report = prune(&scene.owner.open(), &hour).unwrap();
+    assert_eq!((report.condemned_packs, report.deleted_packs, report.waiting_for_grace), (0, 2, 0));
+    assert_eq!(scene.owner.snapshots(), [scene.kept_id]);
+    scene.holds(&scene.owner, "after a grace that was shortened");
+}
+
+#[test]
+fn a_dry_run_takes_for_forgotten_what_it_is_told_to() {
+    let scene = scene();
+    let as_forgotten = [scene.kept_id].into_iter().collect();
+    let dry = PruneOptions { dry_run: true, as_forgotten, ..options(0) };
+    let planned = prune(&scene.owner.open(), &dry).unwrap();
+    assert_eq!((planned.condemned_packs, planned.condemned_snapshots), (4, 2));
+    // Told to do it, it does no such thing.
+    let report = prune(&scene.owner.open(), &PruneOptions { dry_run: false, ..dry }).unwrap();
+    assert_eq!((report.condemned_packs, report.condemned_snapshots), (2, 1));
+    scene.holds(&scene.owner, "after a dry run");
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn only_owners_and_maintainers_prune() {
     let kept = owner.back_up(&second);
     let repository = owner.open();
     forget(&repository, &Snapshots::load(&repository).unwrap(), &[forgotten]).unwrap();
-    let options = PruneOptions { grace_seconds: 0, dry_run: false, program: "test".to_owned() };
+    let options = PruneOptions::new("test").within(0);
     for role in [Role::Writer, Role::Reader, Role::Auditor, Role::Maintainer] {
         let client = client_with(&owner, role, role.name(), "", &[]);
         match prune(&client.open(), &options) {

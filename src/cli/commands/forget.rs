@@ -1,6 +1,7 @@
 //! `chronolith forget`.
 
 use super::backup::parse_tag;
+use super::prune;
 use super::snapshots::has_tag;
 use crate::base::SnapshotId;
 use crate::cli::events;
@@ -8,6 +9,7 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render::{self, Align, Table};
 use crate::cli::session::Session;
 use crate::ops::forget::{by_name, by_policy, forget};
+use crate::ops::prune::PruneOptions;
 use crate::ops::retention::{Amount, Interval, KeepDays, Period, Policy, PolicyError, RetentionPlan};
 use crate::ops::{SnapshotView, Snapshots};
 use clap::Args;
@@ -92,6 +94,11 @@ pub struct Arguments {
     /// Permits that a host and label loses its last snapshot
     #[arg(long)]
     pub unsafe_allow_remove_all: bool,
+    /// Prunes afterwards, as `chronolith prune` does
+    #[arg(long)]
+    pub prune: bool,
+    #[command(flatten)]
+    pub bounds: prune::Bounds,
 }
 
 fn refused(error: PolicyError) -> Fault {
@@ -163,6 +170,10 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             "name snapshots, or say what to keep, such as --keep-daily 7 --keep-monthly 12",
         ));
     }
+    if arguments.bounds.are_given() && !arguments.prune {
+        return Err(Fault::usage("bounds of a prune are given, but no prune is asked for", "add --prune"));
+    }
+    let bounds = arguments.bounds.options()?;
     let repository = session.open()?;
     let snapshots = session.snapshots(&repository)?;
     let (chosen, kept) = if named {
@@ -189,17 +200,26 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         true => Vec::new(),
         false => forget(&repository, &snapshots, &chosen)?,
     };
-    if session.settings.json {
-        let annotations: Vec<String> = annotations.iter().map(ToString::to_string).collect();
-        let fields = json!({ "forgotten": chosen.len(), "kept": kept, "dry_run": arguments.dry_run,
-            "annotations": annotations });
-        session.talk.event("summary", fields)?;
-    }
     let count = render::count(chosen.len() as u64, "snapshot", "snapshots");
     session.talk.tell(&match arguments.dry_run {
         true => format!("{count} would be forgotten"),
         false => format!("{count} forgotten"),
     });
+    let pruned = match arguments.prune {
+        true => {
+            session.doing(format!("prune {} ({count} forgotten before)", session.place()?));
+            let dry_run = arguments.dry_run;
+            let options = PruneOptions { dry_run, as_forgotten: chosen.iter().copied().collect(), ..bounds };
+            Some(prune::prune_now(session, &repository, &options)?)
+        }
+        false => None,
+    };
+    if session.settings.json {
+        let annotations: Vec<String> = annotations.iter().map(ToString::to_string).collect();
+        let fields = json!({ "forgotten": chosen.len(), "kept": kept, "dry_run": arguments.dry_run,
+            "annotations": annotations, "prune": pruned });
+        session.talk.event("summary", fields)?;
+    }
     Ok(exit::DONE)
 }
 

@@ -4,8 +4,10 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::ops::prune::{PruneOptions, PruneReport, prune};
+use crate::repo::Repository;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Deletes what no snapshot needs, beside running backups
 ///
@@ -16,9 +18,33 @@ pub struct Arguments {
     /// Shows what would be announced
     #[arg(long)]
     pub dry_run: bool,
-    /// Time between announcement and deletion: 0, 30m, 24h, 7d
-    #[arg(long, value_name = "TIME", default_value = "24h")]
-    pub grace: String,
+    #[command(flatten)]
+    pub bounds: Bounds,
+}
+
+/// How far a prune goes; `forget --prune` takes the same.
+#[derive(Args)]
+pub struct Bounds {
+    /// Time between announcement and deletion: 0, 30m, 24h, 7d [default: 24h]. Given here, it also
+    /// shortens what was announced with a longer one
+    #[arg(long, value_name = "TIME")]
+    pub grace: Option<String>,
+}
+
+impl Bounds {
+    /// Says whether any of them was given.
+    pub fn are_given(&self) -> bool {
+        self.grace.is_some()
+    }
+
+    /// Returns the options of a prune.
+    pub fn options(&self) -> Result<PruneOptions, Fault> {
+        let options = PruneOptions::new(concat!("chronolith ", env!("CARGO_PKG_VERSION")));
+        Ok(match &self.grace {
+            Some(grace) => options.within(seconds(grace)?),
+            None => options,
+        })
+    }
 }
 
 fn seconds(text: &str) -> Result<u64, Fault> {
@@ -44,21 +70,27 @@ fn seconds(text: &str) -> Result<u64, Fault> {
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.doing(format!("prune {}", session.place()?));
-    let options = PruneOptions {
-        grace_seconds: seconds(&arguments.grace)?,
-        dry_run: arguments.dry_run,
-        program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
+    let options = PruneOptions { dry_run: arguments.dry_run, ..arguments.bounds.options()? };
     let repository = session.open()?;
-    let report = prune(&repository, &options)?;
+    let summary = prune_now(session, &repository, &options)?;
     if session.settings.json {
-        session.talk.event("summary", summary(&report, arguments.dry_run))?;
+        session.talk.event("summary", summary)?;
     }
-    tell(session, &report, arguments.dry_run);
     Ok(exit::DONE)
 }
 
-fn summary(report: &PruneReport, dry_run: bool) -> serde_json::Value {
+/// Prunes, and tells people; returns what there is to tell programs.
+pub fn prune_now(
+    session: &Session,
+    repository: &Arc<Repository>,
+    options: &PruneOptions,
+) -> Result<Value, Fault> {
+    let report = prune(repository, options)?;
+    tell(session, &report, options.dry_run);
+    Ok(summary(&report, options.dry_run))
+}
+
+fn summary(report: &PruneReport, dry_run: bool) -> Value {
     json!({
         "dry_run": dry_run,
         "packs": report.packs,
@@ -73,6 +105,7 @@ fn summary(report: &PruneReport, dry_run: bool) -> serde_json::Value {
         "deleted_objects": report.deleted_objects,
         "copied_bytes": report.copied_bytes,
         "waiting_for_grace": report.waiting_for_grace,
+        "waiting_seconds": report.waiting_seconds,
         "waiting_for": report.waiting_for,
     })
 }
@@ -102,10 +135,12 @@ fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
             render::size(report.unused_bytes)
         ));
     }
-    if report.waiting_for_grace > 0 {
-        tell(
-            "what was announced and is still there waits for its grace to pass: prune again then".to_owned(),
-        );
+    if let Some(seconds) = report.waiting_seconds {
+        tell(format!(
+            "what was announced and is still there waits for its grace to pass: prune again in {}, or now with a \
+             shorter --grace",
+            render::span(seconds as f64)
+        ));
     }
     for holder in &report.waiting_for {
         tell(format!("what was announced waits for a session of {}", render::visible(holder)));

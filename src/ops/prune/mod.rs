@@ -28,15 +28,41 @@ use crate::repo::{FrameCopier, Presence, RepoError, Repository};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Seconds between announcement and deletion where nobody says anything else.
+pub const GRACE_SECONDS: u64 = 24 * 3600;
+
 /// How to prune.
 #[derive(Debug, Clone)]
 pub struct PruneOptions {
     /// Seconds between the announcement and the deletion.
     pub grace_seconds: u64,
+    /// Announces anew what was announced with a longer grace, so that this one counts.
+    pub shorten: bool,
     /// Looks and counts only.
     pub dry_run: bool,
+    /// Snapshots that a dry run takes for forgotten.
+    pub as_forgotten: BTreeSet<SnapshotId>,
     /// Name and version of the program.
     pub program: String,
+}
+
+impl PruneOptions {
+    /// Deletes what is not needed a day after it was announced.
+    pub fn new(program: &str) -> Self {
+        Self {
+            grace_seconds: GRACE_SECONDS,
+            shorten: false,
+            dry_run: false,
+            as_forgotten: BTreeSet::new(),
+            program: program.to_owned(),
+        }
+    }
+
+    /// Deletes this long after the announcement, whatever an earlier one said.
+    #[must_use]
+    pub fn within(self, grace_seconds: u64) -> Self {
+        Self { grace_seconds, shorten: true, ..self }
+    }
 }
 
 /// What a prune found and did.
@@ -66,6 +92,8 @@ pub struct PruneReport {
     pub copied_bytes: u64,
     /// Condemnations that wait for their grace to pass.
     pub waiting_for_grace: u64,
+    /// Seconds until the first of them is due.
+    pub waiting_seconds: Option<u64>,
     /// Sessions that condemnations wait for.
     pub waiting_for: Vec<String>,
 }
@@ -93,7 +121,7 @@ pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<Pru
     let presence = Presence::begin(repository, SessionPurpose::Maintain, IdSet::default(), &options.program)?;
     condemn(repository, &presence, options, &mut report)?;
     if !options.dry_run {
-        sweep(repository, &presence, &mut report)?;
+        sweep(repository, &presence, options, &mut report)?;
     }
     Ok(report)
 }
@@ -105,8 +133,8 @@ fn condemn(
     report: &mut PruneReport,
 ) -> Result<(), OpsError> {
     let own = (repository.keyring().identity.key, presence.id());
-    let view = View::take(repository, presence)?;
-    let unneeded = unneeded(repository, &view, &own, report)?;
+    let view = View::take(repository, presence, options)?;
+    let unneeded = unneeded(repository, &view, &own, options, report)?;
     if options.dry_run {
         return Ok(());
     }
@@ -158,6 +186,7 @@ fn unneeded(
     repository: &Arc<Repository>,
     view: &View,
     own: &(crate::base::KeyId, [u8; 32]),
+    options: &PruneOptions,
     report: &mut PruneReport,
 ) -> Result<Unneeded, OpsError> {
     let index = repository.index().numbered();
@@ -176,9 +205,12 @@ fn unneeded(
     // Packs without a run too, by what their tables say.
     let described = repository.index().packs();
     let mut found = Unneeded::default();
-    for (id, object) in view.packs.iter().filter(|(id, _)| !view.is_condemned(id)) {
+    for (id, object) in view.packs.iter().filter(|(id, _)| !view.goes_soon(id, options)) {
         if let Some(bytes) = needed.get(id) {
-            report.unused_bytes += object.length.saturating_sub(*bytes);
+            // What is needed from a condemned pack is copied before anything is deleted.
+            if !view.is_condemned(id) {
+                report.unused_bytes += object.length.saturating_sub(*bytes);
+            }
             continue;
         }
         // What no run and no table describes is left alone: nobody knows what it holds.
@@ -211,9 +243,11 @@ fn unneeded(
         });
     }
     let (dead, superfluous) = (&found.dead, &found.superfluous);
-    found.copies.retain(|pack| !dead.contains(pack) && !superfluous.contains(pack));
+    found
+        .copies
+        .retain(|pack| !dead.contains(pack) && !superfluous.contains(pack) && !view.is_condemned(pack));
     found.bytes = report.condemned_bytes;
-    objects(repository, view, own, &mut found, report)?;
+    objects(repository, view, own, options, &mut found, report)?;
     Ok(found)
 }
 
@@ -222,15 +256,10 @@ fn objects(
     repository: &Repository,
     view: &View,
     own: &(crate::base::KeyId, [u8; 32]),
+    options: &PruneOptions,
     found: &mut Unneeded,
     report: &mut PruneReport,
 ) -> Result<(), OpsError> {
-    let known: BTreeSet<Place> = view
-        .listing
-        .found
-        .values()
-        .flat_map(|found| found.condemned.objects.iter().map(|object| object.place.clone()))
-        .collect();
     let read = view.read_by_sessions();
     for object in repository.environment().store.list("snapshots/")? {
         let mut parts = object.name.split('/').skip(1);
@@ -241,7 +270,7 @@ fn objects(
             continue;
         }
         let Ok(place) = Place::new(ObjectKind::Snapshot, folder, id) else { continue };
-        if !known.contains(&place) && found.objects.insert(place) {
+        if !view.place_goes_soon(&place, options) && found.objects.insert(place) {
             report.condemned_snapshots += 1;
             found.bytes += object.length;
         }
@@ -250,7 +279,7 @@ fn objects(
         for renewal in session.renewals.iter().filter(|_| key != own) {
             let place = Place::new(ObjectKind::Session, "", ObjectId::from(*renewal))
                 .map_err(RepoError::damaged("the condemnation being written"))?;
-            if !known.contains(&place) {
+            if !view.place_goes_soon(&place, options) {
                 found.objects.insert(place);
             }
         }
@@ -261,10 +290,11 @@ fn objects(
 fn sweep(
     repository: &Arc<Repository>,
     presence: &Presence,
+    options: &PruneOptions,
     report: &mut PruneReport,
 ) -> Result<(), OpsError> {
     let own = (repository.keyring().identity.key, presence.id());
-    let view = View::take(repository, presence)?;
+    let view = View::take(repository, presence, options)?;
     let index = repository.index().numbered();
     let mut keeper = view.keep(repository, &index)?;
     let rescues = std::mem::take(&mut keeper.rescues);
@@ -280,11 +310,7 @@ fn sweep(
     presence.name(&view.listing.ids())?;
     let mut waiting_for = BTreeSet::new();
     let mut swept: Vec<(&CondemnedId, &Condemned)> = Vec::new();
-    for (id, found) in &view.listing.found {
-        if !view.is_due(&found.condemned, found.stored) {
-            report.waiting_for_grace += 1;
-            continue;
-        }
+    for (id, found) in view.listing.found.iter().filter(|(_, found)| view.is_due(found)) {
         let mut waits = false;
         for (key, session) in view.sessions.iter().filter(|(key, _)| **key != own) {
             let done =
@@ -299,7 +325,28 @@ fn sweep(
         }
     }
     report.waiting_for = waiting_for.into_iter().collect();
-    delete(repository, &view, &swept, report)
+    delete(repository, &view, &swept, report)?;
+    let gone = |pack: &PackId| swept.iter().any(|(_, condemned)| condemned.names(pack));
+    let places: BTreeSet<&Place> =
+        swept.iter().flat_map(|(_, condemned)| &condemned.objects).map(|object| &object.place).collect();
+    for found in view.listing.found.values().filter(|found| !view.is_due(found)) {
+        let condemned = &found.condemned;
+        let mut packs = condemned.dead.iter().chain(condemned.superfluous.iter());
+        let lists = packs.any(|pack| view.packs.contains_key(pack) && !gone(pack))
+            || condemned.objects.iter().any(|object| {
+                let snapshot = SnapshotId::from(object.place.id());
+                object.place.kind() == ObjectKind::Snapshot
+                    && view.snapshots.get(&snapshot).is_some()
+                    && !places.contains(&object.place)
+            });
+        if lists {
+            report.waiting_for_grace += 1;
+            let seconds = view.due_in_seconds(found);
+            report.waiting_seconds =
+                Some(report.waiting_seconds.map_or(seconds, |before| before.min(seconds)));
+        }
+    }
+    Ok(())
 }
 
 /// Deletes what condemnations list: snapshots first, packs last, and condemnations that nothing needs as

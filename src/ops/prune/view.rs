@@ -2,14 +2,16 @@
 
 use super::super::error::OpsError;
 use super::super::forget::require_whole_memory;
-use super::super::names::Snapshots;
+use super::super::names::{SnapshotView, Snapshots};
 use super::super::reach::{Keeper, Trust, reach};
+use super::PruneOptions;
 use crate::base::{KeyId, PackId, SnapshotId, Timestamp, explain};
-use crate::format::condemned::Condemned;
 use crate::format::pack::BlobClass;
+use crate::format::place::Place;
 use crate::format::session::SessionPurpose;
 use crate::repo::{
-    CondemnedListing, FoundSession, KnownPack, NumberedIndex, Presence, RepoError, Repository, Sessions,
+    CondemnedListing, FoundCondemned, FoundSession, KnownPack, NumberedIndex, Presence, RepoError,
+    Repository, Sessions,
 };
 use crate::storage::ObjectInfo;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -25,6 +27,9 @@ pub(super) struct View {
     /// Packs that index runs name.
     pub listed: HashMap<PackId, Arc<KnownPack>>,
     pub packs: BTreeMap<PackId, ObjectInfo>,
+    /// When packs and other objects that condemnations list are due, by the store's time.
+    due: (HashMap<PackId, i128>, HashMap<Place, i128>),
+    as_forgotten: BTreeSet<SnapshotId>,
 }
 
 impl View {
@@ -33,7 +38,11 @@ impl View {
     /// # Errors
     ///
     /// [`OpsError::Stopped`] where something that might protect data cannot be read.
-    pub fn take(repository: &Arc<Repository>, presence: &Presence) -> Result<Self, OpsError> {
+    pub fn take(
+        repository: &Arc<Repository>,
+        presence: &Presence,
+        options: &PruneOptions,
+    ) -> Result<Self, OpsError> {
         presence.renew()?;
         let now = presence.store_time().ok_or_else(|| OpsError::Stopped {
             why: "the store does not tell when objects were stored".to_owned(),
@@ -67,7 +76,9 @@ impl View {
                 cure: "repair the damage first",
             });
         }
-        Ok(Self { now, listing, sessions, snapshots, listed, packs })
+        let due = all_due(&listing);
+        let as_forgotten = if options.dry_run { options.as_forgotten.clone() } else { BTreeSet::new() };
+        Ok(Self { now, listing, sessions, snapshots, listed, packs, due, as_forgotten })
     }
 
     /// Snapshots that living sessions read: roots, whatever was said about them.
@@ -79,7 +90,9 @@ impl View {
 
     /// Says whether a snapshot is no root any more.
     pub fn has_ended(&self, id: &SnapshotId, read: &BTreeSet<SnapshotId>) -> bool {
-        self.snapshots.get(id).is_some_and(|view| view.forgotten) && !read.contains(id)
+        let forgotten =
+            |view: &SnapshotView| view.forgotten || view.pinned.is_empty() && self.as_forgotten.contains(id);
+        self.snapshots.get(id).is_some_and(forgotten) && !read.contains(id)
     }
 
     /// [CONCURRENCY-15]: says whether a session stood still for so long that nobody waits for it.
@@ -91,18 +104,41 @@ impl View {
                 .iter()
                 .any(|seen| (seen.signer, seen.session) == *key && seen.renewal == found.renewal);
             let wait = condemned.grace_seconds.max(found.session.promise_seconds.saturating_mul(3));
-            recorded && is_older(self.now, since(condemned, condemnation.stored), wait)
+            recorded && is_older(self.now, since(condemnation), wait)
         })
     }
 
     /// [CONDEMNED-3]: says whether the grace of a condemnation has passed.
-    pub fn is_due(&self, condemned: &Condemned, stored: Option<Timestamp>) -> bool {
-        is_older(self.now, since(condemned, stored), condemned.grace_seconds)
+    pub fn is_due(&self, found: &FoundCondemned) -> bool {
+        due(found) <= i128::from(self.now.nanoseconds())
+    }
+
+    /// Returns how long it is until the grace of a condemnation has passed.
+    pub fn due_in_seconds(&self, found: &FoundCondemned) -> u64 {
+        let left = (due(found) - i128::from(self.now.nanoseconds())).max(0);
+        u64::try_from(left.div_euclid(SECOND) + i128::from(left.rem_euclid(SECOND) > 0)).unwrap_or(u64::MAX)
     }
 
     /// Says whether any condemnation names a pack.
     pub fn is_condemned(&self, pack: &PackId) -> bool {
-        self.listing.found.values().any(|found| found.condemned.names(pack))
+        self.due.0.contains_key(pack)
+    }
+
+    /// Says whether a pack was announced, and goes as soon as these options want.
+    pub fn goes_soon(&self, pack: &PackId, options: &PruneOptions) -> bool {
+        self.is_soon(self.due.0.get(pack), options)
+    }
+
+    /// Says the same of another object.
+    pub fn place_goes_soon(&self, place: &Place, options: &PruneOptions) -> bool {
+        self.is_soon(self.due.1.get(place), options)
+    }
+
+    /// [CONCURRENCY-46]: what was announced with a longer grace is announced once more; no grace that
+    /// somebody announced is cut.
+    fn is_soon(&self, due: Option<&i128>, options: &PruneOptions) -> bool {
+        let wanted = i128::from(self.now.nanoseconds()) + i128::from(options.grace_seconds) * SECOND;
+        due.is_some_and(|due| !options.shorten || *due <= wanted)
     }
 
     /// [CONCURRENCY-30]: says whether a pack may belong to a backup in progress.
@@ -165,8 +201,35 @@ impl View {
     }
 }
 
-fn since(condemned: &Condemned, stored: Option<Timestamp>) -> Timestamp {
-    stored.map_or(condemned.store_time, |stored| stored.max(condemned.store_time))
+/// Nanoseconds.
+const SECOND: i128 = 1_000_000_000;
+
+fn since(found: &FoundCondemned) -> Timestamp {
+    let made = found.condemned.store_time;
+    found.stored.map_or(made, |stored| stored.max(made))
+}
+
+fn due(found: &FoundCondemned) -> i128 {
+    i128::from(since(found).nanoseconds()) + i128::from(found.condemned.grace_seconds) * SECOND
+}
+
+/// The earliest time at which each object that condemnations list is due.
+fn all_due(listing: &CondemnedListing) -> (HashMap<PackId, i128>, HashMap<Place, i128>) {
+    let (mut packs, mut places) = (HashMap::new(), HashMap::new());
+    for found in listing.found.values() {
+        let (condemned, due) = (&found.condemned, due(found));
+        let earlier = |known: &mut i128| *known = due.min(*known);
+        for pack in [&condemned.dead, &condemned.superfluous, &condemned.tombstones]
+            .into_iter()
+            .flat_map(|set| set.iter())
+        {
+            packs.entry(*pack).and_modify(earlier).or_insert(due);
+        }
+        for object in &condemned.objects {
+            places.entry(object.place.clone()).and_modify(earlier).or_insert(due);
+        }
+    }
+    (packs, places)
 }
 
 fn is_older(now: Timestamp, then: Timestamp, seconds: u64) -> bool {
