@@ -12,8 +12,8 @@ use crate::base::{BlobId, KeyId, PackId};
 use crate::format::pack::BlobClass;
 use crate::format::recipe::{RecipeEntry, RecipeNode, RecipeRoot};
 use crate::format::tree::TreeNode;
-use crate::repo::{BlobReader, KnownPack, Located, NumberedIndex, RepoError, Repository};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::repo::{BlobReader, KnownPack, Located, NumberedIndex, RepoError, Repository, SpoiltPacks};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// How far the copies in a pack can be relied on.
@@ -26,6 +26,22 @@ pub(super) enum Trust {
     Goes,
     /// They are not there, or not to be believed.
     Gone,
+    /// They are reported as damaged. They stand in for nobody, and stay until another copy of the same word
+    /// stays: who reports falsely destroys nothing ([DAMAGED-9]).
+    Doubted(Option<KeyId>),
+    /// They are reported as damaged, and are for all to see: they stay only where there is nothing else.
+    Rotten,
+    /// They are reported as damaged and in a pack that goes: the last resort.
+    Lost,
+}
+
+/// What is reported as damaged.
+#[derive(Default)]
+pub(super) struct Doubts {
+    /// Blobs that cannot be had from packs.
+    pub spoilt: SpoiltPacks,
+    /// Of those packs, the ones whose bytes are not those that they are named for.
+    pub rotten: HashSet<PackId>,
 }
 
 /// Blobs that are named one by one when they are missing.
@@ -35,6 +51,7 @@ const MISSING_MAX: usize = 20;
 pub(super) struct Keeper<'a> {
     index: &'a NumberedIndex,
     trust: Box<dyn Fn(&KnownPack) -> Trust + 'a>,
+    doubts: Option<&'a Doubts>,
     known: HashMap<(PackId, KeyId), Trust>,
     visited: Bits,
     /// Records that are relied on.
@@ -52,6 +69,7 @@ impl<'a> Keeper<'a> {
         Self {
             index,
             trust: Box::new(trust),
+            doubts: None,
             known: HashMap::new(),
             visited: bits(),
             chosen: bits(),
@@ -60,8 +78,23 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn trust(&mut self, pack: &KnownPack) -> Trust {
-        *self.known.entry((pack.id, pack.signer)).or_insert_with(|| (self.trust)(pack))
+    /// Takes account of what is reported as damaged.
+    #[must_use]
+    pub fn doubting(self, doubts: &'a Doubts) -> Self {
+        Self { doubts: Some(doubts), ..self }
+    }
+
+    fn trust(&mut self, pack: &KnownPack, blob: &BlobId) -> Trust {
+        let trust = *self.known.entry((pack.id, pack.signer)).or_insert_with(|| (self.trust)(pack));
+        let Some(doubts) = self.doubts.filter(|doubts| doubts.spoilt.names(&pack.id, blob)) else {
+            return trust;
+        };
+        match trust {
+            Trust::Stays(_) if doubts.rotten.contains(&pack.id) => Trust::Rotten,
+            Trust::Stays(word) => Trust::Doubted(word),
+            Trust::Goes => Trust::Lost,
+            trust => trust,
+        }
     }
 
     /// Notes that a blob is needed; says whether that is new.
@@ -109,7 +142,7 @@ impl<'a> Keeper<'a> {
         let mut copies: Vec<(u64, Located, Trust)> = copies
             .into_iter()
             .map(|(number, copy)| {
-                let trust = self.trust(&copy.pack);
+                let trust = self.trust(&copy.pack, id);
                 (number, copy, trust)
             })
             .collect();
@@ -144,19 +177,35 @@ impl<'a> Keeper<'a> {
             words.insert(*word);
             self.rely(*number, copy);
         }
-        if !words.is_empty() {
+        // What is doubted is kept beside it, unless the same word stands for another copy.
+        let sound = !words.is_empty();
+        for (number, copy, trust) in &copies {
+            let keep = match trust {
+                Trust::Doubted(word) => !words.contains(word),
+                Trust::Rotten => !sound,
+                _ => false,
+            };
+            if keep {
+                self.rely(*number, copy);
+            }
+        }
+        if sound {
             return;
         }
         // A copy that stays, but whose base goes, is as good as any: its base is rescued.
-        let there = copies.iter().find(|(_, _, trust)| *trust != Trust::Gone);
-        let Some((number, copy, trust)) = there else {
-            self.miss(class, id);
-            return;
-        };
-        if *trust == Trust::Goes {
-            self.rescues.entry(copy.pack.id).or_default().insert(copy.record.frame_offset);
+        let there = copies.iter().find(|(.., trust)| matches!(trust, Trust::Stays(_) | Trust::Goes));
+        let doubted = copies.iter().any(|(.., trust)| matches!(trust, Trust::Doubted(_) | Trust::Rotten));
+        let lost = || copies.iter().find(|(.., trust)| *trust == Trust::Lost).filter(|_| !doubted);
+        match there.or_else(lost) {
+            Some((number, copy, trust)) => {
+                if matches!(trust, Trust::Goes | Trust::Lost) {
+                    self.rescues.entry(copy.pack.id).or_default().insert(copy.record.frame_offset);
+                }
+                self.rely(*number, copy);
+            }
+            None if doubted => {}
+            None => drop(self.miss(class, id)),
         }
-        self.rely(*number, copy);
     }
 
     fn rely(&mut self, number: u64, copy: &Located) {

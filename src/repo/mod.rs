@@ -11,6 +11,7 @@
 //! - `scan`: reading packs from end to end, to check them
 //! - `session`: writing
 //! - `presence`, `condemned`: relying on what others stored, while others delete
+//! - `damaged`: what others found bad, and who is believed about it
 //! - `copy`: sealed frames move to new packs
 //! - `roots`: snapshots and annotations
 //! - `memory`: what catalogues remember of them
@@ -20,6 +21,7 @@ mod blobs;
 mod cache;
 mod condemned;
 mod copy;
+mod damaged;
 mod environment;
 mod error;
 mod frames;
@@ -45,6 +47,7 @@ pub use amend::{add_to_registry, amend_registry, remove_from_registry};
 pub use blobs::{Blob, BlobReader, FramePlace};
 pub use condemned::{CondemnedListing, FoundCondemned, FoundSession, Sessions};
 pub use copy::{Copied, FrameCopier};
+pub use damaged::{DamageListing, FoundDamage, Spoilt, SpoiltPacks, may_cancel};
 pub use environment::{Environment, KeyCache, NoKeyCache};
 pub use error::RepoError;
 pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};
@@ -57,7 +60,7 @@ pub use presence::Presence;
 pub use registry::Registry;
 pub use repository::{FIRST_GENERATION, Repository};
 pub use roots::{FoundAnnotation, FoundSnapshot, Listing};
-pub use scan::{FrameState, PackScanner, ScannedPack};
+pub use scan::{FrameState, PackProblem, PackScanner, ScannedPack};
 pub use seen::Seen;
 pub use session::{Finished, SessionCounts, WriteSession};
 pub use sheet::RecoverySheet;

@@ -2,6 +2,7 @@
 
 use super::blobs::FrameCache;
 use super::condemned::CondemnedListing;
+use super::damaged::SpoiltPacks;
 use super::environment::Environment;
 use super::error::RepoError;
 use super::frames::OriginCache;
@@ -34,6 +35,8 @@ struct Barred {
     condemned: HashSet<PackId>,
     /// A condemnation cannot be read: it might name any.
     everything: bool,
+    /// Reported as damaged, as a whole or for some blobs.
+    spoilt: SpoiltPacks,
 }
 
 /// An open repository. Shared between threads.
@@ -162,7 +165,8 @@ impl Repository {
     /// may adopt from.
     pub fn base(&self, id: &BlobId) -> Option<Located> {
         let barred = self.barred.read().unwrap_or_else(PoisonError::into_inner);
-        let copies = self.index.find_listed(BlobClass::Content, id, |pack| self.is_usable(pack, &barred));
+        let usable = |pack: &KnownPack| self.is_usable(pack, id, &barred);
+        let copies = self.index.find_listed(BlobClass::Content, id, usable);
         let copies = copies.into_iter().filter(|copy| self.has_usable_base(copy, &barred));
         copies.min_by_key(|copy| copy.record.depth)
     }
@@ -171,7 +175,7 @@ impl Repository {
     fn has_usable(&self, class: BlobClass, id: &BlobId, below: u8, barred: &Barred) -> bool {
         self.index.holds_listed(class, id, |copy| {
             copy.record.depth < below
-                && self.is_usable(&copy.pack, barred)
+                && self.is_usable(&copy.pack, id, barred)
                 && self.has_usable_base(copy, barred)
         })
     }
@@ -182,13 +186,14 @@ impl Repository {
         record.base.is_none_or(|base| self.has_usable(record.class, &base, record.depth, barred))
     }
 
-    fn is_usable(&self, pack: &KnownPack, barred: &Barred) -> bool {
+    fn is_usable(&self, pack: &KnownPack, blob: &BlobId, barred: &Barred) -> bool {
         // [TRUST-17]: what is sealed now must be readable by all who read the newest epoch.
         let open = || pack.origins.iter().all(|origin| self.registry.trust().may_build_on(origin.epoch));
         let own = &self.keyring.identity.key;
         !barred.everything
             && !barred.lost.contains(&pack.id)
             && !barred.condemned.contains(&pack.id)
+            && !barred.spoilt.names(&pack.id, blob)
             && open()
             && self.registry.adopts(own, &pack.signer, &pack.id)
     }
@@ -204,6 +209,11 @@ impl Repository {
         let mut barred = self.barred.write().unwrap_or_else(PoisonError::into_inner);
         barred.condemned = condemned;
         barred.everything = !listing.unreadable.is_empty();
+    }
+
+    /// From here on nothing is adopted that cannot be had from these packs ([CONCURRENCY-16]).
+    pub(super) fn bar_spoilt(&self, spoilt: SpoiltPacks) {
+        self.barred.write().unwrap_or_else(PoisonError::into_inner).spoilt = spoilt;
     }
 
     /// Looks which packs that the index names are gone from the store or have another length: nothing

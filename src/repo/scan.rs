@@ -15,6 +15,7 @@ use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, verify};
 use crate::format::index::IndexRecord;
 use crate::format::pack::{BlobClass, FrameRecord, HEAD_BYTES, ORIGIN_BYTES, Origin, PackHead};
 use crate::format::trust::Act;
+use std::fmt;
 use std::sync::Arc;
 
 /// Sealed bytes that are read at once, unless a single frame is longer.
@@ -27,8 +28,37 @@ pub enum FrameState {
     Good,
     /// It does not, and why.
     Bad(String),
+    /// It cannot be read since its base can be had nowhere, and why; nothing is known against the frame.
+    Baseless(String),
     /// This key may not open it.
     Closed,
+}
+
+/// What is wrong with a pack as an object, apart from its frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackProblem {
+    /// Its bytes do not have its name as their hash.
+    Name,
+    /// They do, but the signature does not hold, or is by a key that may not make packs.
+    Signature,
+    /// The head does not decode.
+    Head,
+    /// Head and trailer differ.
+    Trailer,
+    /// The two copies of the origins differ.
+    Origins,
+}
+
+impl fmt::Display for PackProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "its bytes are not the ones it was named for",
+            Self::Signature => "its signature does not hold",
+            Self::Head => "its head is damaged",
+            Self::Trailer => "its head and its trailer differ",
+            Self::Origins => "the two copies of its origins differ",
+        })
+    }
 }
 
 /// A pack that was read whole.
@@ -38,7 +68,7 @@ pub struct ScannedPack {
     /// Its frames, and what became of each.
     pub frames: Vec<(FrameRecord, FrameState)>,
     /// What is wrong with the pack as an object, apart from its frames.
-    pub problems: Vec<String>,
+    pub problems: Vec<PackProblem>,
 }
 
 impl ScannedPack {
@@ -125,29 +155,26 @@ impl PackScanner {
         let signed = hasher.finalize();
         hasher.update(&signature);
         if hasher.finalize() != *id.as_bytes() {
-            scanned.problems.push("its bytes are not the ones it was named for".to_owned());
+            scanned.problems.push(PackProblem::Name);
         } else if !signature_holds(&repository, &scanned.pack, signed.as_bytes(), &signature) {
-            scanned.problems.push("its signature does not hold".to_owned());
+            scanned.problems.push(PackProblem::Signature);
         }
         Ok(scanned)
     }
 
     /// Compares the head with what the trailer said.
-    fn head_problem(&self, pack: &KnownPack) -> Option<String> {
-        let differs = || Some("its head and its trailer differ".to_owned());
-        let Ok(head) = PackHead::decode(&self.window) else {
-            return Some("its head is damaged".to_owned());
-        };
+    fn head_problem(&self, pack: &KnownPack) -> Option<PackProblem> {
+        let Ok(head) = PackHead::decode(&self.window) else { return Some(PackProblem::Head) };
         if (head.class, head.signer) != (pack.class, pack.signer)
             || usize::from(head.origin_count) != pack.origins.len()
         {
-            return differs();
+            return Some(PackProblem::Trailer);
         }
         let end = HEAD_BYTES + ORIGIN_BYTES * pack.origins.len();
         let origins = self.window.get(HEAD_BYTES..end)?;
         match Origin::decode_all(origins, head.origin_count, head.class) {
             Ok(origins) if *origins == *pack.origins => None,
-            _ => Some("the two copies of its origins differ".to_owned()),
+            _ => Some(PackProblem::Origins),
         }
     }
 
@@ -194,6 +221,8 @@ impl PackScanner {
             },
             Err(RepoError::Forbidden { .. }) => FrameState::Closed,
             Err(error @ RepoError::Interrupted) => return Err(error),
+            // The base: the frame itself was fetched already.
+            Err(error @ RepoError::Missing { .. }) => FrameState::Baseless(explain(&error)),
             Err(error) => FrameState::Bad(explain(&error)),
         })
     }

@@ -188,7 +188,7 @@ fn upload(shared: &Shared, queue: &Receiver<FinishedPack>) {
 }
 
 impl WriteSession {
-    /// Begins a session: loads the index and looks which packs are still there.
+    /// Begins a session: loads the index and looks which packs are still there and whole.
     ///
     /// # Errors
     ///
@@ -197,6 +197,7 @@ impl WriteSession {
         repository.require_writer()?;
         repository.load_index()?;
         repository.find_lost_packs()?;
+        repository.find_spoilt_packs()?;
         let environment = repository.environment();
         let draw = |class| {
             SessionOrigin::draw(

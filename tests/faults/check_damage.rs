@@ -33,7 +33,7 @@ struct Outcome {
     found: bool,
     /// Restores of the listed snapshots that are whole.
     whole: usize,
-    /// The backup after the damage can be restored wholly.
+    /// The backup after the check can be restored wholly.
     next: bool,
 }
 
@@ -123,7 +123,7 @@ fn look(store: &Arc<MemoryStore>) -> Outcome {
     let repository = reopen(store.clone()).unwrap();
     let snapshots = repository.snapshots().unwrap().found;
     let whole = snapshots.iter().filter(|found| is_whole(&repository, found)).count();
-    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    let options = CheckOptions { read_data: ReadData::All, keep_ledger: true, program: "test".to_owned() };
     let report = check(&reopen(store.clone()).unwrap(), &options).unwrap();
     // What cannot be restored is what the check names.
     assert_eq!(report.hurt.len(), snapshots.len() - whole, "{report:?}");
@@ -198,14 +198,14 @@ fn annotations() {
 #[test]
 fn content_packs() {
     // What is missing or has another length, the next backup stores again; a bit that is flipped
-    // only shows when the pack is read.
+    // only shows when the pack is read, and is reported then.
     let seen = |damage| (damage, outcome(2, true, 1, true));
-    matrix("content pack", [seen(Delete), seen(Truncate), (Flip, outcome(2, true, 1, false)), seen(Swap)]);
+    matrix("content pack", [seen(Delete), seen(Truncate), seen(Flip), seen(Swap)]);
 }
 
 #[test]
 fn metadata_packs() {
     // Trees and recipes of one snapshot; the other does not need them.
     let seen = |damage| (damage, outcome(2, true, 1, true));
-    matrix("metadata pack", [seen(Delete), seen(Truncate), (Flip, outcome(2, true, 1, false)), seen(Swap)]);
+    matrix("metadata pack", [seen(Delete), seen(Truncate), seen(Flip), seen(Swap)]);
 }

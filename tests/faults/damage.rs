@@ -172,7 +172,7 @@ fn a_pack_that_is_lost_takes_only_its_own_content_with_it() {
                 }
                 assert_eq!(client.snapshots().len(), 2, "{what}");
                 // Gone or cut short, it is not relied upon again. A flipped bit shows only to a reader:
-                // `check` reports it, and from then on nobody adopts from that pack.
+                // `check` reports it, and from then on nobody adopts from that pack (`healing`).
                 let again = client.back_up(&scene.first.1);
                 if harm != Harm::Flipped {
                     whole(client, &(again, scene.first.1.clone()), &what);

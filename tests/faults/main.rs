@@ -8,6 +8,7 @@ mod annotations;
 mod check_damage;
 mod damage;
 mod full_disk;
+mod healing;
 mod killed;
 mod leftovers;
 mod producers;

@@ -15,8 +15,9 @@ const SHOWN: usize = 50;
 ///
 /// Always: every object, every tree and recipe, the index against the packs. Content is read only
 /// when asked for. What was read and found right is noted in the repository, so that
-/// --oldest-first goes through all of it over time. Ends with exit code 3 if something is damaged,
-/// after naming every snapshot and path that is hurt.
+/// --oldest-first goes through all of it over time; packs that are bad are reported there, and the next
+/// backup stores again what they held. Ends with exit code 3 if something is damaged, after naming every
+/// snapshot and path that is hurt; damage that was reported before and hurts nothing is told, no more.
 #[derive(Args)]
 pub struct Arguments {
     /// Reads, decrypts and identifies all content
@@ -92,8 +93,22 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     for sentence in &report.unchecked {
         session.talk.tell(&format!("not checked: {sentence}"));
     }
+    if report.reported > 0 {
+        session.talk.tell(&format!(
+            "reported {} as damaged: backups rely on what is bad in them no longer",
+            render::count(report.reported, "pack", "packs")
+        ));
+    }
+    if report.cancelled > 0 {
+        session.talk.tell(&format!(
+            "took back {}: what they named is right again",
+            render::count(report.cancelled, "report of damage", "reports of damage")
+        ));
+    }
     session.talk.tell(if report.is_damaged() {
         "DAMAGED: back the sources up again, which stores what is missing wherever they still have it"
+    } else if report.known_damage > 0 {
+        "nothing is lost: what is damaged was reported before, and what snapshots need of it is there once more"
     } else {
         "no damage was found"
     });
@@ -155,6 +170,9 @@ fn write_events(session: &Session, report: &CheckReport) -> Result<(), Fault> {
             "findings": report.findings.len() as u64 + report.findings_more,
             "affected": report.affected.len() as u64 + report.affected_more,
             "hurt_snapshots": report.hurt.len(),
+            "known_damage": report.known_damage,
+            "reported": report.reported,
+            "reports_cancelled": report.cancelled,
             "snapshots": counts.snapshots,
             "nodes": counts.nodes,
             "packs": counts.packs,

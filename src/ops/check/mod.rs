@@ -1,14 +1,16 @@
-//! Checking a repository: nothing is changed but the ledger of what was verified.
+//! Checking a repository: nothing is changed but the ledger of what was verified and what was found bad.
 //!
 //! - `objects`: configuration, registry, slots, index runs, roots, whatever else lies there
 //! - `packs`: are they there, do they hold what the index says, does it all decode
 //! - `trees`: from every snapshot to every chunk; which paths are affected by what is lost
+//! - `damage`: what others are told of packs that are bad
 //! - `selection`: which packs are read, and the ledger
 //! - `report`: what was found
 //!
 //! Memory does not grow with the repository but for the lists of its packs and snapshots and three
 //! bits for each record of the index.
 
+mod damage;
 mod objects;
 mod packs;
 mod report;
@@ -18,16 +20,17 @@ mod trees;
 pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity};
 pub use selection::ReadData;
 
+use self::damage::Damage;
 use self::objects::{Inventory, Objects};
 use self::packs::Packs;
 use self::report::Findings;
 use self::selection::ledger;
 use self::trees::Trees;
 use super::error::OpsError;
-use crate::base::PackId;
+use crate::base::{PackId, explain};
 use crate::format::pack::BlobClass;
 use crate::repo::{CondemnedListing, RepoError, Repository, pack_name};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -36,7 +39,7 @@ use std::sync::atomic::Ordering;
 pub struct CheckOptions {
     /// Which packs of content are read; packs of trees and recipes always are.
     pub read_data: ReadData,
-    /// Notes in the repository which packs were verified.
+    /// Notes in the repository which packs were verified, and which are bad.
     pub keep_ledger: bool,
     /// Name and version of the program, for the ledger.
     pub program: String,
@@ -76,12 +79,11 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
     let index = repository.index().numbered();
     report.counts.index_records = index.len();
     report.counts.packs = inventory.packs.len() as u64;
-    let packs = Packs::new(repository, &index, &findings);
-    let present = packs.compare(
-        &inventory.packs,
-        &repository.index().packs(),
-        &repository.condemned(&CondemnedListing::default())?,
-    );
+    let condemned = repository.condemned(&CondemnedListing::default())?;
+    let damage = Damage::load(repository)?;
+    let reported = damage.reported();
+    let packs = Packs::new(repository, &index, &findings, damage, &condemned);
+    let present = packs.compare(&inventory.packs, &repository.index().packs());
     let (metadata, content): (Vec<_>, Vec<_>) =
         present.into_iter().partition(|(_, _, class)| *class == BlobClass::Metadata);
     let plain = |packs: Vec<(PackId, u64, BlobClass)>| -> Vec<(PackId, u64)> {
@@ -93,13 +95,14 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
         _ => HashMap::new(),
     };
     let chosen = options.read_data.choose(content.clone(), &ledger);
-    let mut others = content;
-    if !chosen.is_empty() {
-        let read: std::collections::HashSet<PackId> = chosen.iter().map(|(id, _)| *id).collect();
-        others.retain(|(id, _)| !read.contains(id));
-    }
-    packs.look(plain(metadata), Vec::new(), None)?;
-    packs.look(chosen, others, options.read_data.budget())?;
+    // What was reported is looked at again every time: it may be whole again.
+    let (mut read, mut others): (Vec<_>, Vec<_>) =
+        content.into_iter().partition(|(id, _)| reported.contains(id));
+    read.extend(chosen.into_iter().filter(|(id, _)| !reported.contains(id)));
+    let taken: HashSet<PackId> = read.iter().map(|(id, _)| *id).collect();
+    others.retain(|(id, _)| !taken.contains(id));
+    packs.look(BlobClass::Metadata, plain(metadata), Vec::new(), None)?;
+    packs.look(BlobClass::Content, read, others, options.read_data.budget())?;
     if options.keep_ledger && options.read_data != ReadData::None {
         // What an interruption leaves undone does not make undone what was verified.
         packs.keep_ledger(&options.program)?;
@@ -108,6 +111,20 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
         return Err(RepoError::Interrupted.into());
     }
     packs.settle(options.read_data != ReadData::None)?;
+    let damage = packs.take_damage();
+    report.known_damage = damage.known_bad.len() as u64;
+    if options.keep_ledger {
+        let method = if options.read_data == ReadData::None { "structure" } else { "read-data" };
+        // Who may not write here still learns what is wrong.
+        match damage.publish(repository, method, &options.program) {
+            Ok(published) => (report.reported, report.cancelled) = (published.reported, published.cancelled),
+            Err(error @ RepoError::Interrupted) => return Err(error.into()),
+            Err(error) => environment.observer.warn(&format!(
+                "what was found bad could not be reported, so that backups may go on relying on it: {}",
+                explain(&error)
+            )),
+        }
+    }
     packs.unchecked(&mut report.unchecked);
     report.counts.packs_read = packs.packs_read.load(Ordering::Relaxed);
     report.counts.bytes_read = packs.bytes_read.load(Ordering::Relaxed);

@@ -1,20 +1,22 @@
 //! Packs: are they there, do they hold what the index says, and with the data read, does every
 //! blob decode to what its id says. All cores; memory a few MiB each.
 
+use super::damage::{self, Damage};
 use super::report::{Findings, Gravity};
 use super::selection::METHOD_CONTENT;
-use crate::base::{PackId, Phase, Timestamp, explain};
+use crate::base::{BlobId, PackId, Phase, Timestamp, explain};
 use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
+use crate::format::damaged::{DamagedObject, Finding};
 use crate::format::pack::{BlobClass, FrameRecord};
 use crate::format::trust::Act;
 use crate::ops::OpsError;
 use crate::ops::bits::Bits;
 use crate::repo::{
     CondemnedListing, FrameState, KnownPack, Located, NumberedIndex, PackScanner, RepoError, Repository,
-    pack_name,
+    ScannedPack, pack_name,
 };
 use crossbeam_channel::bounded;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,8 +41,12 @@ pub(super) enum State {
 struct Task {
     id: PackId,
     length: u64,
+    class: BlobClass,
     read: bool,
 }
+
+/// Blobs that are remembered of one pack whose table does not have them.
+const STRANGERS_MAX: usize = 50_000;
 
 /// Looks at packs.
 pub(super) struct Packs<'a> {
@@ -52,6 +58,9 @@ pub(super) struct Packs<'a> {
     /// Records whose copy cannot be read.
     pub bad: Bits,
     states: Mutex<HashMap<PackId, State>>,
+    damage: Mutex<Damage>,
+    /// Packs on which nobody relies any more.
+    given_up: HashSet<PackId>,
     verified: Mutex<Vec<PackId>>,
     pub packs_read: AtomicU64,
     pub bytes_read: AtomicU64,
@@ -65,8 +74,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> Packs<'a> {
-    pub fn new(repository: &'a Arc<Repository>, index: &'a NumberedIndex, findings: &'a Findings) -> Self {
+    pub fn new(
+        repository: &'a Arc<Repository>,
+        index: &'a NumberedIndex,
+        findings: &'a Findings,
+        damage: Damage,
+        condemned: &CondemnedListing,
+    ) -> Self {
+        let sets = condemned.found.values().flat_map(|found| {
+            let condemned = &found.condemned;
+            [&condemned.dead, &condemned.superfluous, &condemned.tombstones]
+        });
+        let given_up = sets.flat_map(|set| set.iter().copied()).collect();
         Self {
+            damage: Mutex::new(damage),
+            given_up,
             repository,
             index,
             findings,
@@ -87,7 +109,6 @@ impl<'a> Packs<'a> {
         &self,
         listed: &BTreeMap<PackId, u64>,
         known: &HashMap<PackId, Arc<KnownPack>>,
-        condemned: &CondemnedListing,
     ) -> Vec<(PackId, u64, BlobClass)> {
         let mut present = Vec::new();
         for (id, pack) in known {
@@ -104,7 +125,7 @@ impl<'a> Packs<'a> {
                 }
             };
             // One that was pruned is missed only by what needs it, and that is found by the walk over trees.
-            let pruned = state == State::Missing && condemned.found.values().any(|c| c.condemned.names(id));
+            let pruned = state == State::Missing && self.given_up.contains(id);
             lock(&self.states).insert(*id, state);
             if !pruned {
                 self.findings.add(Gravity::Damage, pack_name(id), what);
@@ -117,6 +138,7 @@ impl<'a> Packs<'a> {
     /// lasts; of the others only what they say of themselves.
     pub fn look(
         &self,
+        class: BlobClass,
         read: Vec<(PackId, u64)>,
         others: Vec<(PackId, u64)>,
         budget: Option<Duration>,
@@ -148,12 +170,12 @@ impl<'a> Packs<'a> {
                 // What the time does not suffice for is still looked at from outside.
                 let read =
                     deadline.is_none_or(|deadline| self.repository.environment().clock.now() < deadline);
-                if stopped() || tasks.send(Task { id, length, read }).is_err() {
+                if stopped() || tasks.send(Task { id, length, class, read }).is_err() {
                     return;
                 }
             }
             for (id, length) in others {
-                if stopped() || tasks.send(Task { id, length, read: false }).is_err() {
+                if stopped() || tasks.send(Task { id, length, class, read: false }).is_err() {
                     return;
                 }
             }
@@ -175,9 +197,15 @@ impl<'a> Packs<'a> {
         let name = pack_name(&task.id);
         let observer = &self.repository.environment().observer;
         let looked = if task.read {
-            let scanned =
-                scanner.scan(&task.id, task.length, |bytes| observer.advance(Phase::Check, bytes, 0));
-            scanned.map(|scanned| self.scanned(&name, scanned, task.length))
+            let mut scan =
+                || scanner.scan(&task.id, task.length, |bytes| observer.advance(Phase::Check, bytes, 0));
+            // What was read wrong once may be read right the second time.
+            let scanned = match scan() {
+                Ok(scanned) if !is_bad(&scanned) => Ok(scanned),
+                Err(error @ RepoError::Interrupted) => Err(error),
+                _ => scan(),
+            };
+            scanned.and_then(|scanned| self.scanned(&name, scanned, task.length))
         } else {
             self.repository.describe_pack(&task.id, task.length).map(|(pack, frames)| {
                 for frame in &frames {
@@ -194,18 +222,33 @@ impl<'a> Packs<'a> {
                 Ok(())
             }
             Err(error) => {
-                self.findings.add(Gravity::Damage, name, explain(&error));
+                let gravity = self.note(damage::of_error(task.class, &task.id, &error)?);
+                self.findings.add(gravity, name, explain(&error));
                 lock(&self.states).insert(task.id, State::Opaque);
                 Ok(())
             }
         }
     }
 
-    fn scanned(&self, name: &str, scanned: crate::repo::ScannedPack, length: u64) {
+    /// Notes what is to be reported of a pack; says how bad it is: what was reported already, or is about
+    /// to be deleted, is nothing new.
+    fn note(&self, entry: Option<DamagedObject>) -> Gravity {
+        let Some(entry) = entry else { return Gravity::Damage };
+        let given_up = self.given_up.contains(&PackId::from(entry.place.id()));
+        if given_up || lock(&self.damage).add(entry) { Gravity::Warning } else { Gravity::Damage }
+    }
+
+    /// Returns what is known of damaged packs, once all have been looked at.
+    pub fn take_damage(&self) -> Damage {
+        std::mem::take(&mut *lock(&self.damage))
+    }
+
+    fn scanned(&self, name: &str, scanned: ScannedPack, length: u64) -> Result<(), RepoError> {
         self.packs_read.fetch_add(1, Ordering::Relaxed);
         self.bytes_read.fetch_add(length, Ordering::Relaxed);
+        let gravity = self.note(damage::of_scan(&scanned, length)?);
         for problem in &scanned.problems {
-            self.findings.add(Gravity::Damage, name, problem);
+            self.findings.add(gravity, name, problem.to_string());
         }
         let mut missing = 0;
         let mut closed = false;
@@ -214,18 +257,23 @@ impl<'a> Packs<'a> {
                 FrameState::Good => {
                     self.plain_bytes.fetch_add(u64::from(frame.plain_length), Ordering::Relaxed);
                 }
-                FrameState::Bad(why) => {
+                FrameState::Bad(why) | FrameState::Baseless(why) => {
                     let what = format!("its frame at byte {} cannot be read: {why}", frame.offset);
-                    self.findings.add(Gravity::Damage, name, what);
+                    self.findings.add(gravity, name, what);
                 }
                 FrameState::Closed => closed = true,
             }
-            missing += self.confirm(name, &scanned.pack, frame, matches!(state, FrameState::Bad(_)));
+            let bad = matches!(state, FrameState::Bad(_) | FrameState::Baseless(_));
+            missing += self.confirm(name, &scanned.pack, frame, bad);
+        }
+        if scanned.problems.is_empty() {
+            lock(&self.damage).is_sound(scanned.pack.id, scanned.verified());
         }
         self.closed.fetch_add(u64::from(closed), Ordering::Relaxed);
         if scanned.verified() && missing == 0 {
             lock(&self.verified).push(scanned.pack.id);
         }
+        Ok(())
     }
 
     /// Finds the records that say of a frame what its pack's table says; returns how many of its blobs
@@ -261,7 +309,7 @@ impl<'a> Packs<'a> {
         }
         let states = lock(&self.states).clone();
         let mut scanner = PackScanner::new(self.repository)?;
-        let mut strangers: BTreeMap<PackId, u64> = BTreeMap::new();
+        let mut strangers: BTreeMap<PackId, (BlobClass, u64, Vec<BlobId>)> = BTreeMap::new();
         self.index.for_each(|number, copy| {
             if self.confirmed.get(number) {
                 return;
@@ -272,7 +320,13 @@ impl<'a> Packs<'a> {
                 Some(State::Length(length)) => end <= *length && (!read_data || holds(&mut scanner, &copy)),
                 Some(State::Opaque) => !read_data || holds(&mut scanner, &copy),
                 None => {
-                    *strangers.entry(copy.pack.id).or_default() += 1;
+                    let record = &copy.record;
+                    let (_, count, blobs) =
+                        strangers.entry(copy.pack.id).or_insert((record.class, 0, Vec::new()));
+                    *count += 1;
+                    if blobs.len() < STRANGERS_MAX {
+                        blobs.push(record.id);
+                    }
                     false
                 }
             };
@@ -280,10 +334,11 @@ impl<'a> Packs<'a> {
                 self.bad.set(number);
             }
         });
-        for (id, count) in strangers {
+        for (id, (class, count, blobs)) in strangers {
             let what =
                 format!("the index names {count} blobs in it that its table of contents does not have");
-            self.findings.add(Gravity::Damage, pack_name(&id), what);
+            let gravity = self.note(Some(damage::entry(class, &id, Finding::Undecodable, blobs, None)?));
+            self.findings.add(gravity, pack_name(&id), what);
         }
         Ok(())
     }
@@ -331,6 +386,12 @@ impl<'a> Packs<'a> {
         });
         readable
     }
+}
+
+/// Says whether a pack is not as it should be, as far as this key can tell.
+fn is_bad(scanned: &ScannedPack) -> bool {
+    let broken = |state: &FrameState| matches!(state, FrameState::Bad(_) | FrameState::Baseless(_));
+    !scanned.problems.is_empty() || scanned.frames.iter().any(|(_, state)| broken(state))
 }
 
 fn agrees(copy: &Located, frame: &FrameRecord, offset: u32, length: u32) -> bool {

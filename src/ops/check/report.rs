@@ -101,6 +101,12 @@ pub struct CheckReport {
     pub affected_more: u64,
     /// Snapshots of which something cannot be restored, with the number of paths.
     pub hurt: Vec<(SnapshotId, u64)>,
+    /// Packs in which something is damaged, as was reported before.
+    pub known_damage: u64,
+    /// Packs that were reported as damaged: nobody relies on what is bad in them any more.
+    pub reported: u64,
+    /// Earlier reports that were taken back, since what they named is right again.
+    pub cancelled: u64,
     /// What this key could not look at, a sentence each.
     pub unchecked: Vec<String>,
 }

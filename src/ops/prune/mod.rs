@@ -1,5 +1,6 @@
 //! Prune: what no root needs is announced, and deleted once everybody has heard of it.
 //!
+//! - `doubts`: what reports of damage make of copies
 //! - `view`: what there is, read in an order that is safe to act on
 //!
 //! Write order, and what a crash after each step leaves:
@@ -12,11 +13,12 @@
 //!
 //! Nobody is stopped or made to wait but the prune itself.
 
+mod doubts;
 mod view;
 
 use self::view::View;
 use super::error::OpsError;
-use crate::base::{CondemnedId, ObjectId, PackId, SnapshotId};
+use crate::base::{CondemnedId, DamagedId, ObjectId, PackId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::cbor::Extra;
 use crate::format::condemned::{Condemned, CondemnedObject, SessionSighting};
@@ -275,6 +277,13 @@ fn objects(
             found.bytes += object.length;
         }
     }
+    for report in view.idle_reports(repository) {
+        let place = Place::new(ObjectKind::Damaged, "", ObjectId::from(report))
+            .map_err(RepoError::damaged("the condemnation being written"))?;
+        if !view.place_goes_soon(&place, options) {
+            found.objects.insert(place);
+        }
+    }
     for (key, session) in view.sessions.iter().filter(|(_, found)| found.session.ended) {
         for renewal in session.renewals.iter().filter(|_| key != own) {
             let place = Place::new(ObjectKind::Session, "", ObjectId::from(*renewal))
@@ -368,6 +377,13 @@ fn delete(
         if gone || view.has_ended(&id, &read) {
             store.delete(&place.to_string())?;
             report.deleted_objects += u64::from(!gone);
+        }
+    }
+    let idle = view.idle_reports(repository);
+    for place in places().filter(|place| place.kind() == ObjectKind::Damaged) {
+        if idle.contains(&DamagedId::from(place.id())) {
+            store.delete(&place.to_string())?;
+            report.deleted_objects += 1;
         }
     }
     // The renewal that ends a session goes last, so that a kill in between revives none.

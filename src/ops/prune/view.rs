@@ -3,15 +3,18 @@
 use super::super::error::OpsError;
 use super::super::forget::require_whole_memory;
 use super::super::names::{SnapshotView, Snapshots};
-use super::super::reach::{Keeper, Trust, reach};
+use super::super::reach::{Doubts, Keeper, Trust, reach};
 use super::PruneOptions;
-use crate::base::{KeyId, PackId, SnapshotId, Timestamp, explain};
+use super::doubts::doubts;
+use crate::base::{DamagedId, KeyId, PackId, SnapshotId, Timestamp, explain};
+use crate::format::ObjectKind;
+use crate::format::damaged::DamagedObject;
 use crate::format::pack::BlobClass;
 use crate::format::place::Place;
 use crate::format::session::SessionPurpose;
 use crate::repo::{
-    CondemnedListing, FoundCondemned, FoundSession, KnownPack, NumberedIndex, Presence, RepoError,
-    Repository, Sessions,
+    CondemnedListing, DamageListing, FoundCondemned, FoundSession, KnownPack, NumberedIndex, Presence,
+    RepoError, Repository, Sessions,
 };
 use crate::storage::ObjectInfo;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -30,6 +33,9 @@ pub(super) struct View {
     /// When packs and other objects that condemnations list are due, by the store's time.
     due: (HashMap<PackId, i128>, HashMap<Place, i128>),
     as_forgotten: BTreeSet<SnapshotId>,
+    /// Reports of damage.
+    pub damage: DamageListing,
+    pub doubts: Doubts,
 }
 
 impl View {
@@ -70,15 +76,18 @@ impl View {
                 packs.insert(id, object);
             }
         }
-        if let Some(report) = store.list("damaged/")?.first() {
+        let damage = repository.damage_reports()?;
+        if let Some((id, why)) = damage.unreadable.iter().next() {
             return Err(OpsError::Stopped {
-                why: format!("{} reports damage, which this version does not weigh yet", report.name),
-                cure: "repair the damage first",
+                why: format!("the report of damage {} cannot be read: {why}", id.short()),
+                cure: "bring the object back from a copy of the repository, or remove it from the store by \
+                       hand and run `check --read-data`, which reports anew what is bad",
             });
         }
+        let doubts = doubts(repository, &damage, &packs)?;
         let due = all_due(&listing);
         let as_forgotten = if options.dry_run { options.as_forgotten.clone() } else { BTreeSet::new() };
-        Ok(Self { now, listing, sessions, snapshots, listed, packs, due, as_forgotten })
+        Ok(Self { now, listing, sessions, snapshots, listed, packs, damage, doubts, due, as_forgotten })
     }
 
     /// Snapshots that living sessions read: roots, whatever was said about them.
@@ -153,6 +162,19 @@ impl View {
         })
     }
 
+    /// Returns the reports of damage that have nothing to say any more.
+    pub fn idle_reports(&self, repository: &Repository) -> Vec<DamagedId> {
+        let cancelled = self.damage.cancelled(repository.registry());
+        let is_there = |entry: &DamagedObject| match entry.place.kind() {
+            ObjectKind::ContentPack | ObjectKind::MetadataPack => {
+                self.packs.contains_key(&PackId::from(entry.place.id()))
+            }
+            _ => true,
+        };
+        let ids = self.damage.found.keys();
+        ids.filter(|id| self.damage.is_over(id, &cancelled, is_there)).copied().collect()
+    }
+
     /// Chooses the copies of everything that roots reach.
     ///
     /// # Errors
@@ -175,7 +197,7 @@ impl View {
                 false => Trust::Stays(Some(pack.signer)),
             }
         };
-        let mut keeper = Keeper::new(index, trust);
+        let mut keeper = Keeper::new(index, trust).doubting(&self.doubts);
         let read = self.read_by_sessions();
         let roots: Vec<_> = self
             .snapshots
