@@ -22,6 +22,8 @@ pub mod context {
     pub const SLOT: &str = "chronolith v1 slot";
     /// From the bytes of a key file to the key that opens its slot.
     pub const KEY_FILE: &str = "chronolith v1 key file";
+    /// Frames that a client keeps in its base cache.
+    pub const BASE_CACHE: &str = "chronolith v1 base cache";
     /// From a public signing key to its id.
     pub const KEY_ID: &str = "chronolith v1 key id";
 }

@@ -63,6 +63,11 @@ impl<'a> Bases<'a> {
 
     /// Learns from a chunk that is stored already where in the parent the stream is.
     pub fn known(&mut self, id: &BlobId, sketch: Sketch, offset: u64) {
+        if self.session.repository().base_cache().is_some() {
+            // So that it stays in the cache.
+            let chain = self.session.repository().base(id).and_then(|copy| self.chain(copy));
+            let _ = chain.is_some_and(|chain| self.are_at_hand(&chain));
+        }
         let Some(window) = &self.window else { return };
         // The same chunk may stand in many places; the one where it is expected says nothing new.
         if window.at(self.place(offset)).is_some_and(|here| here.id == *id) {
@@ -142,16 +147,37 @@ impl<'a> Bases<'a> {
 
     /// Returns the candidate, or the end of its chain if that is long.
     fn choose(&self, candidate: BlobId) -> Option<Chosen> {
-        let repository = self.session.repository();
-        let nearest = repository.base(&candidate)?;
-        let mut last = nearest.clone();
-        // Depth falls with every step, so this ends.
-        while let Some(base) = last.record.base.filter(|_| last.record.encoding == Encoding::Difference) {
-            last = repository.base(&base).filter(|base| base.record.depth < last.record.depth)?;
-        }
+        let chain = self.chain(self.session.repository().base(&candidate)?)?;
+        let (nearest, last) = (chain.first()?, chain.last()?);
         let whole = (last.record.sealed_length, last.record.plain_length);
-        let copy = if nearest.record.depth < CHAIN_MAX { nearest } else { last };
+        let (copy, rests_on) = if nearest.record.depth < CHAIN_MAX {
+            (nearest, chain.as_slice())
+        } else {
+            (last, std::slice::from_ref(last))
+        };
         // What others wrote may be deeper than anything here.
-        (copy.record.depth < CHAIN_MAX).then_some(Chosen { copy, whole })
+        (copy.record.depth < CHAIN_MAX && self.are_at_hand(rests_on))
+            .then(|| Chosen { copy: copy.clone(), whole })
+    }
+
+    /// Returns a copy, its base, the base of that, and so on.
+    fn chain(&self, copy: Located) -> Option<Vec<Located>> {
+        let mut chain = vec![copy];
+        // Depth falls with every step, so this ends.
+        while let Some(last) = chain.last()
+            && let Some(base) = last.record.base.filter(|_| last.record.encoding == Encoding::Difference)
+        {
+            let base = self.session.repository().base(&base);
+            let base = base.filter(|base| base.record.depth < last.record.depth)?;
+            chain.push(base);
+        }
+        Some(chain)
+    }
+
+    /// Says whether copies can be read without asking the store for them, where that is what is wanted.
+    fn are_at_hand(&self, copies: &[Located]) -> bool {
+        let cache = self.session.repository().base_cache();
+        // All are looked at, since looking notes that they are of use.
+        cache.is_none_or(|cache| copies.iter().filter(|copy| !cache.holds(copy)).count() == 0)
     }
 }

@@ -24,8 +24,8 @@ pub struct IngestOptions {
     pub level: i32,
     /// Plain bytes of neighbouring new chunks that share a frame.
     pub frame_bytes: usize,
-    /// Stores new chunks as differences against what their files held before, where that pays and the
-    /// key may read it.
+    /// Stores new chunks as differences against what their files held before, where that pays and
+    /// they can be read: from the base cache if it is open, else from the repository.
     pub differences: bool,
     /// Workers; 0 takes one a core.
     pub workers: usize,
@@ -83,7 +83,6 @@ pub fn ingest<E: From<RepoError>>(
     }
     let (work, to_process) = bounded::<Batch>(batches);
     let (done, to_assemble) = bounded::<Processed>(batches);
-    let differences = options.differences && repository.keyring().reads_content();
     let failure = Mutex::new(None);
     let stop = Stop(&failure);
     let mut encoders = (0..workers)
@@ -91,7 +90,7 @@ pub fn ingest<E: From<RepoError>>(
         .collect::<Result<Vec<_>, _>>()?;
     let assembler = Assembler::new(session)?;
     let (ended, counted) = bounded(1);
-    let mut feeder = Feeder::new(repository, table, batch_bytes, differences, to_fill, work)?;
+    let mut feeder = Feeder::new(repository, table, batch_bytes, options.differences, to_fill, work)?;
     let (fed, assembled) = std::thread::scope(|scope| {
         for worker in encoders.drain(..) {
             let (to_process, done, free) = (to_process.clone(), done.clone(), free.clone());

@@ -344,11 +344,17 @@ impl BlobReader {
         if let Some(Claim::Held(plain)) = claim {
             return Ok(plain);
         }
-        let mut sealed = std::mem::take(&mut self.sealed);
-        sealed.clear();
-        let opened = fetch(&mut sealed).and_then(|()| self.open_fetched(copy, &mut sealed));
-        self.sealed = sealed;
-        let plain = Arc::new(opened?);
+        let plain = match self.cached(copy) {
+            Some(plain) => plain,
+            None => {
+                let mut sealed = std::mem::take(&mut self.sealed);
+                sealed.clear();
+                let opened = fetch(&mut sealed).and_then(|()| self.open_fetched(copy, &mut sealed));
+                self.sealed = sealed;
+                opened?
+            }
+        };
+        let plain = Arc::new(plain);
         if let Some(Claim::Mine(pending)) = claim {
             pending.fulfil(plain.clone());
         }
@@ -414,30 +420,52 @@ impl BlobReader {
         let repository = self.repository.clone();
         let sealer =
             repository.origins().open(record.class, origin, repository.id(), repository.keyring())?;
-        let base = match record.base {
-            Some(base) => {
-                if self.nesting == 0 && !self.reading {
-                    self.failed.clear();
-                }
-                self.nesting += 1;
-                let base = self.base(record.class, &base, record.depth, bases);
-                self.nesting -= 1;
-                Some(base?)
-            }
-            None => None,
-        };
-        let key = FrameKey {
-            class: record.class,
-            encoding: record.encoding,
-            counter: record.counter,
-            plain_length: record.plain_length,
-            base: copy.record.base,
-        };
+        let base = self.base_of(copy, bases)?;
         let mut plain = Vec::new();
         self.decoder
-            .open(&sealer, repository.id(), &key, base.as_ref().map(Blob::bytes), sealed, &mut plain)
+            .open(
+                &sealer,
+                repository.id(),
+                &frame_key(copy),
+                base.as_ref().map(Blob::bytes),
+                sealed,
+                &mut plain,
+            )
             .map_err(|why| self.unreadable(copy, &why))?;
         Ok(plain)
+    }
+
+    /// Reads the base that a frame decodes against, if there is one.
+    fn base_of(&mut self, copy: &Located, bases: Bases) -> Result<Option<Blob>, RepoError> {
+        let Some(base) = copy.record.base else { return Ok(None) };
+        if self.nesting == 0 && !self.reading {
+            self.failed.clear();
+        }
+        self.nesting += 1;
+        let base = self.base(copy.record.class, &base, copy.record.depth, bases);
+        self.nesting -= 1;
+        base.map(Some)
+    }
+
+    /// Decodes a frame from the base cache, if it and all that it is based on are there.
+    fn cached(&mut self, copy: &Located) -> Option<Vec<u8>> {
+        let repository = self.repository.clone();
+        let encoded = repository.base_cache()?.get(copy)?;
+        let base = self.base_of(copy, Bases::Hoped).ok()?;
+        let mut plain = Vec::new();
+        self.decoder.decode(&frame_key(copy), base.as_ref().map(Blob::bytes), &encoded, &mut plain).ok()?;
+        Some(plain)
+    }
+}
+
+fn frame_key(copy: &Located) -> FrameKey {
+    let record = &copy.record;
+    FrameKey {
+        class: record.class,
+        encoding: record.encoding,
+        counter: record.counter,
+        plain_length: record.plain_length,
+        base: record.base,
     }
 }
 

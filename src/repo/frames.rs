@@ -25,6 +25,8 @@ fn coding(doing: &'static str) -> impl FnOnce(CodecError) -> RepoError {
 pub struct SealedFrame<'a> {
     /// The sealed bytes.
     pub bytes: &'a [u8],
+    /// What they hold, as it was before it was sealed.
+    pub encoded: &'a [u8],
     /// What the table of contents will say; the offset is set when the frame finds its place.
     pub record: FrameRecord,
 }
@@ -251,7 +253,7 @@ impl FrameEncoder {
             blobs,
         };
         self.sealed = bytes;
-        Ok(SealedFrame { bytes: &self.sealed, record })
+        Ok(SealedFrame { bytes: &self.sealed, encoded: &self.opened, record })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one frame, checked in one place")]
@@ -363,8 +365,23 @@ impl FrameDecoder {
             frame.base.as_ref(),
         );
         sealer.open(frame_nonce(frame.counter), bound.as_ref(), sealed, 0).map_err(|why| why.to_string())?;
+        self.decode(frame, base, sealed, plain)
+    }
+
+    /// Decodes what was opened already, and appends the plain bytes to `plain`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it cannot be decoded.
+    pub fn decode(
+        &mut self,
+        frame: &FrameKey,
+        base: Option<&[u8]>,
+        encoded: &[u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<(), String> {
         self.decompressor
-            .decode(frame.encoding, base, sealed, frame.plain_length as usize, plain)
+            .decode(frame.encoding, base, encoded, frame.plain_length as usize, plain)
             .map_err(|why| why.to_string())
     }
 }

@@ -7,6 +7,7 @@
 //! - `amend`: an owner changes who may do what
 //! - `sealed`, `frames`, `packs`: bytes that only the right keys open
 //! - `index`: which pack holds which blob
+//! - `base_cache`: content kept locally, for differences of those who cannot read it elsewhere
 //! - `blobs`, `walk`: reading content, trees and recipes
 //! - `scan`: reading packs from end to end, to check them
 //! - `session`: writing
@@ -17,6 +18,7 @@
 //! - `memory`: what catalogues remember of them
 
 mod amend;
+mod base_cache;
 mod blobs;
 mod cache;
 mod condemned;
@@ -44,6 +46,7 @@ mod slots;
 mod walk;
 
 pub use amend::{add_to_registry, amend_registry, remove_from_registry};
+pub use base_cache::BaseCache;
 pub use blobs::{Blob, BlobReader, FramePlace};
 pub use condemned::{CondemnedListing, FoundCondemned, FoundSession, Sessions};
 pub use copy::{Copied, FrameCopier};

@@ -1,5 +1,6 @@
 //! An open repository: what it is, who may do what in it, and this client's keys.
 
+use super::base_cache::BaseCache;
 use super::blobs::FrameCache;
 use super::condemned::CondemnedListing;
 use super::damaged::SpoiltPacks;
@@ -21,7 +22,7 @@ use crate::repo::index::KnownPack;
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// The first generation of names; maintenance opens later ones.
 pub const FIRST_GENERATION: u32 = 1;
@@ -48,6 +49,7 @@ pub struct Repository {
     index: IndexSet,
     origins: OriginCache,
     frames: FrameCache,
+    base_cache: OnceLock<BaseCache>,
     index_loaded: AtomicBool,
     /// True once the packs that no run names were read. Held while that is done, so that whoever
     /// misses something meanwhile waits for the answer.
@@ -73,6 +75,7 @@ impl Repository {
             index: IndexSet::new(folder),
             origins: OriginCache::default(),
             frames: FrameCache::default(),
+            base_cache: OnceLock::new(),
             index_loaded: AtomicBool::new(false),
             unlisted_searched: Mutex::default(),
             healing: Mutex::default(),
@@ -128,6 +131,35 @@ impl Repository {
     /// Returns the frames decoded of late.
     pub fn frame_cache(&self) -> &FrameCache {
         &self.frames
+    }
+
+    /// Returns the frames of content that this host keeps, if [`Repository::open_base_cache`] found some.
+    pub fn base_cache(&self) -> Option<&BaseCache> {
+        self.base_cache.get()
+    }
+
+    /// Opens the base cache, which takes at most so many bytes: from here on new content is kept in it, and
+    /// content is read from it before the store is asked.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why there is none; everything works without it.
+    pub fn open_base_cache(&self, bound_bytes: u64) -> Result<&BaseCache, String> {
+        if let Some(cache) = self.base_cache.get() {
+            return Ok(cache);
+        }
+        if bound_bytes == 0 {
+            return Err("its size is 0".to_owned());
+        }
+        let Some(folder) = &self.environment.cache else {
+            return Err("there is no cache folder".to_owned());
+        };
+        let identity = &self.keyring.identity;
+        let key = identity.key.to_string();
+        let file = format!("bases-{}.sqlite", key.get(..16).unwrap_or(&key));
+        let folder = folder.join(self.config.repository.to_string());
+        let cache = BaseCache::open(&folder, &file, self.id(), &identity.seed, bound_bytes)?;
+        Ok(self.base_cache.get_or_init(|| cache))
     }
 
     /// Returns the name of an index run in the store.

@@ -283,7 +283,15 @@ impl WriteSession {
         let count = blobs.len() as u64;
         let frame = encoder.seal(self.shared.origin(class), repository.id(), ids, plain, blobs)?;
         self.count(class, count, plain.len(), frame.bytes.len());
+        self.keep(class, &frame);
         self.push(class, frame)
+    }
+
+    /// Keeps new content where the next backup may find its bases.
+    fn keep(&self, class: BlobClass, frame: &SealedFrame<'_>) {
+        if let (BlobClass::Content, Some(cache)) = (class, self.shared.repository.base_cache()) {
+            cache.put(&self.shared.content.origin.commitment, frame.record.counter, frame.encoded);
+        }
     }
 
     /// Stores one claimed blob of content as a difference; says no, and stores nothing, where that takes
@@ -310,6 +318,7 @@ impl WriteSession {
         let Some(frame) = sealed else { return Ok(false) };
         self.count(class, 1, plain.len(), frame.bytes.len());
         self.shared.counts.differences.fetch_add(1, Ordering::Relaxed);
+        self.keep(class, &frame);
         self.push(class, frame)?;
         Ok(true)
     }

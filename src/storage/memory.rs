@@ -142,7 +142,13 @@ impl Store for MemoryStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { exclusive_put: true, consistent_list: true, modified_times: true, retry: true }
+        Capabilities {
+            exclusive_put: true,
+            consistent_list: true,
+            modified_times: true,
+            retry: true,
+            distant: false,
+        }
     }
 
     fn location(&self) -> String {

@@ -59,6 +59,8 @@ pub struct Capabilities {
     /// A request that failed may be sent again. False on local disks: a failed fsync loses data
     /// once and then reports success, so the first failure has to be the last word.
     pub retry: bool,
+    /// Reading some bytes here and there costs more than it does on a disk of this machine.
+    pub distant: bool,
 }
 
 /// A place that keeps objects. Every method may be called from any thread.

@@ -1,16 +1,13 @@
 //! A changed stream costs what changed: unknown chunks are stored as differences against the parent's.
 
 use crate::support::CountingStore;
-use crate::support::repository::{backup_options, environment, in_memory, key_file, noise, reopen};
-use chronolith::base::{SecretBytes, SnapshotId};
+use crate::support::repository::{backup_options, in_memory, noise, reopen};
+use chronolith::base::SnapshotId;
 use chronolith::format::pack::BlobClass;
-use chronolith::format::trust::Role;
-use chronolith::format::trust::scope::Scope;
-use chronolith::ops::backup::{BackupOptions, BackupReport, Source, backup};
+use chronolith::ops::backup::{BackupOptions, BackupReport, Differences, Source, backup};
 use chronolith::ops::check::{CheckOptions, CheckReport, ReadData, check};
-use chronolith::ops::keys::{NewKey, add};
 use chronolith::ops::{Snapshots, cat};
-use chronolith::repo::{BlobReader, Credential, Located, NewSlot, Repository, find_path, open, pack_name};
+use chronolith::repo::{BlobReader, Located, Repository, find_path, pack_name};
 use chronolith::storage::{MemoryStore, Store};
 use std::collections::HashSet;
 use std::io::Cursor;
@@ -29,11 +26,11 @@ fn dump(rows: usize, changed_in: impl Fn(usize) -> u64) -> Vec<u8> {
 }
 
 /// Every 97th row was changed in one of `versions` versions.
-fn version(rows: usize, version: u64) -> Vec<u8> {
+pub fn version(rows: usize, version: u64) -> Vec<u8> {
     dump(rows, |row| if row % 97 == 0 { (row as u64 / 97) % (version + 1) } else { 0 })
 }
 
-fn try_store(
+pub fn try_store(
     repository: &Arc<Repository>,
     content: &[u8],
     options: &BackupOptions,
@@ -46,7 +43,7 @@ fn store(repository: &Arc<Repository>, content: &[u8]) -> BackupReport {
     try_store(repository, content, &backup_options("dump")).unwrap()
 }
 
-fn read(repository: &Arc<Repository>, id: SnapshotId) -> Vec<u8> {
+pub fn read(repository: &Arc<Repository>, id: SnapshotId) -> Vec<u8> {
     let snapshots = Snapshots::load(repository).unwrap();
     let root = snapshots.resolve(&id.to_string()).unwrap().snapshot.root;
     let mut reader = BlobReader::new(repository).unwrap();
@@ -56,7 +53,7 @@ fn read(repository: &Arc<Repository>, id: SnapshotId) -> Vec<u8> {
     restored
 }
 
-fn all_data(repository: &Arc<Repository>) -> CheckReport {
+pub fn all_data(repository: &Arc<Repository>) -> CheckReport {
     check(repository, &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() }).unwrap()
 }
 
@@ -146,7 +143,7 @@ fn what_has_nothing_in_common_is_stored_whole() {
 fn full_backups_and_those_told_not_to_take_no_differences() {
     let (_, repository) = in_memory();
     store(&repository, &version(20_000, 0));
-    let never = BackupOptions { differences: false, ..backup_options("dump") };
+    let never = BackupOptions { differences: Differences::Never, ..backup_options("dump") };
     let report = try_store(&repository, &version(20_000, 1), &never).unwrap();
     assert_eq!(report.differences, 0);
     let mode = chronolith::format::snapshot::SnapshotMode::Full;
@@ -224,25 +221,4 @@ fn to_find_a_chain_broken_takes_no_longer_than_the_chain() {
     counted.reset();
     cat::cat(&repository, NAME, &entry.content.unwrap(), &mut Vec::new()).unwrap_err();
     assert!(counted.total() < 10 * chunks, "{} requests for {chunks} chunks", counted.total());
-}
-
-#[test]
-fn a_key_that_cannot_read_says_that_it_stores_whole() {
-    let (backing, owner) = in_memory();
-    store(&owner, &version(20_000, 0));
-    let file = || SecretBytes::new(vec![9; 32]);
-    let key = NewKey {
-        role: Role::Writer,
-        name: "writer".to_owned(),
-        domain: String::new(),
-        scope: Scope::default(),
-    };
-    add(&owner, &key, &NewSlot::KeyFile(&file())).unwrap();
-    let writer = open(environment(backing.clone()), &Credential::KeyFile(file())).unwrap();
-    let report = store(&writer, &version(20_000, 1));
-    assert!(report.parent.is_some());
-    assert_eq!(report.differences, 0);
-    assert!(report.advice.iter().any(|advice| advice.contains("stored whole")), "{:?}", report.advice);
-    let reader = open(environment(backing), &Credential::KeyFile(key_file())).unwrap();
-    assert!(read(&reader, report.snapshot.unwrap()) == version(20_000, 1));
 }

@@ -1,5 +1,6 @@
 //! The operations through the public API.
 
+mod base_cache;
 mod cat;
 mod check;
 mod diff;

@@ -213,12 +213,12 @@ fn a_difference_whose_base_is_condemned_is_not_adopted() {
         bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
     }
     let mut options = scene.owner.options();
-    options.differences = true;
+    options.differences = chronolith::ops::backup::Differences::Always;
     let sources = || crate::support::world::streams(&next);
     let report = chronolith::ops::backup::backup(&scene.owner.open(), sources(), &options).unwrap();
     assert!(report.differences > 0, "{report:?}");
     condemn(&scene.owner, &bases);
-    options.differences = false;
+    options.differences = chronolith::ops::backup::Differences::Never;
     let report = chronolith::ops::backup::backup(&scene.owner.open(), sources(), &options).unwrap();
     delete(&scene.store, &bases);
     assert_eq!(scene.owner.read(report.snapshot.unwrap()).unwrap(), next);
@@ -233,7 +233,7 @@ fn a_difference_that_was_adopted_is_copied_with_its_base() {
         bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
     }
     let mut options = scene.owner.options();
-    options.differences = true;
+    options.differences = chronolith::ops::backup::Differences::Always;
     let sources = || crate::support::world::streams(&next);
     chronolith::ops::backup::backup(&scene.owner.open(), sources(), &options).unwrap();
     let scene = Scene { dump: next.clone(), ..scene };

@@ -246,7 +246,7 @@ fn bases_of_differences_are_needed_by_what_differs_from_them() {
     }
     let first_id = owner.back_up(&first);
     let mut options = owner.options();
-    options.differences = true;
+    options.differences = chronolith::ops::backup::Differences::Always;
     let sources = crate::support::world::streams(&next);
     let report = chronolith::ops::backup::backup(&owner.open(), sources, &options).unwrap();
     assert!(report.differences > 0, "{report:?}");

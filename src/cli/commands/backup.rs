@@ -7,7 +7,7 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::format::snapshot::SnapshotMode;
-use crate::ops::backup::{BackupOptions, BackupReport, Source, backup};
+use crate::ops::backup::{BackupOptions, BackupReport, BasesFrom, Differences, Source, backup};
 use crate::repo::Repository;
 use clap::Args;
 use serde_json::json;
@@ -74,9 +74,13 @@ pub struct Arguments {
     /// The level of compression, 1 (fast) to 19 (small)
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
-    /// Stores what changed as differences against the previous snapshot's chunks: always, or never
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Differences::Always)]
-    pub differences: Differences,
+    /// Stores what changed as differences against the previous snapshot's chunks
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
+    pub differences: When,
+    /// The cache of such chunks, for keys that may not read content and for repositories far away, takes no
+    /// more than this; 0 goes without
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = size)]
+    pub base_cache: u64,
     /// Says what would be read, and stores nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -84,11 +88,30 @@ pub struct Arguments {
 
 /// When chunks are stored as differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Differences {
-    /// Wherever that takes less room.
+pub enum When {
+    /// Always, but from the base cache only where the repository is not on a disk of this machine
+    Auto,
+    /// Wherever that takes less room
     Always,
-    /// Never: every backup is read from whole chunks.
+    /// Where the base cache holds the chunk
+    Cached,
+    /// Never: every backup is read from whole chunks
     Never,
+}
+
+impl From<When> for Differences {
+    fn from(when: When) -> Self {
+        match when {
+            When::Auto => Self::Auto,
+            When::Always => Self::Always,
+            When::Cached => Self::Cached,
+            When::Never => Self::Never,
+        }
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    crate::base::units::parse_size(text).ok_or_else(|| "a size is a number such as 512M or 2G".to_owned())
 }
 
 fn page_size(text: &str) -> Result<u32, String> {
@@ -184,7 +207,8 @@ impl Arguments {
             pages: (!self.pages.is_empty()).then(|| (self.pages.clone(), self.page_size)),
             dry_run: self.dry_run,
             level: self.level,
-            differences: self.differences == Differences::Always,
+            differences: self.differences.into(),
+            base_cache_bytes: self.base_cache,
             ..BackupOptions::new(&host, &edges::user_name(), program)
         })
     }
@@ -239,6 +263,7 @@ fn show(session: &Session, report: &BackupReport, seconds: f64) -> Result<(), Fa
             "dry_run": report.snapshot.is_none(),
             "problems": report.problems.len(),
             "differences": report.differences,
+            "bases": report.bases.name(),
             "summary": events::summary(summary),
         }),
     )?;
@@ -254,7 +279,11 @@ fn show(session: &Session, report: &BackupReport, seconds: f64) -> Result<(), Fa
             talk.tell(&format!("snapshot {} of {}:{}{parent}", id.short(), report.host, report.label));
             let differences = match report.differences {
                 0 => String::new(),
-                count => format!(" ({})", render::count(count, "difference", "differences")),
+                count => {
+                    let count = render::count(count, "difference", "differences");
+                    let from = if report.bases == BasesFrom::Cache { " from the base cache" } else { "" };
+                    format!(" ({count}{from})")
+                }
             };
             talk.tell(&format!(
                 "{read}: {} new, {} stored{differences}",

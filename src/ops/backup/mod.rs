@@ -8,11 +8,13 @@
 //! 5. the same look again, since a sweeper may have listed roots before step 4; then it is reported.
 
 mod command;
+mod differences;
 mod files;
 mod parent;
 mod plan;
 mod watch;
 
+pub use differences::{BASE_CACHE_BYTES, BasesFrom, Differences};
 pub use plan::Source;
 
 use self::command::Producer;
@@ -66,8 +68,10 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// zstd level.
     pub level: i32,
-    /// Stores chunks that are new as differences against the parent's, where that pays.
-    pub differences: bool,
+    /// When chunks that are new are stored as differences against the parent's.
+    pub differences: Differences,
+    /// Bytes that the base cache takes at most; 0 goes without one.
+    pub base_cache_bytes: u64,
     /// Name and version of the program.
     pub program: String,
     /// Worker threads; 0 takes one a core.
@@ -91,7 +95,8 @@ impl BackupOptions {
             pages: None,
             dry_run: false,
             level: DEFAULT_LEVEL,
-            differences: true,
+            differences: Differences::default(),
+            base_cache_bytes: BASE_CACHE_BYTES,
             program: program.to_owned(),
             workers: 0,
         }
@@ -122,6 +127,8 @@ pub struct BackupReport {
     pub summary: SnapshotSummary,
     /// How many of the new chunks were stored as differences.
     pub differences: u64,
+    /// Where their bases were read.
+    pub bases: BasesFrom,
     /// Files that could not be read wholly.
     pub problems: Vec<Problem>,
     /// What the user could do better, a line each.
@@ -177,6 +184,7 @@ pub fn backup(
             parent: parent.map(|parent| parent.id),
             summary,
             differences: 0,
+            bases: BasesFrom::Nowhere,
             problems: progress.problems,
             advice: progress.advice,
         });
@@ -186,14 +194,12 @@ pub fn backup(
     // [CONCURRENCY-10]: a session first, then the look at what can be relied on.
     let presence = Presence::begin(repository, SessionPurpose::Write, IdSet::default(), &options.program)?;
     let session = WriteSession::begin(repository)?;
-    if options.differences && parent.is_some() && !repository.keyring().reads_content() {
-        let advice = "this key may not read content, so what changed is stored whole, not as differences";
-        progress.advice.push(advice.to_owned());
-    }
+    let (bases, advice) = options.find_bases(repository);
+    progress.advice.extend(advice.filter(|_| parent.is_some()));
     let ingest_options = IngestOptions {
         level: options.level,
         frame_bytes: FRAME_BYTES,
-        differences: options.differences,
+        differences: bases != BasesFrom::Nowhere,
         workers: options.workers,
     };
     let ingested = ingest(&session, &ingest_options, |feeder| {
@@ -259,6 +265,9 @@ pub fn backup(
         return Err(OpsError::Unsettled { snapshot: id, source: Box::new(error) });
     }
     drop(presence);
+    if let Some(cache) = repository.base_cache() {
+        cache.settle(repository.environment().clock.now());
+    }
     Ok(BackupReport {
         snapshot: Some(id),
         host: options.host.clone(),
@@ -266,6 +275,7 @@ pub fn backup(
         parent: snapshot.parent,
         summary,
         differences,
+        bases,
         problems: progress.problems,
         advice: progress.advice,
     })

@@ -73,6 +73,15 @@ impl LocalStore {
         Ok(store)
     }
 
+    /// Says whether the directory is on a network or user-space file system, by the numbers in Linux's
+    /// `magic.h`.
+    fn is_distant(&self) -> bool {
+        const FILE_SYSTEMS: [u64; 7] =
+            [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400, 0x6573_5546];
+        let kind = fs::fstatfs(&self.root).ok().and_then(|found| u64::try_from(found.f_type).ok());
+        kind.is_some_and(|kind| FILE_SYSTEMS.contains(&kind))
+    }
+
     fn open_object(&self, operation: Operation, name: &str) -> Result<(File, Stat), StorageError> {
         check_name(operation, name)?;
         let failed = |errno| match errno {
@@ -229,7 +238,13 @@ impl Store for LocalStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { exclusive_put: true, consistent_list: true, modified_times: true, retry: false }
+        Capabilities {
+            exclusive_put: true,
+            consistent_list: true,
+            modified_times: true,
+            retry: false,
+            distant: self.is_distant(),
+        }
     }
 
     fn location(&self) -> String {
