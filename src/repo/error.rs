@@ -81,6 +81,14 @@ pub enum RepoError {
         /// Why the copies that the index names could not be read.
         reasons: Vec<String>,
     },
+    /// A log holds other bytes under this name.
+    #[error("the log {stream} holds other bytes under the name {name} already")]
+    LogTaken {
+        /// The stream.
+        stream: String,
+        /// Name of the segment.
+        name: String,
+    },
     /// No snapshot answers to this name.
     #[error("no snapshot answers to {0:?}")]
     NoSnapshot(String),
@@ -150,7 +158,7 @@ impl Classify for RepoError {
             Self::Forbidden { .. } => ErrorClass::Forbidden,
             Self::TooNew(_) => ErrorClass::TooNew,
             Self::Snapshot { source, .. } => source.class(),
-            Self::Internal { .. } | Self::Local { .. } => ErrorClass::Fatal,
+            Self::Internal { .. } | Self::Local { .. } | Self::LogTaken { .. } => ErrorClass::Fatal,
             Self::Interrupted => ErrorClass::Interrupted,
         }
     }

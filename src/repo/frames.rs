@@ -156,8 +156,21 @@ impl FrameEncoder {
     ///
     /// When the level does not exist or memory is short.
     pub fn new(level: i32) -> Result<Self, RepoError> {
+        Self::with(Compressor::new(level))
+    }
+
+    /// Prepares an encoder for segments of logs.
+    ///
+    /// # Errors
+    ///
+    /// When memory is short.
+    pub fn for_logs() -> Result<Self, RepoError> {
+        Self::with(Compressor::for_logs())
+    }
+
+    fn with(compressor: Result<Compressor, CodecError>) -> Result<Self, RepoError> {
         Ok(Self {
-            compressor: Compressor::new(level).map_err(coding("preparing compression"))?,
+            compressor: compressor.map_err(coding("preparing compression"))?,
             decompressor: Decompressor::new().map_err(coding("preparing decompression"))?,
             sealed: Vec::new(),
             opened: Vec::new(),

@@ -115,6 +115,11 @@ impl Keyring {
         Ok(self.id_key(class)?.blob_id(plain))
     }
 
+    /// Hashes a name of metadata, so that the store does not learn it: keyed as the ids of metadata are.
+    pub fn metadata_hash(&self, name: &[u8]) -> BlobId {
+        self.metadata_ids.blob_id(name)
+    }
+
     /// Returns the key that ids of a class are computed with.
     ///
     /// # Errors

@@ -15,6 +15,7 @@
 //! - `damaged`: what others found bad, and who is believed about it
 //! - `copy`: sealed frames move to new packs
 //! - `roots`: snapshots and annotations
+//! - `logs`: archived segments of logs, each one object
 //! - `memory`: what catalogues remember of them
 
 mod amend;
@@ -30,6 +31,7 @@ mod frames;
 mod index;
 mod init;
 mod keyring;
+mod logs;
 mod memory;
 mod open;
 mod packs;
@@ -57,6 +59,7 @@ pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};
 pub use index::{IndexSet, KnownPack, Located, NumberedIndex, RunContent};
 pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
+pub use logs::{FoundLog, LogEntry, LogPut, OpenedLog};
 pub use open::{open, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_name};
 pub use presence::Presence;

@@ -7,11 +7,12 @@ use crate::base::{Entropy, PackId, RepositoryId};
 use crate::crypto::{
     SignedMessage, Suite, derive_committed, derive_pair, open_in_place, seal_in_place, verify,
 };
-use crate::format::FormatError;
+use crate::format::kind::ObjectKind;
 use crate::format::pack::{
     BlobClass, CONTENTS_CONTEXT, FrameRecord, HEAD_BYTES, ORIGIN_BYTES, Origin, PackHead, PackTrailer,
     PackView, TableOfContents, contents_associated_data,
 };
+use crate::format::{FormatError, log};
 
 /// Length at which a content pack is full.
 pub const CONTENT_PACK_BYTES: usize = 32 << 20;
@@ -95,8 +96,8 @@ impl PackBuilder {
         keyring: &Keyring,
         entropy: &dyn Entropy,
     ) -> Result<FinishedPack, RepoError> {
-        let origins = vec![self.origin];
-        finish_pack(self.class, origins, self.bytes, self.frames, suite, repository, keyring, entropy)
+        let (kind, origins) = (kind_of(self.class), vec![self.origin]);
+        finish_pack(kind, origins, self.bytes, self.frames, suite, repository, keyring, entropy)
     }
 }
 
@@ -126,7 +127,14 @@ pub(super) fn fill_pack(
         offset = offset.checked_add(frame.sealed_length).ok_or_else(too_many)?;
     }
     bytes.extend_from_slice(sealed);
-    finish_pack(class, origins, bytes, frames, suite, repository, keyring, entropy)
+    finish_pack(kind_of(class), origins, bytes, frames, suite, repository, keyring, entropy)
+}
+
+const fn kind_of(class: BlobClass) -> ObjectKind {
+    match class {
+        BlobClass::Content => ObjectKind::ContentPack,
+        BlobClass::Metadata => ObjectKind::MetadataPack,
+    }
 }
 
 fn too_many() -> RepoError {
@@ -137,10 +145,11 @@ fn origin_count(origins: &[Origin]) -> Result<u16, RepoError> {
     u16::try_from(origins.len()).map_err(|_| too_many())
 }
 
-/// Seals the table, signs and names a pack whose head, origins and frames are written.
+/// Seals the table, signs and names a pack whose head, origins and frames are written. A log pack ends as
+/// a content pack does, but for its kind.
 #[expect(clippy::too_many_arguments, reason = "the parts of one pack, put together in one place")]
-fn finish_pack(
-    class: BlobClass,
+pub(super) fn finish_pack(
+    kind: ObjectKind,
     origins: Vec<Origin>,
     mut bytes: Vec<u8>,
     frames: Vec<FrameRecord>,
@@ -150,6 +159,10 @@ fn finish_pack(
     entropy: &dyn Entropy,
 ) -> Result<FinishedPack, RepoError> {
     let epoch = keyring.current()?;
+    let class = match kind {
+        ObjectKind::MetadataPack => BlobClass::Metadata,
+        _ => BlobClass::Content,
+    };
     let contents = TableOfContents { frames };
     let contents_offset = bytes.len();
     contents.encode(&mut bytes).map_err(RepoError::damaged("a pack being written"))?;
@@ -168,14 +181,20 @@ fn finish_pack(
         commitment,
         signer: keyring.identity.key,
     };
-    let bound = contents_associated_data(repository, class, trailer.contents_plain_length);
+    let bound = match kind {
+        ObjectKind::LogPack => log::contents_associated_data(repository, trailer.contents_plain_length),
+        _ => contents_associated_data(repository, class, trailer.contents_plain_length),
+    };
     seal_in_place(suite, &key, [0; 12], &bound, &mut bytes, contents_offset)
         .map_err(internal("sealing a table of contents"))?;
     origins.iter().for_each(|origin| origin.encode(&mut bytes));
-    trailer.encode(&mut bytes);
+    match kind {
+        ObjectKind::LogPack => log::encode_trailer(&trailer, &mut bytes),
+        _ => trailer.encode(&mut bytes),
+    }
     let mut hasher = blake3::Hasher::new();
     hasher.update(&bytes);
-    let message = SignedMessage::from_hash(repository, class.pack_kind(), hasher.finalize().as_bytes());
+    let message = SignedMessage::from_hash(repository, kind.number(), hasher.finalize().as_bytes());
     let signature = keyring.identity.signing.sign(&message);
     bytes.extend_from_slice(&signature);
     hasher.update(&signature);
@@ -212,6 +231,23 @@ pub fn open_contents(
     trailer: &PackTrailer,
     sealed: &[u8],
 ) -> Result<TableOfContents, RepoError> {
+    let bound = contents_associated_data(repository, trailer.class, trailer.contents_plain_length);
+    let plain = unseal_contents(object, keyring, trailer, &bound, sealed)?;
+    TableOfContents::decode(&plain, trailer).map_err(RepoError::damaged(object))
+}
+
+/// Opens the seal of a table of contents that is bound to this.
+///
+/// # Errors
+///
+/// As [`open_contents`].
+pub(super) fn unseal_contents(
+    object: &str,
+    keyring: &Keyring,
+    trailer: &PackTrailer,
+    bound: &[u8],
+    sealed: &[u8],
+) -> Result<Vec<u8>, RepoError> {
     let damaged = |why: &'static str| {
         RepoError::damaged(object)(FormatError::Invalid { what: "table of contents", why })
     };
@@ -219,10 +255,9 @@ pub fn open_contents(
     let key = derive_committed(CONTENTS_CONTEXT, metadata, &trailer.salt, &trailer.commitment)
         .map_err(|_| damaged("its key is not the epoch's"))?;
     let mut plain = sealed.to_vec();
-    let bound = contents_associated_data(repository, trailer.class, trailer.contents_plain_length);
-    open_in_place(trailer.suite, &key, [0; 12], &bound, &mut plain, 0)
+    open_in_place(trailer.suite, &key, [0; 12], bound, &mut plain, 0)
         .map_err(|_| damaged("it does not open"))?;
-    TableOfContents::decode(&plain, trailer).map_err(RepoError::damaged(object))
+    Ok(plain)
 }
 
 /// Takes a whole pack apart and checks name, signature and table of contents.

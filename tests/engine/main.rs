@@ -8,6 +8,7 @@ mod differences;
 mod find;
 mod forget;
 mod listing;
+mod logs;
 mod order;
 mod restore;
 mod retention;

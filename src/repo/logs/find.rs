@@ -1,0 +1,211 @@
+//! What the store holds of a segment, of a stream, of all streams: one short read an object.
+
+use crate::base::{KeyId, LogPackId, ObjectId, Timestamp, limits};
+use crate::format::FormatError;
+use crate::format::envelope::Envelope;
+use crate::format::kind::ObjectKind;
+use crate::format::log::{LOG_HEAD_BYTES, LogPackFront, LogPackHead, LogRecord, LogRecordKind};
+use crate::format::place::{MERGED_FOLDER, RECORDS_FOLDER};
+use crate::format::trust::Act;
+use crate::repo::error::RepoError;
+use crate::repo::repository::Repository;
+use crate::repo::roots::Listing;
+use crate::repo::sealed::open;
+use crate::storage::{ObjectInfo, StorageError};
+
+/// Bytes of a log pack that are read first: head, origin and record of a segment of common length.
+const FRONT_BYTES: u64 = 4096;
+
+/// A record as this client found it. Its signature holds, and its signer may write the stream.
+#[derive(Debug, Clone)]
+pub struct FoundLog {
+    /// The log pack, or the record by itself.
+    pub id: LogPackId,
+    /// The object's name in the store.
+    pub object: String,
+    /// The object's length.
+    pub length: u64,
+    /// The record.
+    pub record: LogRecord,
+    /// Who signed it.
+    pub signer: KeyId,
+    /// When the store received it, where the store says so.
+    pub stored: Option<Timestamp>,
+}
+
+fn id_of(object: &ObjectInfo) -> Option<ObjectId> {
+    object.name.rsplit('/').next()?.parse().ok()
+}
+
+impl Repository {
+    /// Lists what stands in the folder of a segment, what counts first ([CONCURRENCY-39]). Merged log packs
+    /// are not looked into.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn find_log(&self, stream: &str, name: &str) -> Result<Listing<FoundLog>, RepoError> {
+        let folder = self.log_segment_folder(stream, name);
+        let mut listing = self.read_logs(&format!("{folder}/"))?;
+        // A pack that was put into the folder of another segment says nothing about this one.
+        let is_here = |found: &FoundLog| found.record.stream == stream && found.record.name == name;
+        let (found, strangers) = listing.found.into_iter().partition(is_here);
+        listing.found = found;
+        listing.refused.extend(strangers.into_iter().map(misplaced));
+        Ok(listing)
+    }
+
+    /// Does the same, and looks into merged log packs where the folder holds nothing: what this does not
+    /// find is not archived.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::find_log`].
+    pub fn search_log(&self, stream: &str, name: &str) -> Result<Listing<FoundLog>, RepoError> {
+        let mut listing = self.find_log(stream, name)?;
+        if listing.found.is_empty() && listing.refused.is_empty() {
+            listing = self.read_logs(&format!("{}/{MERGED_FOLDER}/", self.log_stream_folder(stream)))?;
+            listing.found.retain(|found| found.record.stream == stream && found.record.name == name);
+        }
+        Ok(listing)
+    }
+
+    /// Lists the records of a stream that stand by themselves: gaps and conflicts.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn log_records(&self, stream: &str) -> Result<Listing<FoundLog>, RepoError> {
+        self.read_logs(&format!("{}/{RECORDS_FOLDER}/", self.log_stream_folder(stream)))
+    }
+
+    /// Reads all records of a stream.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn log_stream(&self, stream: &str) -> Result<Listing<FoundLog>, RepoError> {
+        let mut listing = self.read_logs(&format!("{}/", self.log_stream_folder(stream)))?;
+        let (found, strangers) = listing.found.into_iter().partition(|found| found.record.stream == stream);
+        listing.found = found;
+        listing.refused.extend(strangers.into_iter().map(misplaced));
+        Ok(listing)
+    }
+
+    /// Reads all records of all streams.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn all_logs(&self) -> Result<Listing<FoundLog>, RepoError> {
+        self.read_logs("logs/")
+    }
+
+    fn read_logs(&self, prefix: &str) -> Result<Listing<FoundLog>, RepoError> {
+        let mut listing = Listing { found: Vec::new(), refused: Vec::new() };
+        for object in self.environment().store.list(prefix)? {
+            let Some(id) = id_of(&object) else { continue };
+            match self.read_log_front(id, &object) {
+                Ok(found) => listing.found.extend(found),
+                // Removed since it was listed.
+                Err(RepoError::Storage(StorageError::NotFound { .. })) => {}
+                Err(error @ RepoError::Storage(StorageError::Transient { .. })) => return Err(error),
+                // One object that the disk does not give back must not hide all others.
+                Err(error) => listing.refused.push((object.name, error)),
+            }
+        }
+        listing.found.sort_by_key(|found| (found.stored, found.id));
+        Ok(listing)
+    }
+
+    /// Reads the records of one object: of a log pack the front, of a record by itself the whole.
+    fn read_log_front(&self, id: ObjectId, object: &ObjectInfo) -> Result<Vec<FoundLog>, RepoError> {
+        let store = &self.environment().store;
+        let name = &object.name;
+        let mut folders = name.rsplit('/').skip(1);
+        let found = |(record, signer)| FoundLog {
+            id: id.into(),
+            object: name.clone(),
+            length: object.length,
+            record,
+            signer,
+            stored: object.modified,
+        };
+        let is_merged = match folders.next() {
+            Some(RECORDS_FOLDER) => {
+                let bytes = store.get(name, limits::LOG_RECORD_BYTES_MAX)?;
+                let (record, signer) = self.read_log_record(name, &bytes)?;
+                let alone = matches!(record.kind, LogRecordKind::Gap | LogRecordKind::Conflict);
+                return if alone { Ok(vec![found((record, signer))]) } else { Err(broken(name, ALONE)) };
+            }
+            folder => folder == Some(MERGED_FOLDER),
+        };
+        let mut front = Vec::new();
+        let first = usize::try_from(object.length.min(FRONT_BYTES)).unwrap_or(usize::MAX);
+        store.get_range(name, 0, first, &mut front)?;
+        if front.len() < LOG_HEAD_BYTES {
+            return Err(RepoError::damaged(name.as_str())(FormatError::Truncated));
+        }
+        let head = LogPackHead::decode(&front).map_err(RepoError::damaged(name.as_str()))?;
+        let needed = usize::try_from(head.frames_offset()).unwrap_or(usize::MAX);
+        if let Some(more) = needed.checked_sub(front.len()).filter(|more| *more > 0) {
+            store.get_range(name, front.len() as u64, more, &mut front)?;
+        }
+        let front = LogPackFront::parse(&front).map_err(RepoError::damaged(name.as_str()))?;
+        let records = front.records.iter().map(|record| self.read_log_record(name, record));
+        let mut records = records.collect::<Result<Vec<_>, _>>()?;
+        check_records(name, is_merged, &front.signer, &records)?;
+        records.retain(|(record, _)| record.kind != LogRecordKind::Merged);
+        Ok(records.into_iter().map(found).collect())
+    }
+
+    /// Opens a record: its own signature must hold, and its signer may write the stream ([LOG-PACK-3]).
+    pub(super) fn read_log_record(&self, name: &str, bytes: &[u8]) -> Result<(LogRecord, KeyId), RepoError> {
+        // Its name in the store is that of what it stands in; it is named by its own hash.
+        let id = ObjectId::new(*blake3::hash(bytes).as_bytes());
+        Envelope::parse(bytes).map_err(RepoError::damaged(name))?;
+        let signer = |key: &_| self.registry().any_key(key);
+        let opened = open(name, id, ObjectKind::LogRecord, self.id(), self.keyring(), bytes, signer)?;
+        let record = LogRecord::decode(&opened.payload).map_err(RepoError::damaged(name))?;
+        let act = match record.kind {
+            LogRecordKind::Merged => Act::LogMerge,
+            _ => Act::LogRecord { stream: &record.stream },
+        };
+        // A revocation names objects of the store: the log pack, not the record in it.
+        let object = name.rsplit('/').next().and_then(|id| id.parse().ok()).unwrap_or(id);
+        self.registry().believe(name, &opened.signer, act, &object)?;
+        Ok((record, opened.signer))
+    }
+}
+
+const ALONE: &str = "a record by itself is a gap or a conflict";
+
+/// [LOG-PACK-1] and [LOG-PACK-2]: what a log pack may hold.
+fn check_records(
+    name: &str,
+    is_merged: bool,
+    signer: &KeyId,
+    records: &[(LogRecord, KeyId)],
+) -> Result<(), RepoError> {
+    let Some(((first, first_signer), rest)) = records.split_first() else { return Ok(()) };
+    if first_signer != signer {
+        return Err(broken(name, "its first record is signed by another key"));
+    }
+    let good = match is_merged {
+        true => {
+            let merged = |(record, _): &(LogRecord, KeyId)| record.kind == LogRecordKind::Merged;
+            first.kind == LogRecordKind::Merged && !rest.iter().any(merged)
+        }
+        false => rest.is_empty() && matches!(first.kind, LogRecordKind::Segment | LogRecordKind::Piece),
+    };
+    if good { Ok(()) } else { Err(broken(name, "it holds records that do not belong together")) }
+}
+
+fn broken(name: &str, why: &'static str) -> RepoError {
+    RepoError::damaged(name)(FormatError::Invalid { what: "log pack", why })
+}
+
+fn misplaced(found: FoundLog) -> (String, RepoError) {
+    let why = format!("it speaks of {} in the log {}", found.record.name, found.record.stream);
+    (found.object.clone(), RepoError::Untrusted { object: found.object, why })
+}

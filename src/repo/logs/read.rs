@@ -1,0 +1,289 @@
+//! The bytes of a segment, every blob and the whole verified.
+
+use super::find::FoundLog;
+use super::write::digest;
+use crate::base::{BlobId, KeyId, limits};
+use crate::crypto::Sealer;
+use crate::format::FormatError;
+use crate::format::kind::ObjectKind;
+use crate::format::log::{LogContent, LogPackView, LogRecord, contents_associated_data};
+use crate::format::pack::{BlobClass, FrameRecord, Origin};
+use crate::format::trust::Act;
+use crate::repo::error::RepoError;
+use crate::repo::frames::{FrameDecoder, FrameKey, check_blobs};
+use crate::repo::packs::unseal_contents;
+use crate::repo::repository::Repository;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Threads that decode one segment.
+const THREADS: usize = 2;
+
+/// A log pack read whole: name, signature, records and table of contents hold.
+pub struct OpenedLog {
+    object: String,
+    bytes: Vec<u8>,
+    /// Who put it together.
+    pub signer: KeyId,
+    /// Its records, with those who signed them.
+    pub records: Vec<(LogRecord, KeyId)>,
+    /// Its frames.
+    pub frames: Vec<FrameRecord>,
+    origins: Vec<Origin>,
+}
+
+/// A decoded blob: its frame's bytes, and where in them it lies.
+type Decoded = (Arc<Vec<u8>>, Range<usize>);
+
+impl Repository {
+    /// Reads a log pack whole and checks name, signature and table of contents, but opens no frame.
+    ///
+    /// # Errors
+    ///
+    /// When any of it does not hold, or the store fails.
+    pub fn open_log(&self, log: &FoundLog) -> Result<OpenedLog, RepoError> {
+        let object = log.object.as_str();
+        let bytes = self.environment().store.get(object, limits::PACK_BYTES_MAX)?;
+        if blake3::hash(&bytes).as_bytes() != log.id.as_bytes() {
+            let why = "its bytes are not the ones it was named for";
+            return Err(RepoError::damaged(object)(FormatError::Invalid { what: "log pack", why }));
+        }
+        let (signer, origins, records, frames) = {
+            let view = LogPackView::parse(&bytes).map_err(RepoError::damaged(object))?;
+            let signer = view.front.signer;
+            let kind = ObjectKind::LogPack.number();
+            self.verify_signature(object, Act::LogPack, kind, &signer, view.signed, &view.signature)?;
+            let bound = contents_associated_data(self.id(), view.trailer.contents_plain_length);
+            let plain = unseal_contents(object, self.keyring(), &view.trailer, &bound, view.contents_sealed)?;
+            let contents = view.contents(&plain).map_err(RepoError::damaged(object))?;
+            let records = view.front.records.iter().map(|record| self.read_log_record(object, record));
+            let records = records.collect::<Result<Vec<_>, _>>()?;
+            (signer, view.front.origins, records, contents.frames)
+        };
+        let opened = OpenedLog { object: object.to_owned(), bytes, signer, records, frames, origins };
+        opened.check_chunks()?;
+        Ok(opened)
+    }
+
+    /// Reads the bytes that a record stands for: a segment, or a piece of one.
+    ///
+    /// # Errors
+    ///
+    /// When they are damaged, this key may not read content, or the store fails.
+    pub fn read_log(&self, log: &FoundLog) -> Result<Vec<u8>, RepoError> {
+        let opened = self.open_log(log)?;
+        match &log.record.content {
+            Some(content) if !content.chunks.is_empty() => opened.read(self, content),
+            _ => Err(RepoError::Usage(format!("{} is archived without its bytes", log.record.name))),
+        }
+    }
+
+    /// Reads a segment from whichever of these is whole, what counts first: a log pack of it, or pieces
+    /// that join ([LOG-PACK-6]). `sink` receives the bytes in order, each piece verified; the whole is
+    /// verified when this returns.
+    ///
+    /// # Errors
+    ///
+    /// What was wrong with the first that could not be read; when pieces are missing, that they are.
+    pub fn read_segment(
+        &self,
+        found: &[FoundLog],
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        let mut problem = None;
+        for log in found.iter().filter(|log| log.record.piece_offset.is_none()) {
+            match self.read_log(log) {
+                Ok(bytes) => return sink(&bytes),
+                Err(error) => drop(problem.get_or_insert(error)),
+            }
+        }
+        match self.read_pieces(found, sink) {
+            Err(error) => Err(problem.unwrap_or(error)),
+            done => done,
+        }
+    }
+
+    fn read_pieces(
+        &self,
+        found: &[FoundLog],
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        let name = found.first().map_or("the segment", |log| log.record.name.as_str());
+        let missing =
+            |at: u64| RepoError::Usage(format!("{name} is not whole: no piece of it begins at {at}"));
+        let whole = found.iter().find_map(|log| log.record.whole).ok_or_else(|| missing(0))?;
+        let (mut at, mut hasher) = (0, blake3::Hasher::new());
+        while at < whole.length {
+            let here = found.iter().filter(|log| log.record.piece_offset == Some(at));
+            let (mut read, mut problem) = (None, None);
+            for log in here {
+                match self.read_log(log) {
+                    Ok(bytes) => {
+                        read = Some(bytes);
+                        break;
+                    }
+                    Err(error) => drop(problem.get_or_insert(error)),
+                }
+            }
+            let bytes = read.ok_or_else(|| problem.unwrap_or_else(|| missing(at)))?;
+            hasher.update(&bytes);
+            sink(&bytes)?;
+            at += bytes.len() as u64;
+        }
+        if at == whole.length && hasher.finalize() == whole.blake3 {
+            return Ok(());
+        }
+        let why = "its pieces do not make the whole";
+        Err(RepoError::damaged(name)(FormatError::Invalid { what: "log segment", why }))
+    }
+}
+
+impl OpenedLog {
+    fn broken(&self, why: &'static str) -> RepoError {
+        RepoError::damaged(self.object.as_str())(FormatError::Invalid { what: "log pack", why })
+    }
+
+    /// [LOG-PACK-4]: every blob that a record names is in the table of contents with the same length.
+    fn check_chunks(&self) -> Result<(), RepoError> {
+        let held: HashSet<(BlobId, u32)> =
+            self.frames.iter().flat_map(|frame| frame.blobs.iter().copied()).collect();
+        let chunks = self.records.iter().filter_map(|(record, _)| record.content.as_ref());
+        match chunks.flat_map(|content| &content.chunks).all(|chunk| held.contains(&(chunk.id, chunk.length)))
+        {
+            true => Ok(()),
+            false => Err(self.broken("a record names a blob that it does not hold")),
+        }
+    }
+
+    /// Decodes and verifies all that the records stand for.
+    ///
+    /// # Errors
+    ///
+    /// When a frame, a blob or a digest is not what it must be, or this key may not read content.
+    pub fn verify(&self, repository: &Repository) -> Result<(), RepoError> {
+        let contents = self.records.iter().filter_map(|(record, _)| record.content.as_ref());
+        for content in contents.filter(|content| !content.chunks.is_empty()) {
+            self.read(repository, content)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes of one record.
+    ///
+    /// # Errors
+    ///
+    /// As [`OpenedLog::verify`].
+    pub fn read(&self, repository: &Repository, content: &LogContent) -> Result<Vec<u8>, RepoError> {
+        let wanted = content.chunks.iter().map(|chunk| chunk.id).collect();
+        let blobs = self.decode(repository, wanted)?;
+        let length = usize::try_from(content.digest.length).map_err(|_| self.broken("it is too long"))?;
+        let mut bytes = Vec::with_capacity(length);
+        for chunk in &content.chunks {
+            let blob = blobs.get(&chunk.id).and_then(|(frame, range)| frame.get(range.clone()));
+            bytes.extend_from_slice(blob.ok_or_else(|| self.broken("a chunk is missing"))?);
+        }
+        match digest(&bytes) == content.digest {
+            true => Ok(bytes),
+            false => Err(self.broken("the segment does not have the digest that its record names")),
+        }
+    }
+
+    /// Decodes the frames that hold these blobs, and those that they are differences against.
+    fn decode(
+        &self,
+        repository: &Repository,
+        wanted: HashSet<BlobId>,
+    ) -> Result<HashMap<BlobId, Decoded>, RepoError> {
+        let mut levels: BTreeMap<u8, Vec<&FrameRecord>> = BTreeMap::new();
+        let (mut queue, mut seen): (Vec<BlobId>, HashSet<BlobId>) =
+            (wanted.iter().copied().collect(), wanted);
+        let mut taken = HashSet::new();
+        while let Some(id) = queue.pop() {
+            let holds = |frame: &&FrameRecord| frame.blobs.iter().any(|(blob, _)| *blob == id);
+            let frame = self.frames.iter().filter(holds).min_by_key(|frame| frame.depth);
+            let frame = frame.ok_or_else(|| self.broken("a base is missing"))?;
+            if taken.insert(frame.offset) {
+                levels.entry(frame.depth).or_default().push(frame);
+                queue.extend(frame.base.filter(|base| seen.insert(*base)));
+            }
+        }
+        let mut blobs: HashMap<BlobId, Decoded> = HashMap::new();
+        // A base has a smaller depth, so it is there when it is needed.
+        for frames in levels.into_values() {
+            let decode_some = |first: usize| -> Result<Vec<Vec<u8>>, RepoError> {
+                let mut decoder = FrameDecoder::new()?;
+                let some = frames.iter().skip(first).step_by(THREADS);
+                some.map(|frame| self.decode_frame(repository, &mut decoder, frame, &blobs)).collect()
+            };
+            let decoded = std::thread::scope(|scope| {
+                let others: Vec<_> = (1..THREADS.min(frames.len()))
+                    .map(|first| (first, scope.spawn(move || decode_some(first))))
+                    .collect();
+                let mut decoded: Vec<(usize, Vec<u8>)> = numbered(0, decode_some(0)?);
+                for (first, other) in others {
+                    let plain = other.join().map_err(|_| RepoError::Internal {
+                        doing: "reading a segment",
+                        why: "a thread panicked".to_owned(),
+                    })??;
+                    decoded.extend(numbered(first, plain));
+                }
+                Ok::<_, RepoError>(decoded)
+            })?;
+            for (number, plain) in decoded {
+                let Some(frame) = frames.get(number) else { continue };
+                let (plain, mut at) = (Arc::new(plain), 0);
+                for (id, length) in &frame.blobs {
+                    let end = at + *length as usize;
+                    blobs.insert(*id, (plain.clone(), at..end));
+                    at = end;
+                }
+            }
+        }
+        Ok(blobs)
+    }
+
+    fn decode_frame(
+        &self,
+        repository: &Repository,
+        decoder: &mut FrameDecoder,
+        frame: &FrameRecord,
+        blobs: &HashMap<BlobId, Decoded>,
+    ) -> Result<Vec<u8>, RepoError> {
+        let sealer = self.sealer(repository, frame)?;
+        let base = match frame.base {
+            None => None,
+            Some(id) => {
+                let base = blobs.get(&id).and_then(|(frame, range)| frame.get(range.clone()));
+                Some(base.ok_or_else(|| self.broken("a base is missing"))?)
+            }
+        };
+        let (start, end) = (frame.offset as usize, usize::try_from(frame.end()).unwrap_or(usize::MAX));
+        let sealed = self.bytes.get(start..end).ok_or_else(|| self.broken("a frame is cut short"))?;
+        let key = FrameKey {
+            class: BlobClass::Content,
+            encoding: frame.encoding,
+            counter: frame.counter,
+            plain_length: frame.plain_length,
+            base: frame.base,
+        };
+        let mut plain = Vec::new();
+        decoder
+            .open(&sealer, repository.id(), &key, base, &mut sealed.to_vec(), &mut plain)
+            .map_err(|_| self.broken("a frame does not open"))?;
+        let ids = repository.keyring().id_key(BlobClass::Content)?;
+        check_blobs(ids, &plain, &frame.blobs).map_err(|_| self.broken("a blob is not what its id says"))?;
+        Ok(plain)
+    }
+
+    fn sealer(&self, repository: &Repository, frame: &FrameRecord) -> Result<Arc<Sealer>, RepoError> {
+        let origin = self.origins.get(usize::from(frame.origin));
+        let origin = origin.ok_or_else(|| self.broken("a frame's origin does not exist"))?;
+        repository.origins().open(BlobClass::Content, origin, repository.id(), repository.keyring())
+    }
+}
+
+/// Gives back the numbers of frames that were taken in turn.
+fn numbered(first: usize, decoded: Vec<Vec<u8>>) -> Vec<(usize, Vec<u8>)> {
+    decoded.into_iter().enumerate().map(|(turn, plain)| (first + turn * THREADS, plain)).collect()
+}

@@ -1,0 +1,425 @@
+//! A segment becomes a log pack.
+//!
+//! Write order, and what a crash leaves: the folder of the segment is listed; the log pack is put, durable
+//! once that returns; only then does anybody hear of success. A crash before the put leaves nothing, one
+//! after it a segment that the next attempt finds ([LOG-PACK-7]).
+
+use super::find::FoundLog;
+use crate::base::{BlobId, LogPackId, ObjectId, Timestamp, limits};
+use crate::format::kind::ObjectKind;
+use crate::format::log::{LogChunk, LogContent, LogDigest, LogPackFront, LogRecord, LogRecordKind};
+use crate::format::pack::{BlobClass, FrameRecord};
+use crate::format::place::RECORDS_FOLDER;
+use crate::format::sets::IdSet;
+use crate::format::trust::Act;
+use crate::repo::error::RepoError;
+use crate::repo::frames::{FrameEncoder, SessionOrigin, length_u32};
+use crate::repo::packs::finish_pack;
+use crate::repo::repository::Repository;
+use crate::repo::sealed::seal;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+/// Threads that compress one segment.
+const THREADS: usize = 2;
+/// Bytes from which a segment is worth a second thread.
+const WORTH_HALVING: usize = 256 << 10;
+/// What the pieces of a segment are aligned to: no page of a log is cut.
+const ALIGNMENT: usize = 8 << 10;
+/// Length of a chunk of nothing but zeros, of which a segment may name many and store one (A9).
+const ZEROS: usize = 1 << 20;
+/// Zeros at the end that are worth chunks of their own.
+const WORTH_ZEROS: usize = 128 << 10;
+
+/// What is known of a segment besides its bytes.
+#[derive(Debug, Clone, Default)]
+pub struct LogEntry {
+    /// The stream: a cluster and its lineage.
+    pub stream: String,
+    /// Name of the segment's file.
+    pub name: String,
+    /// The host.
+    pub host: String,
+    /// Name and version of the program.
+    pub program: String,
+    /// The engine.
+    pub engine: String,
+    /// What tells one lineage from another.
+    pub lineage: Option<String>,
+    /// The timeline.
+    pub timeline: Option<u64>,
+    /// Where it begins and ends in the log.
+    pub positions: Option<(u64, u64)>,
+    /// The earliest and the latest commit in it.
+    pub commits: Option<(Timestamp, Timestamp)>,
+    /// What the engine needs to know.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// How archiving ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogPut {
+    /// It was stored.
+    Stored(LogPackId),
+    /// The same bytes were there already.
+    Present(LogPackId),
+}
+
+impl LogEntry {
+    fn record(&self, kind: LogRecordKind, created: Timestamp) -> LogRecord {
+        LogRecord {
+            kind,
+            stream: self.stream.clone(),
+            name: self.name.clone(),
+            created,
+            host: self.host.clone(),
+            program: self.program.clone(),
+            last_name: None,
+            content: None,
+            piece_offset: None,
+            whole: None,
+            engine: self.engine.clone(),
+            lineage: self.lineage.clone(),
+            timeline: self.timeline,
+            positions: self.positions,
+            commits: self.commits,
+            reason: None,
+            against: None,
+            runs: Vec::new(),
+            replaces: IdSet::default(),
+            facts: self.facts.clone(),
+            extra: Default::default(),
+        }
+    }
+}
+
+/// Length and digest of bytes.
+pub(super) fn digest(bytes: &[u8]) -> LogDigest {
+    LogDigest { length: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() }
+}
+
+impl Repository {
+    /// Refuses unless this key may archive segments of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::Forbidden`], or [`RepoError::TooNew`] where a feature allows reading only.
+    pub fn require_log_writer(&self, stream: &str) -> Result<(), RepoError> {
+        let key = &self.keyring().identity.key;
+        self.registry().may_sign(key, Act::LogRecord { stream })?;
+        self.registry().may_sign(key, Act::LogPack)?;
+        crate::repo::open::check_features(self.config(), true)
+    }
+
+    /// Archives a segment of at most 128 MiB. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::LogTaken`] when other bytes have the name, which is then recorded as a conflict; or
+    /// when this key may not write the stream, or the store fails.
+    pub fn archive_log(&self, entry: &LogEntry, bytes: &[u8]) -> Result<LogPut, RepoError> {
+        self.require_log_writer(&entry.stream)?;
+        let found = self.find_log(&entry.stream, &entry.name)?;
+        if !found.found.is_empty() {
+            let digest = digest(bytes);
+            if let Some(present) = self.present(entry, &found.found, None, &digest)? {
+                return Ok(LogPut::Present(present));
+            }
+        }
+        let record = entry.record(LogRecordKind::Segment, self.environment().clock.now());
+        self.put_log(record, bytes).map(LogPut::Stored)
+    }
+
+    /// Archives a piece of a long segment, which begins at `offset`; the piece that ends the segment says
+    /// what the whole is. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::archive_log`].
+    pub fn archive_log_piece(
+        &self,
+        entry: &LogEntry,
+        offset: u64,
+        bytes: &[u8],
+        whole: Option<LogDigest>,
+    ) -> Result<LogPut, RepoError> {
+        self.require_log_writer(&entry.stream)?;
+        let found = self.find_log(&entry.stream, &entry.name)?;
+        if !found.found.is_empty() {
+            let digest = digest(bytes);
+            if let Some(present) = self.present(entry, &found.found, Some((offset, whole)), &digest)? {
+                return Ok(LogPut::Present(present));
+            }
+        }
+        let record = LogRecord {
+            piece_offset: Some(offset),
+            whole,
+            ..entry.record(LogRecordKind::Piece, self.environment().clock.now())
+        };
+        self.put_log(record, bytes).map(LogPut::Stored)
+    }
+
+    /// Says whether one of these holds the same bytes, whole; puts a conflict and fails where the one that
+    /// counts holds others.
+    fn present(
+        &self,
+        entry: &LogEntry,
+        found: &[FoundLog],
+        piece: Option<(u64, Option<LogDigest>)>,
+        digest: &LogDigest,
+    ) -> Result<Option<LogPackId>, RepoError> {
+        for log in found {
+            let record = &log.record;
+            let Some(content) = &record.content else { continue };
+            let same = match piece {
+                None => record.kind == LogRecordKind::Segment && content.digest == *digest,
+                Some((offset, whole)) => {
+                    record.piece_offset == Some(offset) && content.digest == *digest && record.whole == whole
+                }
+            };
+            // A record says what the bytes were; whether they are still there, the bytes say.
+            if same && self.open_log(log).is_ok() {
+                return Ok(Some(log.id));
+            }
+        }
+        let conflict = found.iter().find(|log| match (piece, log.record.piece_offset) {
+            (None, None) => log.record.content.as_ref().is_some_and(|content| content.digest != *digest),
+            (None, Some(_)) => log.record.whole.is_some_and(|whole| whole != *digest),
+            (Some((_, whole)), None) => {
+                let held = log.record.content.as_ref().map(|content| content.digest);
+                whole.is_some_and(|whole| held.is_some_and(|held| held != whole))
+            }
+            (Some((offset, whole)), Some(held_at)) => {
+                let held = log.record.content.as_ref().map(|content| content.digest);
+                let other = |held: LogDigest| held.length == digest.length && held != *digest;
+                (held_at == offset && held.is_some_and(other))
+                    || whole.zip(log.record.whole).is_some_and(|(offered, held)| offered != held)
+            }
+        });
+        let Some(against) = conflict else { return Ok(None) };
+        let reason = "other bytes have this name already";
+        self.record_conflict(entry, *digest, Some(against.id), reason)?;
+        Err(RepoError::LogTaken { stream: entry.stream.clone(), name: entry.name.clone() })
+    }
+
+    /// Records that bytes were refused, unless that is recorded already: whoever is refused tries for ever.
+    ///
+    /// # Errors
+    ///
+    /// When this key may not write the stream, or the store fails.
+    pub fn record_conflict(
+        &self,
+        entry: &LogEntry,
+        digest: LogDigest,
+        against: Option<LogPackId>,
+        reason: &str,
+    ) -> Result<(), RepoError> {
+        let recorded = self.log_records(&entry.stream)?.found.iter().any(|known| {
+            let known = &known.record;
+            known.kind == LogRecordKind::Conflict
+                && known.name == entry.name
+                && known.lineage == entry.lineage
+                && known.content.as_ref().is_some_and(|content| content.digest == digest)
+        });
+        if recorded {
+            return Ok(());
+        }
+        let record = LogRecord {
+            content: Some(LogContent { digest, chunks: Vec::new(), extra: Default::default() }),
+            against,
+            reason: Some(reason.to_owned()),
+            ..entry.record(LogRecordKind::Conflict, self.environment().clock.now())
+        };
+        self.put_log_record(&record).map(drop)
+    }
+
+    /// Records that the segments from one to another will never come ([LOG-PACK-9]).
+    ///
+    /// # Errors
+    ///
+    /// When this key may not write the stream, or the store fails.
+    pub fn record_gap(&self, entry: &LogEntry, last_name: &str, reason: &str) -> Result<ObjectId, RepoError> {
+        self.put_log_record(&LogRecord {
+            last_name: Some(last_name.to_owned()),
+            reason: Some(reason.to_owned()),
+            ..entry.record(LogRecordKind::Gap, self.environment().clock.now())
+        })
+    }
+
+    fn put_log_record(&self, record: &LogRecord) -> Result<ObjectId, RepoError> {
+        let payload = record.encode().map_err(RepoError::damaged("the log record being written"))?;
+        let folder = format!("{}/{RECORDS_FOLDER}", self.log_stream_folder(&record.stream));
+        self.put_object(&folder, ObjectKind::LogRecord, Act::LogRecord { stream: &record.stream }, &payload)
+    }
+
+    /// Makes a log pack of a record and its bytes, and puts it.
+    fn put_log(&self, mut record: LogRecord, bytes: &[u8]) -> Result<LogPackId, RepoError> {
+        if bytes.is_empty() || bytes.len() as u64 > limits::LOG_PIECE_BYTES_MAX {
+            let why = match bytes.is_empty() {
+                true => "it is empty",
+                false => "it is too long for one object",
+            };
+            return Err(RepoError::Usage(format!("{} cannot be archived: {why}", record.name)));
+        }
+        let entropy = self.environment().entropy.as_ref();
+        let session =
+            SessionOrigin::draw(BlobClass::Content, self.suite(), self.id(), self.keyring(), entropy)?;
+        let pieces = cut(bytes);
+        let (digest, sealed) = std::thread::scope(|scope| {
+            let whole = scope.spawn(|| digest(bytes));
+            let sealed = self.seal_pieces(&session, bytes, &pieces);
+            let whole = whole.join().map_err(|_| panicked())?;
+            sealed.map(|sealed| (whole, sealed))
+        })?;
+        let chunks = sealed.ids.iter().map(|(id, length)| LogChunk { id: *id, length: *length }).collect();
+        record.content = Some(LogContent { digest, chunks, extra: Default::default() });
+        let segment = self.log_segment_folder(&record.stream, &record.name);
+        let record = record.encode().map_err(RepoError::damaged("the log record being written"))?;
+        let (suite, keyring) = (self.suite(), self.keyring());
+        let record = seal(ObjectKind::LogRecord, suite, self.id(), keyring, entropy, &record)?;
+        let front = LogPackFront {
+            signer: keyring.identity.key,
+            origins: vec![session.origin],
+            records: vec![&record],
+        };
+        let length: usize = sealed.frames.iter().map(|(_, bytes)| bytes.len()).sum();
+        let mut pack = Vec::with_capacity(length + record.len() + 4096);
+        front.encode(&mut pack).map_err(RepoError::damaged("the log pack being written"))?;
+        let mut frames = Vec::with_capacity(sealed.frames.len());
+        for (mut record, bytes) in sealed.frames {
+            record.offset = length_u32(pack.len())?;
+            pack.extend_from_slice(&bytes);
+            frames.push(record);
+        }
+        let origins = front.origins;
+        let pack =
+            finish_pack(ObjectKind::LogPack, origins, pack, frames, suite, self.id(), keyring, entropy)?;
+        self.environment().store.put(&format!("{segment}/{}", pack.id), &pack.bytes)?;
+        Ok(ObjectId::from(pack.id).into())
+    }
+
+    /// Identifies, compresses and seals the pieces, on a few threads; equal pieces once.
+    fn seal_pieces(
+        &self,
+        session: &SessionOrigin,
+        bytes: &[u8],
+        pieces: &[Range<usize>],
+    ) -> Result<SealedPieces, RepoError> {
+        let ids = self.keyring().id_key(BlobClass::Content)?;
+        // Chunks of zeros are found by their place, so that each length is hashed and sealed once.
+        let mut work: Vec<&[u8]> = Vec::new();
+        let mut place = Vec::with_capacity(pieces.len());
+        let mut zeros: HashMap<usize, usize> = HashMap::new();
+        let data_end = data_end(bytes);
+        for piece in pieces {
+            let is_zeros = piece.start >= data_end;
+            let known = zeros.get(&piece.len()).copied().filter(|_| is_zeros);
+            place.push(known.unwrap_or(work.len()));
+            if known.is_none() {
+                if is_zeros {
+                    zeros.insert(piece.len(), work.len());
+                }
+                work.push(bytes.get(piece.clone()).unwrap_or_default());
+            }
+        }
+        let threads = if bytes.len() >= WORTH_HALVING { THREADS.min(work.len()) } else { 1 };
+        let seal_some = |first: usize| -> Result<Vec<(usize, FrameRecord, Vec<u8>)>, RepoError> {
+            let mut encoder = FrameEncoder::for_logs()?;
+            let mut sealed = Vec::new();
+            for (number, plain) in work.iter().enumerate().skip(first).step_by(threads.max(1)) {
+                let blob = (ids.blob_id(plain), length_u32(plain.len())?);
+                let frame = encoder.seal(session, self.id(), ids, plain, vec![blob])?;
+                let bytes = frame.bytes.to_vec();
+                sealed.push((number, frame.record, bytes));
+            }
+            Ok(sealed)
+        };
+        let mut sealed = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|first| scope.spawn(move || seal_some(first))).collect();
+            let mut sealed = seal_some(0)?;
+            for other in others {
+                sealed.extend(other.join().map_err(|_| panicked())??);
+            }
+            Ok::<_, RepoError>(sealed)
+        })?;
+        sealed.sort_unstable_by_key(|(number, ..)| *number);
+        let blobs: Vec<(BlobId, u32)> =
+            sealed.iter().filter_map(|(_, frame, _)| frame.blobs.first().copied()).collect();
+        let ids = place.iter().filter_map(|number| blobs.get(*number).copied()).collect();
+        let mut placed = std::collections::HashSet::new();
+        sealed.retain(|(_, frame, _)| frame.blobs.first().is_some_and(|(id, _)| placed.insert(*id)));
+        let frames = sealed.into_iter().map(|(_, frame, bytes)| (frame, bytes)).collect();
+        Ok(SealedPieces { ids, frames })
+    }
+}
+
+/// The pieces of a segment on their way into a log pack.
+struct SealedPieces {
+    /// The blob of each piece, in their order.
+    ids: Vec<(BlobId, u32)>,
+    /// The frames, each blob once.
+    frames: Vec<(FrameRecord, Vec<u8>)>,
+}
+
+fn panicked() -> RepoError {
+    RepoError::Internal { doing: "archiving a segment", why: "a thread panicked".to_owned() }
+}
+
+/// Returns where the zeros at the end begin, rounded up to a page, where they are worth it.
+fn data_end(bytes: &[u8]) -> usize {
+    let zeros: usize =
+        bytes.rchunks(4096).take_while(|block| block.iter().all(|byte| *byte == 0)).map(<[u8]>::len).sum();
+    let end = (bytes.len() - zeros).next_multiple_of(ALIGNMENT).min(bytes.len());
+    if bytes.len() - end >= WORTH_ZEROS { end } else { bytes.len() }
+}
+
+/// Cuts a segment: what holds something into equal pieces, one for each thread or more; zeros at the end
+/// into pieces of which all but the last are equal.
+fn cut(bytes: &[u8]) -> Vec<Range<usize>> {
+    let end = data_end(bytes);
+    let least = if end >= WORTH_HALVING { THREADS } else { 1 };
+    let blob_max = usize::try_from(limits::BLOB_BYTES_MAX).unwrap_or(usize::MAX);
+    let count = end.div_ceil(blob_max).max(least);
+    let length = end.div_ceil(count).next_multiple_of(ALIGNMENT).min(blob_max).max(1);
+    let data = (0..end).step_by(length).map(|start| start..end.min(start + length));
+    let zeros = (end..bytes.len()).step_by(ZEROS).map(|start| start..bytes.len().min(start + ZEROS));
+    data.chain(zeros).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(bytes: &[u8]) -> Vec<usize> {
+        let pieces = cut(bytes);
+        assert_eq!(pieces.first().map(|piece| piece.start), Some(0));
+        assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert_eq!(pieces.last().map(|piece| piece.end), Some(bytes.len()));
+        pieces.iter().map(Range::len).collect()
+    }
+
+    #[test]
+    fn segments_are_cut_for_two_threads() {
+        assert_eq!(lengths(b"1"), [1]);
+        assert_eq!(lengths(&[1; 100 << 10]), [100 << 10]);
+        assert_eq!(lengths(&[1; 1 << 20]), [512 << 10, 512 << 10]);
+        assert_eq!(lengths(&[1; 16 << 20]), [8 << 20, 8 << 20]);
+        assert_eq!(lengths(&[1; 64 << 20]), [8 << 20; 8]);
+    }
+
+    /// A9: what `archive_timeout` makes: full length, and nothing behind the first pages.
+    #[test]
+    fn zeros_at_the_end_are_pieces_of_their_own() {
+        let mut segment = vec![0; 16 << 20];
+        segment[9000] = 1;
+        let found = lengths(&segment);
+        assert_eq!(found[0], 16 << 10);
+        assert_eq!(found[1..16], [1 << 20; 15]);
+        assert_eq!(found[16..], [(1 << 20) - (16 << 10)]);
+        assert_eq!(lengths(&[0; 16 << 20]), [1 << 20; 16]);
+        // Too short to be worth it.
+        let mut segment = vec![1; 1 << 20];
+        segment[(1 << 20) - 100_000..].fill(0);
+        assert_eq!(lengths(&segment), [512 << 10; 2]);
+    }
+}

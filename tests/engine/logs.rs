@@ -1,0 +1,243 @@
+//! Archived logs: one object a segment, found again by its name, never two contents under one.
+
+use crate::support::world::{Client, copy_of, noise};
+use crate::support::{Failure, Fault, FaultStore};
+use chronolith::base::{Classify, ErrorClass, SecretBytes, Timestamp};
+use chronolith::format::log::{LogDigest, LogRecordKind};
+use chronolith::format::trust::Role;
+use chronolith::format::trust::scope::Scope;
+use chronolith::ops::keys::{self, NewKey};
+use chronolith::repo::{LogEntry, LogPut, NewSlot, RepoError, Repository};
+use chronolith::storage::{MemoryStore, Operation, Store};
+use std::sync::Arc;
+
+const STREAM: &str = "pg/main/7312345678901234567";
+
+fn entry(name: &str) -> LogEntry {
+    LogEntry {
+        stream: STREAM.to_owned(),
+        name: name.to_owned(),
+        host: "db1".to_owned(),
+        program: "test".to_owned(),
+        engine: "postgresql".to_owned(),
+        lineage: Some("7312345678901234567".to_owned()),
+        timeline: Some(1),
+        positions: Some((0x700_0000, 0x800_0000)),
+        commits: Some((Timestamp::from_nanoseconds(5), Timestamp::from_nanoseconds(9))),
+        facts: [("segment_size".to_owned(), "16777216".to_owned())].into(),
+    }
+}
+
+fn client() -> (Arc<MemoryStore>, Client) {
+    let store = Arc::new(MemoryStore::new());
+    (store.clone(), Client::init(store, 1))
+}
+
+fn read(repository: &Repository, name: &str) -> Result<Vec<u8>, RepoError> {
+    let found = repository.search_log(STREAM, name)?;
+    let mut bytes = Vec::new();
+    repository.read_segment(&found.found, &mut |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
+/// Segments of all sorts: noise, text, zeros at the end (A9), zeros only, one byte.
+fn segments() -> Vec<(&'static str, Vec<u8>)> {
+    let mut switched = noise(1, 20_000);
+    switched.resize(16 << 20, 0);
+    vec![
+        ("000000010000000000000001", noise(2, 16 << 20)),
+        ("000000010000000000000002", b"insert into t values (1);".repeat(100_000)),
+        ("000000010000000000000003", switched),
+        ("000000010000000000000004", vec![0; 1 << 20]),
+        ("00000002.history", b"1".to_vec()),
+    ]
+}
+
+#[test]
+fn a_segment_is_one_object_and_comes_back() {
+    let (store, client) = client();
+    let repository = client.open();
+    let before = store.list("").unwrap().len();
+    for (name, bytes) in segments() {
+        assert!(matches!(repository.archive_log(&entry(name), &bytes).unwrap(), LogPut::Stored(_)));
+    }
+    assert_eq!(store.list("").unwrap().len(), before + segments().len());
+    // A client that has never seen them finds each by its name.
+    let other = Client::holding(store.clone(), client.key_file.clone()).open();
+    for (name, bytes) in segments() {
+        assert!(read(&other, name).unwrap() == bytes, "{name}");
+    }
+    let found = other.find_log(STREAM, "000000010000000000000001").unwrap().found.remove(0);
+    let expected = entry("000000010000000000000001");
+    assert_eq!(found.record.positions, expected.positions);
+    assert_eq!(found.record.commits, expected.commits);
+    assert_eq!(found.record.facts, expected.facts);
+    assert_eq!(other.log_stream(STREAM).unwrap().found.len(), segments().len());
+    // A9: what `archive_timeout` made costs what it holds.
+    let switched = &other.find_log(STREAM, "000000010000000000000003").unwrap().found[0];
+    assert!(switched.length < 25_000, "{}", switched.length);
+    // The store learns neither the names nor the stream's.
+    assert!(store.list("logs/").unwrap().iter().all(|object| !object.name.contains("0000000100000000")));
+    assert!(other.search_log(STREAM, "000000010000000000000009").unwrap().found.is_empty());
+    assert!(other.search_log("pg/other", "000000010000000000000001").unwrap().found.is_empty());
+}
+
+/// [LOG-PACK-7]: one listing of the segment's folder and one put; no index, no session, no lock.
+#[test]
+fn archiving_asks_the_store_for_two_things() {
+    let (store, client) = client();
+    let counting = Arc::new(FaultStore::sound(store));
+    let repository = client.through(counting.clone()).open();
+    let opened = counting.log().len();
+    repository.archive_log(&entry("000000010000000000000001"), &noise(1, 1 << 20)).unwrap();
+    let asked: Vec<Operation> = counting.log()[opened..].iter().map(|(operation, _)| *operation).collect();
+    assert_eq!(asked, [Operation::List, Operation::Put]);
+}
+
+/// A2, A3, [LOG-PACK-7]: the same bytes are a success; other bytes are refused, and that is recorded once.
+#[test]
+fn a_name_has_one_content() {
+    let (store, client) = client();
+    let repository = client.open();
+    let name = "000000010000000000000001";
+    let LogPut::Stored(id) = repository.archive_log(&entry(name), b"first").unwrap() else { panic!() };
+    let objects = store.list("").unwrap().len();
+    assert_eq!(repository.archive_log(&entry(name), b"first").unwrap(), LogPut::Present(id));
+    assert_eq!(store.list("").unwrap().len(), objects);
+    for _ in 0..3 {
+        let error = repository.archive_log(&entry(name), b"other").unwrap_err();
+        assert!(matches!(error, RepoError::LogTaken { .. }), "{error}");
+        assert_eq!(error.class(), ErrorClass::Fatal);
+    }
+    let conflicts = repository.log_records(STREAM).unwrap().found;
+    assert_eq!(conflicts.len(), 1, "a refusal is recorded once, however often it is tried");
+    let record = &conflicts[0].record;
+    assert_eq!(
+        (record.kind, record.against, record.name.as_str()),
+        (LogRecordKind::Conflict, Some(id), name)
+    );
+    assert_eq!(record.content.as_ref().unwrap().digest.blake3, *blake3::hash(b"other").as_bytes());
+    assert_eq!(read(&repository, name).unwrap(), b"first");
+}
+
+/// A3: "identical and fully persisted": where the bytes are damaged, the segment is stored once more.
+#[test]
+fn a_damaged_segment_is_archived_again() {
+    let (store, client) = client();
+    let name = "000000010000000000000001";
+    let bytes = noise(3, 300_000);
+    client.open().archive_log(&entry(name), &bytes).unwrap();
+    let object = store.list("logs/").unwrap().remove(0);
+    let mut stored = store.get(&object.name, u64::MAX).unwrap();
+    for at in [stored.len() / 2, 100, stored.len() - 1] {
+        stored[at] ^= 1;
+        store.delete(&object.name).unwrap();
+        store.put(&object.name, &stored).unwrap();
+        let repository = client.open();
+        assert!(read(&repository, name).is_err());
+        assert!(matches!(repository.archive_log(&entry(name), &bytes).unwrap(), LogPut::Stored(_)));
+        assert!(read(&repository, name).unwrap() == bytes);
+        let others: Vec<_> = store.list("logs/").unwrap();
+        for other in others.iter().filter(|other| other.name != object.name) {
+            store.delete(&other.name).unwrap();
+        }
+        stored[at] ^= 1;
+    }
+}
+
+/// Segments over 128 MiB are archived in pieces; here they are shorter.
+#[test]
+fn pieces_join() {
+    let (_, client) = client();
+    let repository = client.open();
+    let name = "000000010000000000000001";
+    let whole = noise(4, 700_000);
+    let digest = LogDigest { length: 700_000, blake3: *blake3::hash(&whole).as_bytes() };
+    let pieces: Vec<(u64, &[u8])> =
+        whole.chunks(300_000).enumerate().map(|(n, piece)| (n as u64 * 300_000, piece)).collect();
+    let put = |at: u64, piece: &[u8], last: bool| {
+        repository.archive_log_piece(&entry(name), at, piece, last.then_some(digest))
+    };
+    // The last piece comes first: until the others are there, it is not whole.
+    put(pieces[2].0, pieces[2].1, true).unwrap();
+    put(pieces[0].0, pieces[0].1, false).unwrap();
+    assert!(read(&repository, name).unwrap_err().to_string().contains("not whole"));
+    put(pieces[1].0, pieces[1].1, false).unwrap();
+    assert!(read(&repository, name).unwrap() == whole);
+    assert!(matches!(put(pieces[1].0, pieces[1].1, false).unwrap(), LogPut::Present(_)));
+    assert!(matches!(put(pieces[2].0, pieces[2].1, true).unwrap(), LogPut::Present(_)));
+    let mut other = pieces[1].1.to_vec();
+    other[7] ^= 1;
+    assert!(matches!(put(pieces[1].0, &other, false).unwrap_err(), RepoError::LogTaken { .. }));
+    // The whole segment, with the same bytes, is welcome beside its pieces; another one is not.
+    assert!(matches!(repository.archive_log(&entry(name), &whole).unwrap(), LogPut::Stored(_)));
+    assert!(matches!(repository.archive_log(&entry(name), b"x").unwrap_err(), RepoError::LogTaken { .. }));
+}
+
+/// A1, A4: whichever request fails, however: success is told only of what is there whole, and trying again
+/// mends everything.
+#[test]
+fn success_is_told_only_of_what_is_durable() {
+    let (store, client) = client();
+    let bytes = noise(5, 400_000);
+    let name = "000000010000000000000001";
+    let faults = [
+        Fault::Before(Failure::Transient),
+        Fault::Before(Failure::NoSpace),
+        Fault::After(Failure::Transient),
+        Fault::After(Failure::Fatal),
+        Fault::Torn,
+        Fault::Twice,
+    ];
+    let mut failures = 0;
+    for fault in faults {
+        for number in 1.. {
+            let copy = Arc::new(copy_of(store.as_ref()));
+            let faulty = Arc::new(FaultStore::failing_at(copy.clone(), number, fault));
+            let archived = client
+                .through(faulty.clone())
+                .try_open()
+                .and_then(|repository| repository.archive_log(&entry(name), &bytes));
+            let sound = client.through(copy).open();
+            match archived {
+                Ok(_) => assert!(read(&sound, name).unwrap() == bytes, "{fault:?} at {number}"),
+                Err(_) => failures += 1,
+            }
+            sound.archive_log(&entry(name), &bytes).unwrap();
+            assert!(read(&sound, name).unwrap() == bytes, "{fault:?} at {number}");
+            if !faulty.fired() {
+                break;
+            }
+        }
+    }
+    assert!(failures > 10, "only {failures} attempts failed");
+}
+
+/// A writer that is limited to a cluster archives no other's log, and cannot read what it archived.
+#[test]
+fn a_writer_of_one_stream_writes_no_other() {
+    let (store, owner) = client();
+    let key_file = vec![9; 32];
+    let new = NewKey {
+        role: Role::Writer,
+        name: "db1".to_owned(),
+        domain: String::new(),
+        scope: Scope { streams: vec!["pg/main".to_owned(), "pg/main/*".to_owned()], ..Scope::default() },
+    };
+    let secret = SecretBytes::new(key_file.clone());
+    keys::add(&owner.open(), &new, &NewSlot::KeyFile(&secret)).unwrap();
+    let writer = Client::holding(store, key_file).open();
+    let name = "000000010000000000000001";
+    writer.archive_log(&entry(name), b"segment").unwrap();
+    assert!(matches!(writer.archive_log(&entry(name), b"segment").unwrap(), LogPut::Present(_)));
+    let other = LogEntry { stream: "pg/mainland/1".to_owned(), ..entry(name) };
+    assert_eq!(writer.archive_log(&other, b"segment").unwrap_err().class(), ErrorClass::Forbidden);
+    assert_eq!(read(&writer, name).unwrap_err().class(), ErrorClass::Forbidden);
+    assert_eq!(read(&owner.open(), name).unwrap(), b"segment");
+    // What the owner puts into another stream does not count for this one.
+    owner.open().archive_log(&other, b"segment").unwrap();
+    assert_eq!(writer.log_stream(STREAM).unwrap().found.len(), 1);
+}
