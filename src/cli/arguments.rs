@@ -86,6 +86,8 @@ pub enum Command {
     Check(commands::check::Arguments),
     Stats(commands::stats::Arguments),
     Key(commands::key::Arguments),
+    #[command(alias = "postgres")]
+    Pg(commands::pg::Arguments),
     Demo(commands::demo::Arguments),
     Completions(commands::completions::Arguments),
 }

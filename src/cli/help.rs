@@ -38,6 +38,7 @@ pub const GROUPS: &[Group] = &[
             ("stats", "what snapshots hold and what they take"),
         ],
     ),
+    ("Databases", &[("pg", "PostgreSQL: archive the write-ahead log and bring it back")]),
     ("Keys", &[("key", "list, add, remove keys; passwd, export (recovery sheet)")]),
     (
         "More",
@@ -57,7 +58,7 @@ pub fn screen() -> String {
     for (title, commands) in GROUPS {
         for (at, (name, purpose)) in commands.iter().enumerate() {
             let title = if at == 0 { title } else { "" };
-            text.push_str(&format!("{title:<9}{name:<12} {purpose}\n"));
+            text.push_str(&format!("{title:<10}{name:<12} {purpose}\n"));
         }
     }
     text.push_str(

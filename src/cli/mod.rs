@@ -8,7 +8,7 @@
 //! | `unlock` | passwords, key files, recovery sheets |
 //! | `session` | one run: the store, the repository, what is being done |
 //! | `talk`, `events`, `render` | how results, progress and events are written |
-//! | `fault` | errors in three lines, and exit codes |
+//! | `fault`, `contract` | errors in three lines, and exit codes |
 //! | `commands` | one file a command |
 //! | `demo` | the whole way on real databases |
 //!
@@ -16,6 +16,7 @@
 
 mod arguments;
 mod commands;
+mod contract;
 mod demo;
 mod edges;
 mod events;
@@ -34,6 +35,7 @@ pub use fault::exit;
 
 use arguments::Arguments;
 use clap::Parser;
+use contract::Contract;
 use fault::Fault;
 use serde_json::json;
 use session::Session;
@@ -46,15 +48,25 @@ use talk::Talk;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    ExitCode::from(run(arguments))
+    let contract = Contract::of(std::env::args_os());
+    ExitCode::from(contract.run(|| match Arguments::try_parse() {
+        Ok(arguments) => run(arguments, contract),
+        Err(error) => {
+            // There is nobody left to tell when it cannot be printed.
+            let _ = error.print();
+            match u8::try_from(error.exit_code()) {
+                Ok(exit::DONE) => exit::DONE,
+                code => contract.failed(code.unwrap_or(exit::USAGE)),
+            }
+        }
+    }))
 }
 
-fn run(arguments: Arguments) -> u8 {
+fn run(arguments: Arguments, contract: Contract) -> u8 {
     let schema = commands::schema(&arguments.command);
     let settings = match Settings::collect(&arguments.global) {
         Ok(settings) => settings,
-        Err(fault) => return report(None, "start", &fault),
+        Err(fault) => return contract.failed(report(None, "start", &fault)),
     };
     let interrupted = Arc::new(AtomicBool::new(false));
     let talk = Arc::new(Talk::new(settings.manner(schema), interrupted.clone()));
@@ -67,9 +79,9 @@ fn run(arguments: Arguments) -> u8 {
         // Whatever it was that failed: it failed because it was stopped.
         Err(_) if interrupted.load(Ordering::Relaxed) => {
             let fault = Fault::from(crate::repo::RepoError::Interrupted);
-            report(Some(&talk), &session.was_doing(), &fault)
+            contract.failed(report(Some(&talk), &session.was_doing(), &fault))
         }
-        Err(fault) => report(Some(&talk), &session.was_doing(), &fault),
+        Err(fault) => contract.failed(report(Some(&talk), &session.was_doing(), &fault)),
     }
 }
 

@@ -173,8 +173,18 @@ impl Session {
 
     /// Opens the repository.
     pub fn open(&self) -> Result<Arc<Repository>, Fault> {
-        let (environment, opening) = self.unlock()?;
+        let opened = self.unlock()?;
         self.watch_signals()?;
+        Self::finish_opening(opened)
+    }
+
+    /// Opens the repository for a server's command, which a signal ends at once: the server knows its own
+    /// signals by how the command ends.
+    pub fn open_for_server(&self) -> Result<Arc<Repository>, Fault> {
+        Self::finish_opening(self.unlock()?)
+    }
+
+    fn finish_opening((environment, opening): (Environment, Opening)) -> Result<Arc<Repository>, Fault> {
         Ok(match opening {
             Opening::Credential(credential) => open(environment, &credential)?,
             Opening::Sheet(sheet) => open_with_sheet(environment, sheet)?,

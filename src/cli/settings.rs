@@ -52,9 +52,11 @@ pub struct Settings {
     pub cache: CachePlace,
     /// Whether the kernel's keyring may remember opened slots.
     pub key_cache: bool,
+    /// The cluster that the profile names.
+    pub cluster: Option<String>,
 }
 
-/// One profile: the global options by their names.
+/// One profile: the global options by their names, and the cluster of a database's commands.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Profile {
@@ -69,6 +71,7 @@ struct Profile {
     cache_dir: Option<PathBuf>,
     no_cache: Option<bool>,
     no_key_cache: Option<bool>,
+    cluster: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -224,6 +227,7 @@ impl Settings {
             json: chosen(global.json, profile.json),
             cache,
             key_cache: !chosen(global.no_key_cache, profile.no_key_cache),
+            cluster: profile.cluster,
         })
     }
 

@@ -118,7 +118,7 @@ impl SegmentName {
             return None;
         }
         // The last segment that could be ends past the last position.
-        let start = u64::from(self.high) << 32 | low * size.bytes();
+        let start = (u64::from(self.high) << 32) | (low * size.bytes());
         start.checked_add(size.bytes()).map(|_| Lsn(start))
     }
 

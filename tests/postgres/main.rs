@@ -3,5 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
 mod dumps;
 mod server;
+mod wal;

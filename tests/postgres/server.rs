@@ -52,6 +52,11 @@ impl Server {
         server
     }
 
+    /// Other settings from the next start on.
+    pub fn set(&mut self, settings: &[String]) {
+        self.settings = settings.to_vec();
+    }
+
     /// Starts the server and waits until it answers.
     pub fn launch(&mut self) {
         let mut postgres = as_user(USER, &tool("postgres"));

@@ -72,6 +72,9 @@ struct Add {
     /// For a writer: the labels it may write; may be given several times
     #[arg(long, value_name = "PATTERN", requires = "role")]
     label: Vec<String>,
+    /// For a writer: the clusters whose logs it may archive; may be given several times
+    #[arg(long, value_name = "PATTERN", requires = "role")]
+    cluster: Vec<String>,
     #[command(flatten)]
     new: New,
 }
@@ -178,6 +181,7 @@ fn list(session: &Session) -> Result<u8, Fault> {
                     "domain": record.domain,
                     "hosts": record.scope.hosts,
                     "labels": record.scope.labels,
+                    "streams": record.scope.streams,
                     "created": events::time(record.created),
                     "standing": standing(key),
                     "own": key.own,
@@ -241,7 +245,8 @@ fn may_write(role: Role, scope: &Scope) -> String {
     match role {
         Role::Owner => "anything".to_owned(),
         Role::Writer => {
-            let parts = [any(&scope.hosts, "hosts"), any(&scope.labels, "labels")];
+            let parts =
+                [any(&scope.hosts, "hosts"), any(&scope.labels, "labels"), any(&scope.streams, "logs")];
             let said: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
             if said.is_empty() { "anything".to_owned() } else { said.join(", ") }
         }
@@ -258,9 +263,11 @@ fn done(session: &Session, made: &Made, role: Role, what: &str) -> Result<(), Fa
 }
 
 fn add(session: &Session, add: &Add) -> Result<u8, Fault> {
-    if add.role.is_some_and(|role| role != Role::Writer) && !(add.host.is_empty() && add.label.is_empty()) {
+    let limits = [&add.host, &add.label, &add.cluster];
+    if add.role.is_some_and(|role| role != Role::Writer) && limits.iter().any(|limit| !limit.is_empty()) {
         return Err(Fault::usage(
-            "--host and --label say what a writer may write; other roles write no backups, owners write all",
+            "--host, --label and --cluster say what a writer may write; other roles write no backups, owners \
+             write all",
             "leave them out, or give --role writer",
         ));
     }
@@ -276,7 +283,16 @@ fn add(session: &Session, add: &Add) -> Result<u8, Fault> {
                 role,
                 name: add.name.clone().unwrap_or_else(|| role.name().to_owned()),
                 domain: add.domain.clone().unwrap_or_default(),
-                scope: Scope { hosts: add.host.clone(), labels: add.label.clone(), streams: Vec::new() },
+                scope: Scope {
+                    hosts: add.host.clone(),
+                    labels: add.label.clone(),
+                    // The list of a cluster's lineages, and the log of each.
+                    streams: add
+                        .cluster
+                        .iter()
+                        .flat_map(|c| [format!("pg/{c}"), format!("pg/{c}/*")])
+                        .collect(),
+                },
             };
             (keys::add(&repository, &new, &opener)?, role, "added the key")
         }

@@ -11,6 +11,7 @@ pub mod forget;
 pub mod init;
 pub mod key;
 pub mod ls;
+pub mod pg;
 pub mod prune;
 pub mod restore;
 pub mod snapshots;
@@ -39,6 +40,7 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Restore(arguments) => restore::run(session, &arguments),
         Command::Check(arguments) => check::run(session, &arguments),
         Command::Stats(arguments) => stats::run(session, &arguments),
+        Command::Pg(arguments) => pg::run(session, &arguments),
         Command::Demo(arguments) => demo::run(session, &arguments),
         Command::Completions(arguments) => completions::run(session, &arguments),
     }
@@ -61,6 +63,7 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Restore(_) => "restore",
         Command::Check(_) => "check",
         Command::Stats(_) => "stats",
+        Command::Pg(arguments) => pg::schema_name(arguments),
         Command::Demo(_) => "demo",
         Command::Completions(_) => "completions",
     };

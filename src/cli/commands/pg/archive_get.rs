@@ -1,0 +1,88 @@
+//! `chronolith pg archive-get`.
+
+use super::Cluster;
+use crate::base::Observer;
+use crate::cli::fault::{Fault, exit};
+use crate::cli::session::Session;
+use crate::postgres::archive::{Got, get, is_standby};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// "It is not in the archive": what the server takes for the end of the log.
+const ABSENT: u8 = 1;
+/// The longest pause between two attempts of a standby.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Brings back a file of the write-ahead log: the server's restore_command
+///
+/// restore_command = 'chronolith -r /backup --key-file /etc/key pg archive-get --cluster main %f %p'
+///
+/// Exits 0 when the file is there, 1 when the archive does not hold it, 126 when anything else is in the
+/// way: on 1 a recovering server takes the log for ended, on 126 it stops. A standby (standby.signal without
+/// recovery.signal) must not stop for a store that is out of reach: there it tries again for a while, and
+/// then exits 1 with a warning.
+#[derive(Args)]
+pub struct Arguments {
+    /// The file's name: what the server puts for %f
+    #[arg(value_name = "%f")]
+    pub name: String,
+    /// Where to write it: what the server puts for %p
+    #[arg(value_name = "%p")]
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// On a standby: how many seconds to try for
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub patience: u64,
+}
+
+/// Runs the command.
+pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
+    session.doing(format!("bring back {}", arguments.name));
+    let got = match is_standby(&arguments.path) {
+        false => attempt(session, arguments)?,
+        true => match patiently(session, arguments) {
+            Ok(got) => got,
+            Err(fault) => {
+                session.talk.warn(&format!(
+                    "{} could not be looked for: {}; the standby is told that it is not there yet",
+                    arguments.name,
+                    fault.why()
+                ));
+                Got::Absent
+            }
+        },
+    };
+    let (code, bytes) = match got {
+        Got::Written { bytes } => (exit::DONE, Some(bytes)),
+        Got::Absent => (ABSENT, None),
+    };
+    let fields = json!({ "name": arguments.name, "found": bytes.is_some(), "bytes": bytes });
+    session.talk.event("summary", fields)?;
+    Ok(code)
+}
+
+fn attempt(session: &Session, arguments: &Arguments) -> Result<Got, Fault> {
+    let cluster = arguments.cluster.name(session)?;
+    let repository = session.open_for_server()?;
+    Ok(get(&repository, &cluster, &arguments.name, &arguments.path)?)
+}
+
+/// Tries until it has an answer or its time is up (R3).
+fn patiently(session: &Session, arguments: &Arguments) -> Result<Got, Fault> {
+    let until = Instant::now() + Duration::from_secs(arguments.patience);
+    let mut pause = Duration::from_millis(250);
+    loop {
+        let fault = match attempt(session, arguments) {
+            Ok(got) => return Ok(got),
+            Err(fault) => fault,
+        };
+        if Instant::now() + pause > until {
+            return Err(fault);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}

@@ -1,0 +1,56 @@
+//! `chronolith pg`: PostgreSQL.
+
+pub mod archive_get;
+pub mod archive_push;
+
+use crate::cli::fault::Fault;
+use crate::cli::session::Session;
+use crate::postgres::lineage::ClusterName;
+use clap::{Args, Subcommand};
+
+/// PostgreSQL: archives the write-ahead log and brings it back
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    ArchivePush(archive_push::Arguments),
+    ArchiveGet(archive_get::Arguments),
+}
+
+/// The cluster whose log is meant.
+#[derive(Args)]
+pub struct Cluster {
+    /// The cluster: one server's history of base backups and log [default: `cluster` of the profile]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+}
+
+impl Cluster {
+    /// Returns the name. It is never guessed.
+    pub fn name(&self, session: &Session) -> Result<ClusterName, Fault> {
+        let name = self.cluster.as_ref().or(session.settings.cluster.as_ref()).ok_or_else(|| {
+            Fault::usage("no cluster was named", "give --cluster NAME, or put `cluster` into the profile")
+        })?;
+        Ok(ClusterName::new(name)?)
+    }
+}
+
+/// Runs the command.
+pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
+    match &arguments.verb {
+        Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
+        Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
+    }
+}
+
+/// Returns the name of the schema of what a command writes with `--json`.
+pub const fn schema_name(arguments: &Arguments) -> &'static str {
+    match &arguments.verb {
+        Verb::ArchivePush(_) => "pg-archive-push",
+        Verb::ArchiveGet(_) => "pg-archive-get",
+    }
+}

@@ -1,0 +1,56 @@
+//! The data directory around a file in `pg_wal`, looked at by name: the link that `pg_wal` may be is not
+//! followed.
+
+use crate::postgres::segment::LogFile;
+use crate::postgres::wal::FirstPage;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a segment that its first page's header takes.
+const FIRST_PAGE_BYTES: u64 = 64;
+/// Files of `pg_wal` that are looked at for a segment.
+const FILES_MAX: usize = 4096;
+
+/// Returns the data directory of a file in its `pg_wal`.
+pub(super) fn data_directory(file: &Path) -> Option<PathBuf> {
+    let below = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        parent => parent.map(Path::to_owned),
+    };
+    below(&below(file)?)
+}
+
+/// Says whether the server around a file follows another: `standby.signal` is there and `recovery.signal`
+/// is not.
+pub fn is_standby(file: &Path) -> bool {
+    data_directory(file)
+        .is_some_and(|data| data.join("standby.signal").is_file() && !data.join("recovery.signal").exists())
+}
+
+/// Reads the system identifier of the cluster around a file: the first number in `pg_control`.
+pub(super) fn system_identifier(file: &Path) -> Option<u64> {
+    let mut control = File::open(data_directory(file)?.join("global/pg_control")).ok()?;
+    let mut bytes = [0; 8];
+    control.read_exact(&mut bytes).ok()?;
+    Some(u64::from_le_bytes(bytes)).filter(|identifier| *identifier != 0)
+}
+
+/// Reads the first page of some segment that lies beside a file.
+pub(super) fn neighbour(file: &Path) -> Option<FirstPage> {
+    let folder = file.parent()?;
+    for entry in std::fs::read_dir(folder).ok()?.flatten().take(FILES_MAX) {
+        let name = entry.file_name();
+        if !matches!(name.to_str()?.parse(), Ok(LogFile::Segment(_))) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        let read =
+            File::open(entry.path()).and_then(|file| file.take(FIRST_PAGE_BYTES).read_to_end(&mut bytes));
+        // One that was made ahead of its use has no header of its own yet, or that of its last use.
+        if let (Ok(_), Ok(first)) = (read, FirstPage::read(&bytes)) {
+            return Some(first);
+        }
+    }
+    None
+}

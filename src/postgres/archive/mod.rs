@@ -1,0 +1,13 @@
+//! The two commands that a server calls: one takes a file of its log away, one brings it back.
+//!
+//! - `push`: into the repository; success means durable
+//! - `get`: out of it; "absent" means that the repository says so
+//! - `data`: what the data directory around a file says
+
+mod data;
+mod get;
+mod push;
+
+pub use data::is_standby;
+pub use get::{Got, get};
+pub use push::{Pushed, push};

@@ -1,0 +1,245 @@
+//! A file of the log goes into the repository.
+//!
+//! The order: the file is read and looked at; that it belongs to the cluster's name is made sure of; the
+//! store is asked for its name; it is put, durable. Nothing before the last step changes anything but
+//! the first claim to a name, so any crash is answered by trying again.
+
+use super::data;
+use crate::base::limits;
+use crate::format::log::LogDigest;
+use crate::ops::OpsError;
+use crate::postgres::history::read_history;
+use crate::postgres::lineage::{Archiver, Lineage, admit, lineages};
+use crate::postgres::segment::{LogFile, Lsn, SegmentName};
+use crate::postgres::wal::{FirstPage, Noted, PageError, walk};
+use crate::repo::{LogEntry, LogPut, Repository};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Longest file that is no segment: a history, a backup label.
+const SMALL_FILE_BYTES_MAX: u64 = 16 << 20;
+/// Longest fact of a record.
+const FACT_BYTES_MAX: usize = 32 << 10;
+
+/// What was archived.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// The file.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Whether it was stored now, or was there already.
+    pub outcome: LogPut,
+    /// The stream.
+    pub stream: String,
+    /// What was noted of a segment.
+    pub noted: Option<Noted>,
+}
+
+fn read_error(path: &Path) -> impl Fn(io::Error) -> OpsError + use<'_> {
+    move |source| OpsError::Read { name: path.display().to_string(), source }
+}
+
+fn refused(name: &str, why: impl std::fmt::Display) -> OpsError {
+    OpsError::Stopped {
+        why: format!("{name} was refused: {why}"),
+        cure: "look where the file comes from: it is not what its name says",
+    }
+}
+
+/// Archives a file of the log: a segment, the beginning of one, a history, a backup label. Durable when
+/// this returns (A1, A4); the same bytes again are a success (A3), other bytes under a name are recorded as
+/// a conflict and refused (A2).
+///
+/// # Errors
+///
+/// When the file is not what its name says or belongs to another cluster; else when this key may not,
+/// or the store fails.
+pub fn push(repository: &Repository, archiver: &Archiver, path: &Path) -> Result<Pushed, OpsError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let file: LogFile = name.parse().map_err(|error| OpsError::Usage(format!("{error}")))?;
+    let mut source = File::open(path).map_err(read_error(path))?;
+    let length = source.metadata().map_err(read_error(path))?.len();
+    match file {
+        LogFile::Segment(segment) | LogFile::Partial(segment) => {
+            let mut pieces = Pieces { path, name, segment, source, length };
+            pieces.push(repository, archiver)
+        }
+        LogFile::History { .. } | LogFile::BackupLabel { .. } => {
+            if length == 0 || length > SMALL_FILE_BYTES_MAX {
+                return Err(refused(name, format!("it has {length} bytes")));
+            }
+            let mut bytes = Vec::new();
+            source.read_to_end(&mut bytes).map_err(read_error(path))?;
+            push_small(repository, archiver, path, name, file, &bytes)
+        }
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> LogDigest {
+    LogDigest { length: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() }
+}
+
+/// Archives a file that does not say which cluster it belongs to: the data directory around it does, or
+/// else the name, where it has only one lineage.
+fn push_small(
+    repository: &Repository,
+    archiver: &Archiver,
+    path: &Path,
+    name: &str,
+    file: LogFile,
+    bytes: &[u8],
+) -> Result<Pushed, OpsError> {
+    let beside = data::neighbour(path).map(|first| Lineage::of(&first));
+    let identifier = data::system_identifier(path);
+    let of_directory = beside.filter(|lineage| identifier.is_none_or(|id| id == lineage.system_identifier));
+    let lineage = match of_directory {
+        Some(lineage) => lineage,
+        None => {
+            let known = lineages(repository, &archiver.cluster)?;
+            let matching = |lineage: &&Lineage| identifier.is_none_or(|id| id == lineage.system_identifier);
+            let found = known.iter().rev().find(matching).cloned();
+            found.ok_or_else(|| {
+                refused(name, "neither its data directory nor the archive says which cluster it belongs to")
+            })?
+        }
+    };
+    admit(repository, archiver, &lineage, name, || Ok(digest_of(bytes)))?;
+    let mut entry = archiver.entry(lineage.stream(&archiver.cluster), name, &lineage);
+    entry.timeline = Some(file.timeline());
+    if let LogFile::History { timeline } = file
+        && let Ok(history) = read_history(u64::from(timeline), bytes)
+    {
+        // So that who may not read content can still tell where timelines branch off.
+        let ends = history.branches().filter_map(|branch| Some((branch.timeline, branch.end?)));
+        let ancestors: Vec<String> = ends.map(|(timeline, end)| format!("{timeline} {}", Lsn(end))).collect();
+        entry.facts.insert("ancestors".to_owned(), short(&ancestors));
+    }
+    let outcome = repository.archive_log(&entry, bytes)?;
+    let (name, bytes) = (name.to_owned(), bytes.len() as u64);
+    Ok(Pushed { name, bytes, outcome, stream: entry.stream, noted: None })
+}
+
+/// A list as a fact: a line each, as many as there is room for.
+fn short(lines: &[String]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        if text.len() + line.len() >= FACT_BYTES_MAX {
+            break;
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// A segment on its way, in one piece or several.
+struct Pieces<'a> {
+    path: &'a Path,
+    name: &'a str,
+    segment: SegmentName,
+    source: File,
+    length: u64,
+}
+
+impl Pieces<'_> {
+    fn push(&mut self, repository: &Repository, archiver: &Archiver) -> Result<Pushed, OpsError> {
+        let piece_bytes = limits::LOG_PIECE_BYTES_MAX;
+        let mut bytes = self.read(piece_bytes)?;
+        let first = FirstPage::read(&bytes).map_err(|why: PageError| refused(self.name, why))?;
+        self.check(&first)?;
+        let lineage = Lineage::of(&first);
+        let beside = data::system_identifier(self.path);
+        if let Some(of_directory) = beside.filter(|id| *id != lineage.system_identifier) {
+            let why = format!(
+                "it was written by system {}, but lies in the data directory of system {of_directory}",
+                lineage.system_identifier
+            );
+            return Err(refused(self.name, why));
+        }
+        let path = self.path;
+        admit(repository, archiver, &lineage, self.name, || whole_digest(path))?;
+        let stream = lineage.stream(&archiver.cluster);
+        let mut entry = archiver.entry(stream.clone(), self.name, &lineage);
+        entry.timeline = Some(self.segment.timeline());
+        let outcome;
+        let mut noted = walk(&bytes, &first);
+        if self.length <= piece_bytes {
+            note(&mut entry, &noted, first.address.0, self.length);
+            outcome = repository.archive_log(&entry, &bytes)?;
+        } else {
+            let whole = whole_digest(path)?;
+            let mut at = 0;
+            loop {
+                let here = FirstPage { address: Lsn(first.address.0 + at), ..first };
+                noted = walk(&bytes, &here);
+                let mut piece = entry.clone();
+                note(&mut piece, &noted, here.address.0, bytes.len() as u64);
+                let end = at + bytes.len() as u64;
+                let last = (end == whole.length).then_some(whole);
+                let put = repository.archive_log_piece(&piece, at, &bytes, last)?;
+                if last.is_some() {
+                    outcome = put;
+                    break;
+                }
+                at = end;
+                bytes = self.read(piece_bytes)?;
+                if bytes.is_empty() {
+                    return Err(refused(self.name, "it became shorter while it was read"));
+                }
+            }
+        }
+        Ok(Pushed { name: self.name.to_owned(), bytes: self.length, outcome, stream, noted: Some(noted) })
+    }
+
+    fn read(&mut self, limit_bytes: u64) -> Result<Vec<u8>, OpsError> {
+        let capacity = usize::try_from(self.length.min(limit_bytes)).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(capacity);
+        (&self.source).take(limit_bytes).read_to_end(&mut bytes).map_err(read_error(self.path))?;
+        Ok(bytes)
+    }
+
+    /// Compares the first page with the name and the length.
+    fn check(&self, first: &FirstPage) -> Result<(), OpsError> {
+        let size = first.segment_size;
+        if self.length != size.bytes() {
+            let why = format!("it has {} bytes, segments of its cluster have {}", self.length, size.bytes());
+            return Err(refused(self.name, why));
+        }
+        let Some(start) = self.segment.start(size).filter(|start| *start == first.address) else {
+            let why = format!("its first page is that of position {}", first.address);
+            return Err(refused(self.name, why));
+        };
+        // A segment in which a timeline begins starts with a copy of its parent's pages (A15).
+        if first.timeline > self.segment.timeline() {
+            let why = format!("its first page, at {start}, is of timeline {}", first.timeline);
+            return Err(refused(self.name, why));
+        }
+        Ok(())
+    }
+}
+
+/// Notes in an entry what recovery needs to know of a segment.
+fn note(entry: &mut LogEntry, noted: &Noted, start: u64, length: u64) {
+    entry.positions = Some((start, start.saturating_add(length)));
+    if noted.complete {
+        entry.commits = noted.commits;
+    } else {
+        entry.facts.insert("times".to_owned(), "unknown".to_owned());
+    }
+    let points = noted.restore_points.iter().map(|(name, at)| format!("{at} {name}"));
+    let tablespaces = noted.tablespaces.iter().map(|(number, folder)| format!("{number} {folder}"));
+    let lists: [(&str, Vec<String>); 2] =
+        [("restore_points", points.collect()), ("tablespaces_created", tablespaces.collect())];
+    for (fact, lines) in lists.into_iter().filter(|(_, lines)| !lines.is_empty()) {
+        entry.facts.insert(fact.to_owned(), short(&lines));
+    }
+}
+
+fn whole_digest(path: &Path) -> Result<LogDigest, OpsError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut source = File::open(path).map_err(read_error(path))?;
+    io::copy(&mut source, &mut hasher).map_err(read_error(path))?;
+    Ok(LogDigest { length: hasher.count(), blake3: *hasher.finalize().as_bytes() })
+}
