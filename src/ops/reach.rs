@@ -9,7 +9,7 @@
 use super::bits::Bits;
 use super::error::OpsError;
 use crate::base::{BlobId, KeyId, PackId};
-use crate::format::pack::BlobClass;
+use crate::format::pack::{BlobClass, ORIGIN_BYTES, Origin};
 use crate::format::recipe::{RecipeEntry, RecipeNode, RecipeRoot};
 use crate::format::tree::TreeNode;
 use crate::repo::{BlobReader, KnownPack, Located, NumberedIndex, RepoError, Repository, SpoiltPacks};
@@ -19,20 +19,19 @@ use std::sync::Arc;
 /// How far the copies in a pack can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// They stay. A copy stands in for others of the same word only, so that nobody who claims to hold a
-    /// blob makes another's copy superfluous.
-    Stays(Option<KeyId>),
+    /// They stay.
+    Stays(Said),
     /// They are there, but nobody should rely on them: a blob that is nowhere else is rescued.
-    Goes,
+    Goes(Said),
     /// They are not there, or not to be believed.
     Gone,
     /// They are reported as damaged. They stand in for nobody, and stay until another copy of the same word
     /// stays: who reports falsely destroys nothing ([DAMAGED-9]).
-    Doubted(Option<KeyId>),
+    Doubted(Said),
     /// They are reported as damaged, and are for all to see: they stay only where there is nothing else.
     Rotten,
     /// They are reported as damaged and in a pack that goes: the last resort.
-    Lost,
+    Lost(Said),
 }
 
 /// What is reported as damaged.
@@ -43,6 +42,44 @@ pub(super) struct Doubts {
     /// Of those packs, the ones whose bytes are not those that they are named for.
     pub rotten: HashSet<PackId>,
 }
+
+/// On whose word the copies in a pack are what they are said to be. A copy stands in for others of the same
+/// word only, so that nobody who claims to hold a blob makes another's copy superfluous ([CONCURRENCY-29]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// One word is as good as another.
+    ByAnybody,
+    /// That of whoever sealed the frame, as far as those tell the truth who signed the pack: they may have
+    /// copied it from there. `None` are keys that are believed whatever they copy.
+    BySealer(Option<KeyId>),
+}
+
+/// A word: who signed, and a hash of the origin under which the frame was sealed.
+type Word = Option<(Option<KeyId>, [u8; 32])>;
+
+fn hash_of(origin: &Origin) -> [u8; 32] {
+    let mut bytes = Vec::with_capacity(ORIGIN_BYTES);
+    origin.encode(&mut bytes);
+    *blake3::hash(&bytes).as_bytes()
+}
+
+impl Trust {
+    fn word(self, copy: &Located) -> Option<Word> {
+        let (Self::Stays(said) | Self::Goes(said) | Self::Doubted(said) | Self::Lost(said)) = self else {
+            return None;
+        };
+        Some(match said {
+            Said::ByAnybody => None,
+            Said::BySealer(signer) => {
+                let origin = copy.pack.origins.get(usize::from(copy.record.origin));
+                Some((signer, origin.map_or([0; 32], hash_of)))
+            }
+        })
+    }
+}
+
+/// Frames by their packs, each with the signer of the index run that describes it, and their offsets.
+pub(super) type Frames = BTreeMap<(PackId, KeyId), BTreeSet<u32>>;
 
 /// Blobs that are named one by one when they are missing.
 const MISSING_MAX: usize = 20;
@@ -56,8 +93,10 @@ pub(super) struct Keeper<'a> {
     visited: Bits,
     /// Records that are relied on.
     pub chosen: Bits,
-    /// Frames that have to be copied, by pack and offset.
-    pub rescues: BTreeMap<PackId, BTreeSet<u32>>,
+    /// Those on which something else is built.
+    bases: Bits,
+    /// Frames that have to be copied.
+    pub rescues: Frames,
     /// Blobs of which there is no copy at all.
     pub missing: Vec<(BlobClass, BlobId)>,
 }
@@ -73,6 +112,7 @@ impl<'a> Keeper<'a> {
             known: HashMap::new(),
             visited: bits(),
             chosen: bits(),
+            bases: bits(),
             rescues: BTreeMap::new(),
             missing: Vec::new(),
         }
@@ -91,8 +131,8 @@ impl<'a> Keeper<'a> {
         };
         match trust {
             Trust::Stays(_) if doubts.rotten.contains(&pack.id) => Trust::Rotten,
-            Trust::Stays(word) => Trust::Doubted(word),
-            Trust::Goes => Trust::Lost,
+            Trust::Stays(said) => Trust::Doubted(said),
+            Trust::Goes(said) => Trust::Lost(said),
             trust => trust,
         }
     }
@@ -164,24 +204,24 @@ impl<'a> Keeper<'a> {
         record.base.is_none_or(|base| self.stays(record.class, &base, record.depth))
     }
 
-    /// Relies on one copy of every word under which there is one that stays; without any, on one that
-    /// is to be rescued.
+    /// Relies on one copy of every word under which there is one that stays; without any, on one of
+    /// every word that is to be rescued.
     fn choose(&mut self, class: BlobClass, id: &BlobId, below: u8) {
         let copies = self.copies(class, id, below);
         let mut words = BTreeSet::new();
         for (number, copy, trust) in &copies {
-            let Trust::Stays(word) = trust else { continue };
-            if words.contains(word) || !self.has_bases(copy) {
-                continue;
+            let stays = matches!(trust, Trust::Stays(_));
+            let Some(word) = trust.word(copy).filter(|word| stays && !words.contains(word)) else { continue };
+            if self.has_bases(copy) {
+                words.insert(word);
+                self.rely(*number, copy);
             }
-            words.insert(*word);
-            self.rely(*number, copy);
         }
         // What is doubted is kept beside it, unless the same word stands for another copy.
         let sound = !words.is_empty();
         for (number, copy, trust) in &copies {
             let keep = match trust {
-                Trust::Doubted(word) => !words.contains(word),
+                Trust::Doubted(_) => trust.word(copy).is_some_and(|word| !words.contains(&word)),
                 Trust::Rotten => !sound,
                 _ => false,
             };
@@ -193,19 +233,29 @@ impl<'a> Keeper<'a> {
             return;
         }
         // A copy that stays, but whose base goes, is as good as any: its base is rescued.
-        let there = copies.iter().find(|(.., trust)| matches!(trust, Trust::Stays(_) | Trust::Goes));
         let doubted = copies.iter().any(|(.., trust)| matches!(trust, Trust::Doubted(_) | Trust::Rotten));
-        let lost = || copies.iter().find(|(.., trust)| *trust == Trust::Lost).filter(|_| !doubted);
-        match there.or_else(lost) {
-            Some((number, copy, trust)) => {
-                if matches!(trust, Trust::Goes | Trust::Lost) {
-                    self.rescues.entry(copy.pack.id).or_default().insert(copy.record.frame_offset);
+        for last_resort in [false, true] {
+            for (number, copy, trust) in &copies {
+                let fits = match trust {
+                    Trust::Stays(_) | Trust::Goes(_) => !last_resort,
+                    Trust::Lost(_) => last_resort,
+                    _ => false,
+                };
+                let Some(word) = trust.word(copy).filter(|word| fits && !words.contains(word)) else {
+                    continue;
+                };
+                words.insert(word);
+                if matches!(trust, Trust::Goes(_) | Trust::Lost(_)) {
+                    let place = (copy.pack.id, copy.pack.signer);
+                    self.rescues.entry(place).or_default().insert(copy.record.frame_offset);
                 }
                 self.rely(*number, copy);
             }
-            None if doubted => {}
-            None => drop(self.miss(class, id)),
+            if doubted || !words.is_empty() {
+                return;
+            }
         }
+        self.miss(class, id);
     }
 
     fn rely(&mut self, number: u64, copy: &Located) {
@@ -214,7 +264,19 @@ impl<'a> Keeper<'a> {
             && let Some(base) = record.base
         {
             self.choose(record.class, &base, record.depth);
+            let (index, bases, chosen) = (self.index, &self.bases, &self.chosen);
+            index.copies(record.class, &base, |number, _| {
+                if chosen.get(number) {
+                    bases.set(number);
+                }
+            });
         }
+    }
+
+    /// Says whether a copy is relied on for nothing but what differs from it.
+    pub fn is_only_base(&self, number: u64, copy: &Located) -> bool {
+        let first = || self.index.first(copy.record.class, &copy.record.id);
+        self.bases.get(number) && first().is_some_and(|(first, _)| !self.visited.get(first))
     }
 }
 

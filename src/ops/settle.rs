@@ -7,9 +7,9 @@
 //! 3. again, until a listing shows nothing new.
 
 use super::error::OpsError;
-use super::reach::{Keeper, Trust, reach};
+use super::reach::{Keeper, Said, Trust, reach};
 use crate::base::{BlobId, PackId};
-use crate::repo::{Copied, FrameCopier, KnownPack, Presence, RepoError, Repository};
+use crate::repo::{Copied, FrameCopier, KnownPack, Presence, RepoError, Repository, pack_name};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -79,8 +79,8 @@ pub(super) fn rescue(
         }
         let condemned = listing.found.values().any(|found| found.condemned.names(&pack.id));
         match condemned || !listed.contains(&pack.id) {
-            true => Trust::Goes,
-            false => Trust::Stays(None),
+            true => Trust::Goes(Said::ByAnybody),
+            false => Trust::Stays(Said::ByAnybody),
         }
     };
     let index = repository.index().numbered();
@@ -100,8 +100,15 @@ pub(super) fn rescue(
         return Ok(Copied::default());
     }
     let mut copier = FrameCopier::new(repository)?;
-    for (pack, offsets) in &rescues {
-        copier.copy(pack, offsets)?;
+    for ((pack, signer), offsets) in &rescues {
+        let not_copied = copier.copy(pack, signer, offsets)?;
+        if let Some(error) = not_copied.unreadable {
+            return Err(error.into());
+        }
+        if let Some(offset) = not_copied.made_up.first() {
+            let why = format!("the index names a frame at {offset} that its table does not have");
+            return Err(RepoError::Untrusted { object: pack_name(pack), why }.into());
+        }
     }
     Ok(copier.finish()?)
 }

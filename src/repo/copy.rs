@@ -6,27 +6,63 @@
 
 use super::error::RepoError;
 use super::index::{KnownPack, encode_run};
-use super::packs::{FinishedPack, fill_pack, open_pack, pack_name};
+use super::packs::{
+    CONTENT_PACK_BYTES, FinishedPack, METADATA_PACK_BYTES, OpenedPack, fill_pack, open_pack, pack_name,
+};
 use super::repository::Repository;
 use super::session::run_content;
-use crate::base::{IndexId, PackId, limits};
+use crate::base::{IndexId, KeyId, PackId, limits};
 use crate::format::pack::{BlobClass, FrameRecord, Origin, PackView};
 use crate::format::trust::Act;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use crate::storage::StorageError;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// Records that make an index run worth writing while the copying goes on.
+const RUN_RECORDS: usize = 1 << 17;
+
 /// Bytes of frames after which a pack of copies is full.
-const COPIES_BYTES: usize = 32 << 20;
+const fn copies_bytes(class: BlobClass) -> usize {
+    match class {
+        BlobClass::Content => CONTENT_PACK_BYTES,
+        BlobClass::Metadata => METADATA_PACK_BYTES,
+    }
+}
 
 /// Frames on their way into one pack.
 #[derive(Default)]
 struct Filling {
     origins: Vec<Origin>,
-    numbers: HashMap<[u8; 32], u16>,
+    numbers: HashMap<Origin, u16>,
     bytes: Vec<u8>,
     frames: Vec<FrameRecord>,
-    /// Origins and counters of the frames: none may be twice in a pack.
-    taken: HashSet<([u8; 32], u64)>,
+    /// Origins and counters of the frames, none of which may be twice in a pack, and where they are.
+    taken: HashMap<(Origin, u64), (usize, usize)>,
+}
+
+/// Whether a pack that is being filled has a frame of some origin and counter.
+enum Taken {
+    No,
+    /// This very frame.
+    Yes,
+    /// Another one: somebody took an origin that is not his.
+    ByAnother,
+}
+
+impl Filling {
+    fn takes(&self, origin: &Origin, frame: &FrameRecord, sealed: &[u8]) -> Taken {
+        let Some((number, at)) = self.taken.get(&(*origin, frame.counter)) else {
+            return Taken::No;
+        };
+        let held = self.frames.get(*number).map(|held| FrameRecord {
+            origin: frame.origin,
+            offset: frame.offset,
+            ..held.clone()
+        });
+        let same = held.as_ref() == Some(frame)
+            && self.bytes.get(*at..).is_some_and(|bytes| bytes.starts_with(sealed));
+        if same { Taken::Yes } else { Taken::ByAnother }
+    }
 }
 
 /// Copies frames; [`FrameCopier::finish`] makes the copies known.
@@ -34,7 +70,8 @@ pub struct FrameCopier {
     repository: Arc<Repository>,
     filling: [Filling; 2],
     done: Vec<(Arc<KnownPack>, Vec<FrameRecord>)>,
-    stored_bytes: u64,
+    copied: Copied,
+    wary: bool,
 }
 
 /// What was copied.
@@ -44,6 +81,23 @@ pub struct Copied {
     pub packs: BTreeSet<PackId>,
     /// Bytes of packs and index runs put into the store.
     pub stored_bytes: u64,
+}
+
+/// What was not copied of a pack.
+#[derive(Debug, Default)]
+pub struct NotCopied {
+    /// Where the pack has no such frame, or was not signed by whoever says so: nothing is lost.
+    pub made_up: BTreeSet<u32>,
+    /// Frames of which another pack holds something else under the same origin and counter.
+    pub contested: BTreeSet<u32>,
+    /// Why the pack as a whole could not be copied from.
+    pub unreadable: Option<RepoError>,
+}
+
+impl NotCopied {
+    fn unreadable(error: RepoError) -> Self {
+        Self { unreadable: Some(error), ..Self::default() }
+    }
 }
 
 impl FrameCopier {
@@ -61,48 +115,121 @@ impl FrameCopier {
             repository: repository.clone(),
             filling: Default::default(),
             done: Vec::new(),
-            stored_bytes: 0,
+            copied: Copied::default(),
+            wary: false,
         })
     }
 
-    /// Copies the frames of one pack that begin at these offsets.
+    /// Copies nothing of which another pack holds something else under the same origin and counter. Copies
+    /// that are made with this care stand for each other, whoever signed what they were made from.
+    #[must_use]
+    pub fn wary(self) -> Self {
+        Self { wary: true, ..self }
+    }
+
+    /// Copies the frames of one pack that begin at these offsets, as far as the index run of `signer` does not
+    /// make them up; says which were not copied, and why.
     ///
     /// # Errors
     ///
-    /// When the pack is not there, is damaged, was not signed by a key whose packs this one may adopt
-    /// ([TRUST-16]), or has no frame at one of the offsets.
-    pub fn copy(&mut self, pack: &PackId, offsets: &BTreeSet<u32>) -> Result<(), RepoError> {
-        let repository = self.repository.clone();
-        let name = pack_name(pack);
-        let store = &repository.environment().store;
-        let bytes = store.get(&name, limits::PACK_BYTES_MAX)?;
-        let registry = repository.registry();
-        let opened = open_pack(pack, &bytes, repository.id(), repository.keyring(), |key| {
+    /// When the copies cannot be stored, or the store does not answer.
+    pub fn copy(
+        &mut self,
+        pack: &PackId,
+        signer: &KeyId,
+        offsets: &BTreeSet<u32>,
+    ) -> Result<NotCopied, RepoError> {
+        let bytes = match self.repository.environment().store.get(&pack_name(pack), limits::PACK_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+            Err(error) => return Ok(NotCopied::unreadable(error.into())),
+        };
+        let opened = match self.open(pack, &bytes) {
+            Ok(opened) => opened,
+            Err(error) => return Ok(NotCopied::unreadable(error)),
+        };
+        let mut not_copied = NotCopied::default();
+        // [INDEX-9]
+        if opened.signer != *signer {
+            not_copied.made_up = offsets.clone();
+            return Ok(not_copied);
+        }
+        let view = PackView::parse(&bytes).map_err(RepoError::damaged(pack_name(pack)))?;
+        let frames: BTreeMap<u32, &FrameRecord> =
+            opened.frames.iter().map(|frame| (frame.offset, frame)).collect();
+        for offset in offsets {
+            let found = frames.get(offset).and_then(|frame| {
+                let origin = opened.origins.get(usize::from(frame.origin))?;
+                Some((*frame, origin, view.frame(frame).ok()?))
+            });
+            let Some((frame, origin, sealed)) = found else {
+                not_copied.made_up.insert(*offset);
+                continue;
+            };
+            if self.wary && self.is_contested(opened.class, pack, origin, frame, sealed)? {
+                not_copied.contested.insert(*offset);
+                continue;
+            }
+            self.push(opened.class, origin, frame, sealed)?;
+        }
+        Ok(not_copied)
+    }
+
+    /// Opens a pack that this key may copy from ([TRUST-16]).
+    fn open(&self, pack: &PackId, bytes: &[u8]) -> Result<OpenedPack, RepoError> {
+        let (repository, registry) = (&self.repository, self.repository.registry());
+        let opened = open_pack(pack, bytes, repository.id(), repository.keyring(), |key| {
             registry.public_key(key, Act::MetadataPack)
         })?;
         let own = repository.keyring().identity.key;
         if !registry.adopts(&own, &opened.signer, pack) {
             let why = "it is of a trust domain that this key does not copy from".to_owned();
-            return Err(RepoError::Untrusted { object: name, why });
+            return Err(RepoError::Untrusted { object: pack_name(pack), why });
         }
-        let view = PackView::parse(&bytes).map_err(RepoError::damaged(name.as_str()))?;
-        let frames: BTreeMap<u32, &FrameRecord> =
-            opened.frames.iter().map(|frame| (frame.offset, frame)).collect();
-        for offset in offsets {
-            let frame = frames.get(offset).ok_or_else(|| RepoError::Untrusted {
-                object: name.clone(),
-                why: format!("the index names a frame at {offset} that its table does not have"),
-            })?;
-            let origin = opened.origins.get(usize::from(frame.origin)).ok_or_else(|| {
-                RepoError::damaged(name.as_str())(crate::format::FormatError::Invalid {
-                    what: "frame",
-                    why: "it has no origin",
-                })
-            })?;
-            let sealed = view.frame(frame).map_err(RepoError::damaged(name.as_str()))?;
-            self.push(opened.class, origin, frame, sealed)?;
+        Ok(opened)
+    }
+
+    /// Says whether another pack holds something else that claims to be this frame: then one of the two was
+    /// forged, and who cannot open them cannot tell which ([CONCURRENCY-48]).
+    fn is_contested(
+        &self,
+        class: BlobClass,
+        pack: &PackId,
+        origin: &Origin,
+        frame: &FrameRecord,
+        sealed: &[u8],
+    ) -> Result<bool, RepoError> {
+        let store = &self.repository.environment().store;
+        let mut at = 0;
+        for (id, length) in &frame.blobs {
+            for copy in self.repository.index().find(class, id, false, |known| known.id != *pack) {
+                let record = &copy.record;
+                let claims = copy.pack.origins.get(usize::from(record.origin)) == Some(origin)
+                    && record.counter == frame.counter;
+                if !claims {
+                    continue;
+                }
+                let alike = (record.base, record.depth, record.encoding, record.plain_length)
+                    == (frame.base, frame.depth, frame.encoding, frame.plain_length)
+                    && (record.offset, record.length, record.sealed_length)
+                        == (at, *length, frame.sealed_length);
+                let mut other = Vec::new();
+                let length = record.sealed_length as usize;
+                match store.get_range(
+                    &pack_name(&copy.pack.id),
+                    record.frame_offset.into(),
+                    length,
+                    &mut other,
+                ) {
+                    Ok(()) if alike && other == sealed => {}
+                    Err(StorageError::NotFound { .. }) => {}
+                    Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+                    _ => return Ok(true),
+                }
+            }
+            at = at.saturating_add(*length);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn push(
@@ -118,19 +245,22 @@ impl FrameCopier {
         };
         let [content, metadata] = &mut self.filling;
         let filling = if number == 0 { content } else { metadata };
-        let full = filling.bytes.len() + sealed.len() > COPIES_BYTES
-            || filling.origins.len() as u64 >= limits::PACK_ORIGINS_MAX;
+        let taken = filling.takes(origin, frame, sealed);
+        if matches!(taken, Taken::Yes) {
+            return Ok(());
+        }
+        let full = filling.bytes.len() + sealed.len() > copies_bytes(class)
+            || filling.origins.len() as u64 >= limits::PACK_ORIGINS_MAX
+            || matches!(taken, Taken::ByAnother);
         if full && !filling.frames.is_empty() {
             let filled = std::mem::take(filling);
             self.store(class, filled)?;
         }
         let [content, metadata] = &mut self.filling;
         let filling = if number == 0 { content } else { metadata };
-        if !filling.taken.insert((origin.commitment, frame.counter)) {
-            return Ok(());
-        }
+        filling.taken.insert((*origin, frame.counter), (filling.frames.len(), filling.bytes.len()));
         let next = u16::try_from(filling.origins.len()).unwrap_or(u16::MAX);
-        let number = *filling.numbers.entry(origin.commitment).or_insert_with(|| {
+        let number = *filling.numbers.entry(*origin).or_insert_with(|| {
             filling.origins.push(*origin);
             next
         });
@@ -156,7 +286,7 @@ impl FrameCopier {
         let public = |key: &_| repository.registry().public_key(key, Act::MetadataPack);
         open_pack(&pack.id, &pack.bytes, repository.id(), repository.keyring(), public)?;
         environment.store.put(&pack_name(&pack.id), &pack.bytes)?;
-        self.stored_bytes += pack.bytes.len() as u64;
+        self.copied.stored_bytes += pack.bytes.len() as u64;
         let known = KnownPack {
             id: pack.id,
             length: super::frames::length_u32(pack.bytes.len())?,
@@ -164,11 +294,33 @@ impl FrameCopier {
             signer: repository.keyring().identity.key,
             origins: pack.origins.into(),
         };
+        self.copied.packs.insert(pack.id);
         self.done.push((Arc::new(known), pack.frames));
-        Ok(())
+        let records: usize =
+            self.done.iter().flat_map(|(_, frames)| frames).map(|frame| frame.blobs.len()).sum();
+        if records >= RUN_RECORDS { self.write_run() } else { Ok(()) }
     }
 
-    /// Puts the last packs, then the index run that names all of them.
+    /// Makes durable packs known.
+    fn write_run(&mut self) -> Result<(), RepoError> {
+        let done = std::mem::take(&mut self.done);
+        if done.is_empty() {
+            return Ok(());
+        }
+        let repository = &self.repository;
+        let content = run_content(&done)?;
+        let run = encode_run(repository, &content)?;
+        let id = IndexId::new(*blake3::hash(&run).as_bytes());
+        repository.environment().store.put(&repository.index_name(&id), &run)?;
+        self.copied.stored_bytes += run.len() as u64;
+        repository.index().add(id, &content).map_err(|source| RepoError::Local {
+            doing: "keep an index run in",
+            path: "the cache".to_owned(),
+            source,
+        })
+    }
+
+    /// Puts the last packs, then the index run that names them.
     ///
     /// # Errors
     ///
@@ -180,20 +332,7 @@ impl FrameCopier {
                 self.store(class, filled)?;
             }
         }
-        if self.done.is_empty() {
-            return Ok(Copied::default());
-        }
-        let repository = &self.repository;
-        let content = run_content(&self.done)?;
-        let run = encode_run(repository, &content)?;
-        let id = IndexId::new(*blake3::hash(&run).as_bytes());
-        repository.environment().store.put(&repository.index_name(&id), &run)?;
-        repository.index().add(id, &content).map_err(|source| RepoError::Local {
-            doing: "keep an index run in",
-            path: "the cache".to_owned(),
-            source,
-        })?;
-        let stored_bytes = self.stored_bytes + run.len() as u64;
-        Ok(Copied { packs: self.done.iter().map(|(pack, _)| pack.id).collect(), stored_bytes })
+        self.write_run()?;
+        Ok(self.copied)
     }
 }

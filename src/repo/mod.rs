@@ -51,7 +51,7 @@ pub use amend::{add_to_registry, amend_registry, remove_from_registry};
 pub use base_cache::BaseCache;
 pub use blobs::{Blob, BlobReader, FramePlace};
 pub use condemned::{CondemnedListing, FoundCondemned, FoundSession, Sessions};
-pub use copy::{Copied, FrameCopier};
+pub use copy::{Copied, FrameCopier, NotCopied};
 pub use damaged::{DamageListing, FoundDamage, Spoilt, SpoiltPacks, may_cancel};
 pub use environment::{Environment, KeyCache, NoKeyCache};
 pub use error::RepoError;

@@ -140,3 +140,30 @@ fn a_grace_that_is_given_counts_for_what_was_announced_before() {
     world.run(["cat", &format!("{}:a", &ids[0][..8])]).exits(4);
     world.run(["check", "--read-data"]).exits(0);
 }
+
+#[test]
+fn how_much_is_repacked_is_bounded_in_words() {
+    let (world, ids) = backed_up(2);
+    world.run(["forget", &ids[0], "--prune", "--max-unused", "0%", "--max-repack", "10G"]).exits(0);
+    for unused in ["0", "5%", "2.5%", "100%", "1G", "unlimited"] {
+        let plan = world.run(["prune", "--dry-run", "--json", "--max-unused", unused]).exits(0).events();
+        assert_eq!(plan.last().unwrap()["repacked_packs"].as_u64(), Some(0), "{unused}");
+    }
+    for [bound, value] in [
+        ["--max-unused", ""],
+        ["--max-unused", "%"],
+        ["--max-unused", "101%"],
+        ["--max-unused", "-1%"],
+        ["--max-unused", "nan%"],
+        ["--max-unused", "much"],
+        ["--max-repack", "5%"],
+        ["--max-repack", "-1"],
+        ["--max-repack", ""],
+    ] {
+        world.run(["prune", &format!("{bound}={value}")]).exits(2);
+    }
+    world.run(["forget", "a", "--max-repack", "1G"]).exits(2);
+    let shown = world.run(["prune", "--grace", "0"]).exits(0);
+    assert!(shown.err.contains("once all that is announced is deleted, packs take "), "{}", shown.err);
+    world.run(["check", "--read-data"]).exits(0);
+}

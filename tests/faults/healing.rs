@@ -176,7 +176,7 @@ fn nothing_is_stored_as_a_difference_against_what_is_bad() {
     let mut next = scene.content.clone();
     next.get_mut("noise".as_bytes()).unwrap().iter_mut().step_by(3001).for_each(|byte| *byte ^= 1);
     let mut options = scene.owner.options();
-    options.differences = true;
+    options.differences = chronolith::ops::backup::Differences::Always;
     let store_next = |client: &Client| {
         let sources = crate::support::world::streams(&next);
         backup(&client.open(), sources, &options).unwrap()
@@ -210,7 +210,7 @@ fn a_difference_whose_base_is_bad_is_whole_again_once_the_base_is() {
     let mut next = scene.content.clone();
     next.get_mut("noise".as_bytes()).unwrap().iter_mut().step_by(3001).for_each(|byte| *byte ^= 1);
     let mut options = scene.owner.options();
-    options.differences = true;
+    options.differences = chronolith::ops::backup::Differences::Always;
     let sources = crate::support::world::streams(&next);
     let second = backup(&scene.owner.open(), sources, &options).unwrap();
     assert!(second.differences > 5);

@@ -199,13 +199,35 @@ pub fn pack_of(
     let salt = entropy.draw();
     let (key, commitment) = derive_pair(class.frame_context(), &secret, &salt);
     let origin = Origin { suite, epoch: keys.number, encapsulation, salt, commitment };
+    let mut claim = claim;
+    let bound = FrameAssociatedData::new(
+        repository.id(),
+        class,
+        claim.encoding,
+        0,
+        claim.blob.1,
+        claim.base.as_ref(),
+    );
+    Sealer::new(suite, &key).seal(counter_nonce(0), bound.as_ref(), &mut claim.encoded, 0).unwrap();
+    pack_under(repository, class, origin, 0, claim)
+}
+
+/// Does the same under an origin and counter that may be somebody else's, with what is sealed already.
+pub fn pack_under(
+    repository: &Repository,
+    class: BlobClass,
+    origin: Origin,
+    counter: u64,
+    claim: Claim,
+) -> (Vec<u8>, PackEntry, Vec<IndexRecord>) {
+    let keys = repository.keyring().current().unwrap();
+    let entropy = repository.environment().entropy.as_ref();
+    let suite = repository.suite();
     let signer = repository.keyring().identity.key;
     let mut bytes = Vec::new();
     PackHead { class, origin_count: 1, signer }.encode(&mut bytes);
     origin.encode(&mut bytes);
-    let Claim { blob, encoding, base, mut encoded } = claim;
-    let bound = FrameAssociatedData::new(repository.id(), class, encoding, 0, blob.1, base.as_ref());
-    Sealer::new(suite, &key).seal(counter_nonce(0), bound.as_ref(), &mut encoded, 0).unwrap();
+    let Claim { blob, encoding, base, encoded } = claim;
     let frame = FrameRecord {
         offset: bytes.len() as u32,
         sealed_length: encoded.len() as u32,
@@ -213,7 +235,7 @@ pub fn pack_of(
         encoding,
         depth: u8::from(base.is_some()),
         origin: 0,
-        counter: 0,
+        counter,
         base,
         blobs: vec![blob],
     };
@@ -226,7 +248,7 @@ pub fn pack_of(
         plain_length: frame.plain_length,
         offset: 0,
         length: blob.1,
-        counter: 0,
+        counter,
         base,
         origin: 0,
         encoding,
@@ -265,7 +287,12 @@ pub fn pack_of(
 /// Publishes such a pack and an index run that says the same; returns the pack's name and the run's.
 pub fn poison(client: &Client, class: BlobClass, claim: Claim) -> (String, String) {
     let repository = client.open();
-    let (pack, entry, records) = pack_of(&repository, class, claim);
+    publish(client, pack_of(&repository, class, claim))
+}
+
+/// Publishes a pack and an index run that says what these records say.
+pub fn publish(client: &Client, forged: (Vec<u8>, PackEntry, Vec<IndexRecord>)) -> (String, String) {
+    let (repository, (pack, entry, records)) = (client.open(), forged);
     let name = chronolith::repo::pack_name(&entry.id);
     client.store.put(&name, &pack).unwrap();
     let run = put(client, "index/00000001", &index_run(&repository, vec![entry], records, None));

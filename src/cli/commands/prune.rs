@@ -1,9 +1,10 @@
 //! `chronolith prune`.
 
+use crate::base::units::parse_size;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::ops::prune::{PruneOptions, PruneReport, prune};
+use crate::ops::prune::{PruneOptions, PruneReport, Unused, prune};
 use crate::repo::Repository;
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,7 +13,8 @@ use std::sync::Arc;
 /// Deletes what no snapshot needs, beside running backups
 ///
 /// In two steps: packs that hold nothing needed are announced first, and deleted by a later prune, once the grace has
-/// passed and every running backup has heard of it. A pack that holds something needed stays as it is.
+/// passed and every running backup has heard of it. Of packs that are needed in parts, those parts are copied first, sealed
+/// as they are, until no more than --max-unused is left that nobody needs.
 #[derive(Args)]
 pub struct Arguments {
     /// Shows what would be announced
@@ -29,22 +31,57 @@ pub struct Bounds {
     /// shortens what was announced with a longer one
     #[arg(long, value_name = "TIME")]
     pub grace: Option<String>,
+    /// How much that nobody needs may stay in packs that are needed in parts: a share of what is kept, a
+    /// size, or unlimited [default: 5%]
+    #[arg(long, value_name = "SHARE")]
+    pub max_unused: Option<String>,
+    /// Copies what is needed out of packs of this size together at most, in one go: 10G
+    #[arg(long, value_name = "SIZE")]
+    pub max_repack: Option<String>,
 }
 
 impl Bounds {
     /// Says whether any of them was given.
     pub fn are_given(&self) -> bool {
-        self.grace.is_some()
+        self.grace.is_some() || self.max_unused.is_some() || self.max_repack.is_some()
     }
 
     /// Returns the options of a prune.
     pub fn options(&self) -> Result<PruneOptions, Fault> {
-        let options = PruneOptions::new(concat!("chronolith ", env!("CARGO_PKG_VERSION")));
+        let mut options = PruneOptions::new(concat!("chronolith ", env!("CARGO_PKG_VERSION")));
+        if let Some(text) = &self.max_unused {
+            options.max_unused = unused(text)?;
+        }
+        if let Some(text) = &self.max_repack {
+            let size = parse_size(text);
+            let refused = || Fault::usage(format!("{text:?} is no size"), "give one such as 500M or 10G");
+            options.max_repack_bytes = Some(size.ok_or_else(refused)?);
+        }
         Ok(match &self.grace {
             Some(grace) => options.within(seconds(grace)?),
             None => options,
         })
     }
+}
+
+fn unused(text: &str) -> Result<Unused, Fault> {
+    if text == "unlimited" {
+        return Ok(Unused::Share { hundredths: 10_000 });
+    }
+    let share = |number: &str| {
+        let share = number.parse::<f64>().ok().filter(|share| (0.0..=100.0).contains(share))?;
+        Some(Unused::Share { hundredths: (share * 100.0).round() as u32 })
+    };
+    let read = match text.strip_suffix('%') {
+        Some(number) => share(number),
+        None => parse_size(text).map(Unused::Bytes),
+    };
+    read.ok_or_else(|| {
+        Fault::usage(
+            format!("{text:?} is neither a share nor a size"),
+            "give one such as 5%, 0%, 2G or unlimited",
+        )
+    })
 }
 
 fn seconds(text: &str) -> Result<u64, Fault> {
@@ -100,6 +137,13 @@ fn summary(report: &PruneReport, dry_run: bool) -> Value {
         "condemned_packs": report.condemned_packs,
         "condemned_bytes": report.condemned_bytes,
         "condemned_snapshots": report.condemned_snapshots,
+        "repacked_packs": report.repacked_packs,
+        "repacked_bytes": report.repacked_bytes,
+        "repack_copy_bytes": report.repack_copy_bytes,
+        "base_bytes": report.base_bytes,
+        "shared_frame_bytes": report.shared_frame_bytes,
+        "kept_bytes": report.kept_bytes,
+        "held_packs": report.held_packs,
         "deleted_packs": report.deleted_packs,
         "deleted_bytes": report.deleted_bytes,
         "deleted_objects": report.deleted_objects,
@@ -126,13 +170,31 @@ fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
         render::size(report.condemned_bytes),
         render::count(report.condemned_snapshots, "forgotten snapshot", "forgotten snapshots")
     ));
+    if report.repacked_packs > 0 {
+        tell(format!(
+            "among them are {} that are needed in parts: {} of {} {} first",
+            packs(report.repacked_packs),
+            render::size(report.repack_copy_bytes),
+            render::size(report.repacked_bytes),
+            if dry_run { "would be copied" } else { "were copied" }
+        ));
+    }
     if !dry_run {
         tell(format!("deleted: {} with {}", packs(report.deleted_packs), render::size(report.deleted_bytes)));
     }
-    if report.unused_bytes > 0 {
+    tell(format!("once all that is announced is deleted, packs take {}", render::size(report.kept_bytes)));
+    let stays = [
+        (report.unused_bytes, "that nobody needs stay in packs that are needed (--max-unused, --max-repack)"),
+        (report.base_bytes, "stay only because needed content is stored as what differs from it"),
+        (report.shared_frame_bytes, "stay only because they were sealed together with what is needed"),
+    ];
+    for (bytes, why) in stays.into_iter().filter(|(bytes, _)| *bytes > 0) {
+        tell(format!("{} {why}", render::size(bytes)));
+    }
+    if report.held_packs > 0 {
         tell(format!(
-            "{} that nobody needs stay in packs that are needed",
-            render::size(report.unused_bytes)
+            "{} stay, since what is needed of them cannot be copied (see the warnings)",
+            packs(report.held_packs)
         ));
     }
     if let Some(seconds) = report.waiting_seconds {

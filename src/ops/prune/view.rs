@@ -3,20 +3,21 @@
 use super::super::error::OpsError;
 use super::super::forget::require_whole_memory;
 use super::super::names::{SnapshotView, Snapshots};
-use super::super::reach::{Doubts, Keeper, Trust, reach};
+use super::super::reach::{Doubts, Keeper, Said, Trust, reach};
 use super::PruneOptions;
 use super::doubts::doubts;
-use crate::base::{DamagedId, KeyId, PackId, SnapshotId, Timestamp, explain};
+use super::plan::noun;
+use crate::base::{BlobId, DamagedId, KeyId, PackId, SnapshotId, Timestamp, explain};
 use crate::format::ObjectKind;
 use crate::format::damaged::DamagedObject;
-use crate::format::pack::BlobClass;
 use crate::format::place::Place;
 use crate::format::session::SessionPurpose;
+use crate::format::trust::{Role, Standing};
 use crate::repo::{
     CondemnedListing, DamageListing, FoundCondemned, FoundSession, KnownPack, NumberedIndex, Presence,
     RepoError, Repository, Sessions,
 };
-use crate::storage::ObjectInfo;
+use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub(super) struct View {
     /// When packs and other objects that condemnations list are due, by the store's time.
     due: (HashMap<PackId, i128>, HashMap<Place, i128>),
     as_forgotten: BTreeSet<SnapshotId>,
+    /// Packs with keys that describe them, though another key signed them.
+    lies: HashSet<(PackId, KeyId)>,
     /// Reports of damage.
     pub damage: DamageListing,
     pub doubts: Doubts,
@@ -67,7 +70,7 @@ impl View {
         require_whole_memory(repository, &snapshots)?;
         require_readable_roots(&snapshots)?;
         repository.refresh_index()?;
-        let listed = repository.index().packs();
+        let mut listed = repository.index().packs();
         repository.index_unlisted_packs()?;
         let mut packs = BTreeMap::new();
         let store = &repository.environment().store;
@@ -76,6 +79,7 @@ impl View {
                 packs.insert(id, object);
             }
         }
+        let lies = lies(repository, &packs, &mut listed)?;
         let damage = repository.damage_reports()?;
         if let Some((id, why)) = damage.unreadable.iter().next() {
             return Err(OpsError::Stopped {
@@ -87,7 +91,7 @@ impl View {
         let doubts = doubts(repository, &damage, &packs)?;
         let due = all_due(&listing);
         let as_forgotten = if options.dry_run { options.as_forgotten.clone() } else { BTreeSet::new() };
-        Ok(Self { now, listing, sessions, snapshots, listed, packs, damage, doubts, due, as_forgotten })
+        Ok(Self { now, listing, sessions, snapshots, listed, packs, lies, damage, doubts, due, as_forgotten })
     }
 
     /// Snapshots that living sessions read: roots, whatever was said about them.
@@ -175,6 +179,20 @@ impl View {
         ids.filter(|id| self.damage.is_over(id, &cancelled, is_there)).copied().collect()
     }
 
+    /// Returns what is at the top of every snapshot that is a root.
+    pub fn roots(&self) -> BTreeSet<BlobId> {
+        let read = self.read_by_sessions();
+        let roots = self.snapshots.with_forgotten().iter().filter(|view| !self.has_ended(&view.id, &read));
+        roots.map(|view| view.snapshot.root).collect()
+    }
+
+    /// Says whether everything that was relied on for some roots is still there and as safe as it was, so that
+    /// nothing that is needed now has to be looked for.
+    pub fn still_rests_on(&self, roots: &BTreeSet<BlobId>, packs: &BTreeSet<PackId>) -> bool {
+        let safe = |pack: &PackId| self.packs.contains_key(pack) && !self.is_condemned(pack);
+        self.roots().is_subset(roots) && packs.iter().all(safe)
+    }
+
     /// Chooses the copies of everything that roots reach.
     ///
     /// # Errors
@@ -185,42 +203,68 @@ impl View {
         repository: &'a Arc<Repository>,
         index: &'a NumberedIndex,
     ) -> Result<Keeper<'a>, OpsError> {
-        let condemned: HashSet<PackId> =
-            self.packs.keys().filter(|pack| self.is_condemned(pack)).copied().collect();
+        let registry = repository.registry();
+        let keys = &registry.trust().keys;
+        // Where nobody may write but who may do anything, nobody is protected from anybody.
+        let writers = keys.iter().any(|key| key.role == Role::Writer);
+        let trusted = |signer: &KeyId| {
+            let key = registry.trust().key(signer);
+            key.is_some_and(|key| {
+                matches!(key.role, Role::Owner | Role::Maintainer) && key.standing() != Standing::Revoked
+            })
+        };
         let trust = move |pack: &KnownPack| {
             let whole = self.packs.get(&pack.id).map(|object| object.length) == Some(u64::from(pack.length));
-            if !whole {
+            if !whole || self.lies.contains(&(pack.id, pack.signer)) {
                 return Trust::Gone;
             }
-            match condemned.contains(&pack.id) || !self.listed.contains_key(&pack.id) {
-                true => Trust::Goes,
-                false => Trust::Stays(Some(pack.signer)),
+            let said = match writers {
+                false => Said::ByAnybody,
+                true => Said::BySealer((!trusted(&pack.signer)).then_some(pack.signer)),
+            };
+            match self.is_condemned(&pack.id) || !self.listed.contains_key(&pack.id) {
+                true => Trust::Goes(said),
+                false => Trust::Stays(said),
             }
         };
         let mut keeper = Keeper::new(index, trust).doubting(&self.doubts);
-        let read = self.read_by_sessions();
-        let roots: Vec<_> = self
-            .snapshots
-            .with_forgotten()
-            .iter()
-            .filter(|view| !self.has_ended(&view.id, &read))
-            .map(|view| view.snapshot.root)
-            .collect();
-        reach(repository, roots, &mut keeper)?;
+        reach(repository, self.roots(), &mut keeper)?;
         match keeper.missing.first() {
-            Some((class, id)) => {
-                let what = match class {
-                    BlobClass::Content => "chunk",
-                    BlobClass::Metadata => "tree or recipe",
-                };
-                Err(OpsError::Stopped {
-                    why: format!("{what} {} is missing: the repository is damaged", id.short()),
-                    cure: "`chronolith check` names what is hurt; forget those snapshots, or bring the packs back",
-                })
-            }
+            Some((class, id)) => Err(OpsError::Stopped {
+                why: format!("{} {} is missing: the repository is damaged", noun(*class), id.short()),
+                cure: "`chronolith check` names what is hurt; forget those snapshots, or bring the packs back",
+            }),
             None => Ok(keeper),
         }
     }
+}
+
+/// [INDEX-9]: where runs of several keys describe a pack, looks who signed it; the others' word counts for
+/// nothing.
+fn lies(
+    repository: &Repository,
+    packs: &BTreeMap<PackId, ObjectInfo>,
+    listed: &mut HashMap<PackId, Arc<KnownPack>>,
+) -> Result<HashSet<(PackId, KeyId)>, RepoError> {
+    let mut lies = HashSet::new();
+    for (pack, signers) in repository.index().disputed() {
+        let Some(object) = packs.get(&pack) else { continue };
+        let truth = match repository.describe_pack(&pack, object.length) {
+            Ok((truth, _)) => truth,
+            Err(error @ RepoError::Storage(StorageError::Transient { .. })) => return Err(error),
+            // Nobody's word counts then: the pack is as good as gone.
+            Err(error) => {
+                repository.environment().observer.warn(&explain(&error));
+                lies.extend(signers.into_iter().map(|signer| (pack, signer)));
+                continue;
+            }
+        };
+        lies.extend(
+            signers.into_iter().filter(|signer| *signer != truth.signer).map(|signer| (pack, signer)),
+        );
+        listed.entry(pack).and_modify(|known| *known = truth);
+    }
+    Ok(lies)
 }
 
 /// Nanoseconds.

@@ -381,6 +381,18 @@ impl IndexSet {
             .collect()
     }
 
+    /// Returns the packs that runs of several signers describe, with all of those: one may have signed it.
+    pub fn disputed(&self) -> HashMap<PackId, HashSet<KeyId>> {
+        let mut signers: HashMap<PackId, HashSet<KeyId>> = HashMap::new();
+        for segment in self.current().iter() {
+            for pack in segment.packs() {
+                signers.entry(pack.id).or_default().insert(pack.signer);
+            }
+        }
+        signers.retain(|_, signers| signers.len() > 1);
+        signers
+    }
+
     /// Returns how many records the set holds, copies counted each.
     pub fn len(&self) -> usize {
         self.current().iter().map(|segment| segment.len()).sum()

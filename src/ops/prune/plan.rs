@@ -1,0 +1,337 @@
+//! What a prune would do: which packs go, which are copied to smaller ones first, and what that frees.
+
+use super::super::error::OpsError;
+use super::super::reach::{Frames, Keeper};
+use super::view::View;
+use super::{PruneOptions, PruneReport, Unused};
+use crate::base::{KeyId, ObjectId, PackId, SnapshotId};
+use crate::format::ObjectKind;
+use crate::format::pack::{BlobClass, ORIGIN_BYTES};
+use crate::format::place::Place;
+use crate::repo::{KnownPack, NumberedIndex, RepoError, Repository};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Head, trailer, and what seals a table of contents.
+const PACK_FRAME_BYTES: u64 = 64 + 192 + 16 + 4;
+/// What a table of contents says of a frame, of its base, and of a blob.
+const TABLE_BYTES: [u64; 3] = [28, 32, 36];
+
+/// What is not needed, and what has to be copied before that is true.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub dead: BTreeSet<PackId>,
+    pub superfluous: BTreeSet<PackId>,
+    /// Packs that hold the copies on account of which others are superfluous.
+    pub copies: BTreeSet<PackId>,
+    /// Packs that are needed in parts: with these parts copied they are superfluous.
+    pub repacked: BTreeSet<PackId>,
+    pub parts: Frames,
+    /// What is needed and only in condemned packs.
+    pub rescued: Frames,
+    pub objects: BTreeSet<Place>,
+    pub bytes: u64,
+    /// Packs that stay, and that something is needed of.
+    pub relied: BTreeSet<PackId>,
+}
+
+/// What is needed of a pack.
+#[derive(Default)]
+struct Use {
+    /// Stored bytes of frames that are needed, and what the table of contents says of them.
+    frames: u64,
+    table: u64,
+}
+
+/// A pack that could be repacked.
+struct Partly {
+    id: PackId,
+    length: u64,
+    unused: u64,
+    copied: u64,
+}
+
+impl Plan {
+    /// Finds out what is not needed.
+    ///
+    /// # Errors
+    ///
+    /// [`OpsError::Stopped`] where what is known is not enough to delete anything safely.
+    pub fn make(
+        repository: &Arc<Repository>,
+        view: &View,
+        own: &(KeyId, [u8; 32]),
+        options: &PruneOptions,
+        report: &mut PruneReport,
+    ) -> Result<Self, OpsError> {
+        let index = repository.index().numbered();
+        let mut keeper = view.keep(repository, &index)?;
+        let mut plan = Self { rescued: std::mem::take(&mut keeper.rescues), ..Self::default() };
+        let uses = uses(&index, &keeper, report);
+        report.packs = view.packs.len() as u64;
+        report.pack_bytes = view.packs.values().map(|object| object.length).sum();
+        report.needed_bytes = uses.values().map(|used| used.frames).sum();
+        plan.sort_packs(repository, view, &uses, options, report);
+        plan.find_copies(&index, &keeper, view);
+        // A local index that turned out damaged may have hidden what a pack is needed for.
+        if repository.index().damaged() {
+            repository.heal_index()?;
+            return Err(OpsError::Stopped {
+                why: "the local index was damaged, and has been fetched again".to_owned(),
+                cure: "run it again",
+            });
+        }
+        plan.bytes = report.condemned_bytes;
+        let going: u64 = view
+            .packs
+            .values()
+            .zip(view.packs.keys())
+            .filter(|(_, id)| {
+                view.is_condemned(id)
+                    || plan.dead.contains(id)
+                    || plan.superfluous.contains(id)
+                    || plan.repacked.contains(id)
+            })
+            .map(|(object, _)| object.length)
+            .sum();
+        report.kept_bytes = (report.pack_bytes - going).saturating_add(report.repack_copy_bytes);
+        objects(repository, view, own, options, &mut plan, report)?;
+        Ok(plan)
+    }
+
+    /// Says which packs hold nothing that is needed, which are worth repacking, and which stay.
+    fn sort_packs(
+        &mut self,
+        repository: &Arc<Repository>,
+        view: &View,
+        uses: &HashMap<PackId, Use>,
+        options: &PruneOptions,
+        report: &mut PruneReport,
+    ) {
+        // Packs without a run too, by what their tables say.
+        let described = repository.index().packs();
+        let own = repository.keyring().identity.key;
+        let mut partly = Vec::new();
+        for (id, object) in view.packs.iter().filter(|(id, _)| !view.goes_soon(id, options)) {
+            let known = view.listed.get(id).or_else(|| described.get(id));
+            let Some(used) = uses.get(id) else {
+                // What no run and no table describes is left alone: nobody knows what it holds.
+                let Some(pack) = known.filter(|pack| !view.may_be_in_use(pack, object)) else { continue };
+                // Which list it goes to is told below; a pack cut short holds nothing that could be relied on.
+                self.dead.insert(pack.id);
+                report.condemned_packs += 1;
+                report.condemned_bytes += object.length;
+                continue;
+            };
+            // What is needed from a condemned pack is copied before anything is deleted.
+            if view.is_condemned(id) {
+                continue;
+            }
+            self.relied.insert(*id);
+            let Some(pack) = known else { continue };
+            let unused = unused(pack, object.length, used);
+            report.unused_bytes += unused;
+            // A copy of what is doubted would be doubted by nobody.
+            let may = view.listed.contains_key(id)
+                && unused > 0
+                && !view.doubts.spoilt.packs().any(|spoilt| spoilt == id)
+                && !view.may_be_in_use(pack, object)
+                && repository.registry().adopts(&own, &pack.signer, id);
+            if may {
+                partly.push(Partly {
+                    id: *id,
+                    length: object.length,
+                    unused,
+                    copied: object.length - unused,
+                });
+            }
+        }
+        self.choose_repacked(partly, options, report);
+    }
+
+    /// Takes the packs from which most is freed for what is copied, until no more is unused than is allowed.
+    fn choose_repacked(&mut self, mut partly: Vec<Partly>, options: &PruneOptions, report: &mut PruneReport) {
+        let allowed = match options.max_unused {
+            Unused::Bytes(bytes) => bytes,
+            Unused::Share { hundredths } if hundredths >= 10_000 => u64::MAX,
+            Unused::Share { hundredths } => {
+                let kept = u128::from(report.needed_bytes);
+                let share = kept * u128::from(hundredths) / u128::from(10_000 - hundredths);
+                u64::try_from(share).unwrap_or(u64::MAX)
+            }
+        };
+        partly.sort_by(|a, b| {
+            let share = |one: &Partly, other: &Partly| u128::from(one.unused) * u128::from(other.length);
+            share(b, a).cmp(&share(a, b)).then(a.id.cmp(&b.id))
+        });
+        for pack in partly {
+            if report.unused_bytes <= allowed {
+                return;
+            }
+            let total = report.repacked_bytes.saturating_add(pack.length);
+            if options.max_repack_bytes.is_some_and(|most| total > most) {
+                continue;
+            }
+            report.repacked_packs += 1;
+            report.repacked_bytes = total;
+            report.repack_copy_bytes += pack.copied;
+            report.unused_bytes -= pack.unused;
+            report.condemned_packs += 1;
+            report.condemned_bytes += pack.length;
+            self.relied.remove(&pack.id);
+            self.repacked.insert(pack.id);
+        }
+    }
+
+    /// Finds the frames to copy, and the packs on account of which others are superfluous.
+    fn find_copies(&mut self, index: &NumberedIndex, keeper: &Keeper<'_>, view: &View) {
+        let mut held = Vec::new();
+        index.for_each(|number, copy| {
+            let pack = copy.pack.id;
+            if self.dead.contains(&pack) {
+                held.push((pack, copy.record.class, copy.record.id));
+            } else if self.repacked.contains(&pack) && keeper.chosen.get(number) {
+                let frames = self.parts.entry((pack, copy.pack.signer)).or_default();
+                frames.insert(copy.record.frame_offset);
+            }
+        });
+        for (pack, class, id) in held {
+            if keeper.is_needed(class, &id) {
+                self.superfluous.insert(pack);
+                keeper.packs_of(class, &id, |relied_on| _ = self.copies.insert(relied_on));
+            }
+        }
+        self.dead.retain(|pack| !self.superfluous.contains(pack));
+        let (dead, superfluous, repacked) = (&self.dead, &self.superfluous, &self.repacked);
+        self.copies.retain(|pack| {
+            let goes = dead.contains(pack) || superfluous.contains(pack) || repacked.contains(pack);
+            !goes && !view.is_condemned(pack)
+        });
+    }
+}
+
+/// Records of which frames with several blobs are remembered at once.
+const RECORDS_AT_ONCE: u64 = 16 << 20;
+
+/// A frame of several blobs.
+#[derive(Default)]
+struct Shared {
+    sealed: u64,
+    plain: u64,
+    needed: u64,
+}
+
+/// Adds up what is needed of each pack; a frame is needed as a whole.
+fn uses(index: &NumberedIndex, keeper: &Keeper<'_>, report: &mut PruneReport) -> HashMap<PackId, Use> {
+    let mut uses: HashMap<PackId, Use> = HashMap::new();
+    let [frame_bytes, base_bytes, blob_bytes] = TABLE_BYTES;
+    // In several passes where there is much, so that not all frames are in memory at once.
+    let passes = (index.len() / RECORDS_AT_ONCE + 1).min(64);
+    for pass in 0..passes {
+        let mut shared: HashMap<(PackId, u32), Shared> = HashMap::new();
+        let is_now = |pack: &PackId| {
+            let [first, ..] = pack.as_bytes();
+            u64::from(*first) % passes == pass
+        };
+        index.for_each(|number, copy| {
+            if !keeper.chosen.get(number) || !is_now(&copy.pack.id) {
+                return;
+            }
+            let record = &copy.record;
+            let (sealed, plain) = (u64::from(record.sealed_length), u64::from(record.plain_length));
+            let used = uses.entry(copy.pack.id).or_default();
+            used.table += blob_bytes;
+            let mut whole = || {
+                used.frames += sealed;
+                used.table += frame_bytes + if record.base.is_some() { base_bytes } else { 0 };
+            };
+            if record.length == record.plain_length {
+                whole();
+            } else {
+                let frame = shared.entry((copy.pack.id, record.frame_offset)).or_insert_with(|| {
+                    whole();
+                    Shared { sealed, plain, needed: 0 }
+                });
+                frame.needed += u64::from(record.length);
+            }
+            if keeper.is_only_base(number, &copy) {
+                report.base_bytes += sealed * u64::from(record.length) / plain.max(1);
+            }
+        });
+        shared.retain(|_, frame| frame.needed < frame.plain);
+        for frame in shared.values() {
+            report.shared_frame_bytes += frame.sealed * (frame.plain - frame.needed) / frame.plain.max(1);
+        }
+        if shared.is_empty() {
+            continue;
+        }
+        // The table tells of the other blobs too.
+        index.for_each(|number, copy| {
+            let place = (copy.pack.id, copy.record.frame_offset);
+            if !keeper.chosen.get(number)
+                && shared.contains_key(&place)
+                && let Some(used) = uses.get_mut(&copy.pack.id)
+            {
+                used.table += blob_bytes;
+            }
+        });
+    }
+    uses
+}
+
+/// Bytes of a pack that nobody needs.
+fn unused(pack: &KnownPack, length: u64, used: &Use) -> u64 {
+    let around = PACK_FRAME_BYTES + 2 * (ORIGIN_BYTES * pack.origins.len()) as u64;
+    length.saturating_sub(around + used.frames + used.table)
+}
+
+/// Forgotten snapshots wherever they stand, and renewals of sessions that ended.
+fn objects(
+    repository: &Repository,
+    view: &View,
+    own: &(KeyId, [u8; 32]),
+    options: &PruneOptions,
+    plan: &mut Plan,
+    report: &mut PruneReport,
+) -> Result<(), OpsError> {
+    let read = view.read_by_sessions();
+    for object in repository.environment().store.list("snapshots/")? {
+        let mut parts = object.name.split('/').skip(1);
+        let (Some(folder), Some(Ok(id))) = (parts.next(), parts.next().map(str::parse::<ObjectId>)) else {
+            continue;
+        };
+        if !view.has_ended(&SnapshotId::from(id), &read) {
+            continue;
+        }
+        let Ok(place) = Place::new(ObjectKind::Snapshot, folder, id) else { continue };
+        if !view.place_goes_soon(&place, options) && plan.objects.insert(place) {
+            report.condemned_snapshots += 1;
+            plan.bytes += object.length;
+        }
+    }
+    for idle in view.idle_reports(repository) {
+        let place = Place::new(ObjectKind::Damaged, "", ObjectId::from(idle))
+            .map_err(RepoError::damaged("the condemnation being written"))?;
+        if !view.place_goes_soon(&place, options) {
+            plan.objects.insert(place);
+        }
+    }
+    for (key, session) in view.sessions.iter().filter(|(_, found)| found.session.ended) {
+        for renewal in session.renewals.iter().filter(|_| key != own) {
+            let place = Place::new(ObjectKind::Session, "", ObjectId::from(*renewal))
+                .map_err(RepoError::damaged("the condemnation being written"))?;
+            if !view.place_goes_soon(&place, options) {
+                plan.objects.insert(place);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a blob is called.
+pub(super) const fn noun(class: BlobClass) -> &'static str {
+    match class {
+        BlobClass::Content => "chunk",
+        BlobClass::Metadata => "tree or recipe",
+    }
+}

@@ -1,0 +1,150 @@
+//! The sweep: what was announced long enough ago, and is known to everybody, is deleted.
+
+use super::super::error::OpsError;
+use super::copies::copy;
+use super::view::View;
+use super::{PruneOptions, PruneReport};
+use crate::base::{BlobId, CondemnedId, DamagedId, ObjectId, PackId, SnapshotId};
+use crate::format::ObjectKind;
+use crate::format::condemned::Condemned;
+use crate::format::place::Place;
+use crate::repo::{FoundCondemned, Presence, Repository};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What the same prune found before: where it still holds, nothing needs to be looked for again.
+pub(super) struct Before {
+    pub roots: BTreeSet<BlobId>,
+    /// Packs that hold all that these roots need.
+    pub packs: BTreeSet<PackId>,
+    /// Packs that must not be deleted, since what is needed of them cannot be copied.
+    pub held: BTreeSet<PackId>,
+}
+
+/// Deletes what was condemned before and may go.
+///
+/// # Errors
+///
+/// As [`super::prune`].
+pub(super) fn sweep(
+    repository: &Arc<Repository>,
+    presence: &Presence,
+    options: &PruneOptions,
+    before: Before,
+    report: &mut PruneReport,
+) -> Result<(), OpsError> {
+    let own = (repository.keyring().identity.key, presence.id());
+    let view = View::take(repository, presence, options)?;
+    let mut held = before.held;
+    if !held.is_empty() || !view.damage.found.is_empty() || !view.still_rests_on(&before.roots, &before.packs)
+    {
+        let index = repository.index().numbered();
+        let mut keeper = view.keep(repository, &index)?;
+        let rescues = std::mem::take(&mut keeper.rescues);
+        drop(keeper);
+        let copied = copy(repository, &rescues)?;
+        report.copied_bytes += copied.copied.stored_bytes;
+        held.extend(copied.held);
+        report.held_packs = held.len() as u64;
+    }
+    // Whatever this session relied on is copied: it stands in nobody's way any more.
+    presence.name(&view.listing.ids())?;
+    let mut waiting_for = BTreeSet::new();
+    let mut swept: Vec<(&CondemnedId, &Condemned)> = Vec::new();
+    for (id, found) in view.listing.found.iter().filter(|(_, found)| view.is_due(found)) {
+        let mut waits = false;
+        for (key, session) in view.sessions.iter().filter(|(key, _)| **key != own) {
+            let done =
+                session.session.ended || session.session.seen.contains(id) || view.has_lapsed(key, session);
+            if !done {
+                waits = true;
+                waiting_for.insert(format!("{} of the key {}", session.session.program, key.0.short()));
+            }
+        }
+        if !waits {
+            swept.push((id, &found.condemned));
+        }
+    }
+    report.waiting_for = waiting_for.into_iter().collect();
+    delete(repository, &view, &swept, &held, report)?;
+    count_waiting(&view, &swept, report);
+    Ok(())
+}
+
+/// Counts what is there and waits for its grace to pass.
+fn count_waiting(view: &View, swept: &[(&CondemnedId, &Condemned)], report: &mut PruneReport) {
+    let gone = |pack: &PackId| swept.iter().any(|(_, condemned)| condemned.names(pack));
+    let places: BTreeSet<&Place> =
+        swept.iter().flat_map(|(_, condemned)| &condemned.objects).map(|object| &object.place).collect();
+    let is_there = |found: &FoundCondemned| {
+        let condemned = &found.condemned;
+        let mut packs = condemned.dead.iter().chain(condemned.superfluous.iter());
+        packs.any(|pack| view.packs.contains_key(pack) && !gone(pack))
+            || condemned.objects.iter().any(|object| {
+                let snapshot = SnapshotId::from(object.place.id());
+                object.place.kind() == ObjectKind::Snapshot
+                    && view.snapshots.get(&snapshot).is_some()
+                    && !places.contains(&object.place)
+            })
+    };
+    let waiting = view.listing.found.values().filter(|found| !view.is_due(found) && is_there(found));
+    for found in waiting {
+        report.waiting_for_grace += 1;
+        let seconds = view.due_in_seconds(found);
+        report.waiting_seconds = Some(report.waiting_seconds.map_or(seconds, |before| before.min(seconds)));
+    }
+}
+
+/// Deletes what condemnations list: snapshots first, packs last.
+fn delete(
+    repository: &Repository,
+    view: &View,
+    swept: &[(&CondemnedId, &Condemned)],
+    held: &BTreeSet<PackId>,
+    report: &mut PruneReport,
+) -> Result<(), OpsError> {
+    let store = &repository.environment().store;
+    let read = view.read_by_sessions();
+    let places =
+        || swept.iter().flat_map(|(_, condemned)| condemned.objects.iter().map(|object| &object.place));
+    for place in places().filter(|place| place.kind() == ObjectKind::Snapshot) {
+        // [CONCURRENCY-32]: only what is still forgotten.
+        let id = SnapshotId::from(place.id());
+        let gone = view.snapshots.get(&id).is_none();
+        if gone || view.has_ended(&id, &read) {
+            store.delete(&place.to_string())?;
+            report.deleted_objects += u64::from(!gone);
+        }
+    }
+    let idle = view.idle_reports(repository);
+    for place in places().filter(|place| place.kind() == ObjectKind::Damaged) {
+        if idle.contains(&DamagedId::from(place.id())) {
+            store.delete(&place.to_string())?;
+            report.deleted_objects += 1;
+        }
+    }
+    // The renewal that ends a session goes last, so that a kill in between revives none.
+    let condemned: BTreeSet<ObjectId> =
+        places().filter(|place| place.kind() == ObjectKind::Session).map(Place::id).collect();
+    for session in view.sessions.values().filter(|found| found.session.ended) {
+        if !session.renewals.iter().all(|renewal| condemned.contains(&ObjectId::from(*renewal))) {
+            continue;
+        }
+        let before = session.renewals.iter().filter(|renewal| **renewal != session.renewal);
+        for renewal in before.chain([&session.renewal]) {
+            store.delete(&format!("sessions/{renewal}"))?;
+            report.deleted_objects += 1;
+        }
+    }
+    let mut deleted = BTreeSet::new();
+    for (_, condemned) in swept {
+        let sets = [&condemned.dead, &condemned.superfluous, &condemned.tombstones];
+        for pack in sets.into_iter().flat_map(|set| set.iter()).filter(|pack| !held.contains(pack)) {
+            let Some(object) = view.packs.get(pack).filter(|_| deleted.insert(*pack)) else { continue };
+            store.delete(&object.name)?;
+            report.deleted_packs += 1;
+            report.deleted_bytes += object.length;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,339 @@
+//! Packs that are needed in parts: sealed frames move to new packs, whoever sealed them, and nothing that
+//! anybody needs is lost, whatever somebody else claims to hold.
+
+use crate::forge::{Claim, client_with, entry_of, index_run, pack_under, poison, publish, put, records_of};
+use crate::packs;
+use crate::support::world::{Client, Content, content, copy_of, noise};
+use crate::support::{Failure, Fault, FaultStore};
+use crate::sweep::{Scene, interleaved, run};
+use chronolith::base::SnapshotId;
+use chronolith::codec::Encoding;
+use chronolith::format::pack::BlobClass;
+use chronolith::format::trust::Role;
+use chronolith::ops::check::{CheckOptions, ReadData, check};
+use chronolith::ops::forget::forget;
+use chronolith::ops::prune::{PruneOptions, PruneReport, Unused, prune};
+use chronolith::ops::{OpsError, Snapshots};
+use chronolith::storage::{MemoryStore, Store};
+use std::sync::Arc;
+
+fn options() -> PruneOptions {
+    PruneOptions { max_unused: Unused::Bytes(0), ..PruneOptions::new("test").within(0) }
+}
+
+fn repack(client: &Client) -> Result<PruneReport, OpsError> {
+    prune(&client.open(), &options())
+}
+
+/// More than a sealed frame holds: some of it lies in frames of its own.
+const MUCH: usize = 2_300_000;
+
+/// What was once backed up with something that is still needed. Names say in which order.
+fn with_gone(shared: Vec<u8>) -> Content {
+    content([("gone", noise(2, MUCH)), ("shared", shared)])
+}
+
+fn pack_bytes(store: &dyn Store) -> u64 {
+    store.list("packs/").unwrap().iter().map(|pack| pack.length).sum()
+}
+
+fn forget_one(owner: &Client, id: SnapshotId) {
+    let repository = owner.open();
+    forget(&repository, &Snapshots::load(&repository).unwrap(), &[id]).unwrap();
+}
+
+/// Two snapshots, the older forgotten, of which the newer has most of its chunks.
+fn partly() -> Scene {
+    let store = Arc::new(MemoryStore::new());
+    let owner = Client::init(store.clone(), 41);
+    let old = with_gone(noise(1, 60_000));
+    let kept = content([("shared", noise(1, 60_000)), ("new", noise(3, 5_000))]);
+    let forgotten_id = owner.back_up(&old);
+    let kept_id = owner.back_up(&kept);
+    forget_one(&owner, forgotten_id);
+    Scene { store, owner, old, kept, kept_id, forgotten_id }
+}
+
+#[test]
+fn who_reads_no_content_frees_what_nobody_needs_of_a_pack() {
+    let scene = partly();
+    let maintainer = client_with(&scene.owner, Role::Maintainer, "keeper", "", &[]);
+    assert!(!maintainer.open().keyring().reads_content());
+    let before = pack_bytes(&scene.store);
+    // Within what may be unused nothing is copied; what is left is told.
+    let lazy = PruneOptions { max_unused: Unused::Share { hundredths: 10_000 }, dry_run: true, ..options() };
+    let lazy = prune(&maintainer.open(), &lazy).unwrap();
+    assert_eq!((lazy.repacked_packs, lazy.repack_copy_bytes), (0, 0));
+    assert!(lazy.unused_bytes > 2_000_000 && lazy.shared_frame_bytes > 100_000, "{lazy:?}");
+    let planned = prune(&maintainer.open(), &PruneOptions { dry_run: true, ..options() }).unwrap();
+    assert_eq!(pack_bytes(&scene.store), before);
+    let report = repack(&maintainer).unwrap();
+    assert_eq!(
+        (planned.repacked_packs, planned.repacked_bytes, planned.condemned_packs, planned.kept_bytes),
+        (report.repacked_packs, report.repacked_bytes, report.condemned_packs, report.kept_bytes)
+    );
+    assert_eq!((report.pack_bytes, report.repacked_packs, report.unused_bytes), (before, 1, 0), "{report:?}");
+    let after = pack_bytes(&scene.store);
+    assert!(after + 2_000_000 < before, "{before} to {after}");
+    assert!(after.abs_diff(report.kept_bytes) < 1024, "{after}: {report:?}");
+    scene.holds(&scene.owner, "repacked");
+    let again = repack(&maintainer).unwrap();
+    assert_eq!((again.condemned_packs, again.copied_bytes, again.unused_bytes), (0, 0, 0), "{again:?}");
+    // The copies are as good as what they were made from: they are adopted.
+    let next = scene.owner.try_back_up(&scene.kept).unwrap();
+    assert_eq!(next.summary.new_blobs, 1, "only the root, which holds the time");
+    scene.holds(&scene.owner, "after another backup");
+}
+
+#[test]
+fn bounds_are_kept() {
+    let store = Arc::new(MemoryStore::new());
+    let owner = Client::init(store.clone(), 42);
+    // Three packs, of which 2.1 of 4.3 MB, 4.2 of 6.4 and 6.3 of 8.5 are needed.
+    let mut olds = Vec::new();
+    let mut kept = Content::new();
+    for (number, needed) in [100_000, 2_150_000, 4_250_000].into_iter().enumerate() {
+        let (part, rest) = (noise(number as u64, needed), noise(number as u64 + 10, 4_250_000));
+        let name = format!("part{number}");
+        olds.push(owner.back_up(&content([(&name, part.clone()), ("rest", rest)])));
+        kept.insert(name.into_bytes(), part);
+    }
+    let kept_id = owner.back_up(&kept);
+    olds.into_iter().for_each(|id| forget_one(&owner, id));
+    let plan = |max_unused, max_repack_bytes| {
+        let options = PruneOptions { max_unused, max_repack_bytes, dry_run: true, ..options() };
+        prune(&owner.open(), &options).unwrap()
+    };
+    let all = plan(Unused::Bytes(0), None);
+    assert_eq!((all.repacked_packs, all.unused_bytes), (3, 0), "{all:?}");
+    // What frees most comes first.
+    let most = plan(Unused::Bytes(0), Some(5_000_000));
+    assert_eq!(most.repacked_packs, 1);
+    assert!(most.repack_copy_bytes < 2_500_000 && most.unused_bytes > 4_000_000, "{most:?}");
+    assert_eq!(plan(Unused::Bytes(0), Some(4_000_000)).repacked_packs, 0);
+    let some = plan(Unused::Bytes(3_000_000), None);
+    assert_eq!(some.repacked_packs, 2);
+    assert!((1_500_000..=3_000_000).contains(&some.unused_bytes), "{some:?}");
+    // 2.2 MB beside 12.6 are about 15 %.
+    assert_eq!(plan(Unused::Share { hundredths: 2000 }, None).repacked_packs, 2);
+    assert_eq!(plan(Unused::Share { hundredths: 1000 }, None).repacked_packs, 3);
+    prune(&owner.open(), &PruneOptions { max_repack_bytes: Some(5_000_000), ..options() }).unwrap();
+    assert_eq!(owner.read(kept_id).unwrap(), kept);
+    let last = repack(&owner).unwrap();
+    assert_eq!((last.repacked_packs, last.unused_bytes), (2, 0), "{last:?}");
+    assert_eq!(owner.read(kept_id).unwrap(), kept);
+}
+
+#[test]
+fn differences_move_with_their_bases() {
+    let store = Arc::new(MemoryStore::new());
+    let owner = Client::init(store.clone(), 43);
+    let first = content([("app", noise(1, 60_000)), ("gone", noise(2, MUCH))]);
+    let mut next = content([("app", noise(1, 60_000))]);
+    for bytes in next.values_mut() {
+        bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
+    }
+    let first_id = owner.back_up(&first);
+    let mut options = owner.options();
+    options.differences = chronolith::ops::backup::Differences::Always;
+    let report =
+        chronolith::ops::backup::backup(&owner.open(), crate::support::world::streams(&next), &options)
+            .unwrap();
+    assert!(report.differences > 0, "{report:?}");
+    forget_one(&owner, first_id);
+    let pruned = repack(&owner).unwrap();
+    assert!(pruned.repacked_packs > 0 && pruned.unused_bytes == 0, "{pruned:?}");
+    assert!(pruned.base_bytes > 50_000, "the bases are needed for nothing else: {pruned:?}");
+    for what in ["repacked", "and again"] {
+        assert_eq!(owner.read(report.snapshot.unwrap()).unwrap(), next, "{what}");
+        let again = repack(&owner).unwrap();
+        assert_eq!((again.condemned_packs, again.base_bytes), (0, pruned.base_bytes), "{what}");
+    }
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    assert!(!check(&owner.open(), &options).unwrap().is_damaged());
+}
+
+#[test]
+fn a_repacking_prune_may_be_killed_at_every_request() {
+    let scene = partly();
+    for number in 1.. {
+        let store = Arc::new(copy_of(&scene.store));
+        let faulty = Arc::new(FaultStore::failing_from(store.clone(), number, Fault::Before(Failure::Fatal)));
+        let result = scene.owner.through(faulty.clone()).try_open().map_err(OpsError::from);
+        drop(result.and_then(|repository| prune(&repository, &options())));
+        let client = scene.owner.through(store.clone());
+        let what = format!("killed at request {number}");
+        assert_eq!(client.read(scene.kept_id).unwrap(), scene.kept, "{what}");
+        let id = client.back_up(&scene.old);
+        assert_eq!(client.read(id).unwrap(), scene.old, "{what}");
+        repack(&client).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let last = repack(&client).unwrap();
+        assert_eq!((last.unused_bytes, last.repacked_packs), (0, 0), "{what}: it comes to rest");
+        assert_eq!(client.read(id).unwrap(), scene.old, "{what}");
+        assert_eq!(client.read(scene.kept_id).unwrap(), scene.kept, "{what}");
+        if !faulty.fired() {
+            assert!(number > 30, "a prune has more than {number} requests");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_backup_may_come_at_every_request_of_a_repacking_prune() {
+    let scene = partly();
+    let old = scene.old.clone();
+    interleaved(
+        &scene,
+        |client, what| drop(repack(client).unwrap_or_else(|error| panic!("{what}: {error}"))),
+        move |client| _ = client.back_up(&old),
+        |client, what| {
+            for _ in 0..2 {
+                for id in client.snapshots().into_iter().filter(|id| *id != scene.forgotten_id) {
+                    let read = client.read(id).unwrap_or_else(|error| panic!("{what}: {error}"));
+                    assert!(read == scene.kept || read == scene.old, "{what}");
+                }
+                repack(client).unwrap();
+            }
+        },
+    );
+}
+
+#[test]
+fn two_repacking_prunes_do_not_rely_on_what_the_other_deletes() {
+    let scene = partly();
+    interleaved(
+        &scene,
+        |client, what| drop(repack(client).unwrap_or_else(|error| panic!("{what}: {error}"))),
+        |client| drop(repack(client).unwrap()),
+        |client, what| {
+            scene.holds(client, what);
+            repack(client).unwrap();
+            let last = repack(client).unwrap();
+            assert_eq!((last.unused_bytes, last.condemned_packs), (0, 0), "{what}");
+            scene.holds(client, what);
+        },
+    );
+}
+
+/// A victim whose packs are needed in parts, and a thief of the same domain.
+struct Domain {
+    scene: Scene,
+    maintainer: Client,
+    thief: Client,
+}
+
+fn domain() -> Domain {
+    let store = Arc::new(MemoryStore::new());
+    let owner = Client::init(store.clone(), 44);
+    let victim = client_with(&owner, Role::Writer, "victim", "", &["db1"]);
+    let thief = client_with(&owner, Role::Writer, "thief", "", &["web"]);
+    let maintainer = client_with(&owner, Role::Maintainer, "keeper", "", &[]);
+    let old = with_gone(noise(1, 60_000));
+    let kept = content([("shared", noise(1, 60_000)), ("new", noise(3, 5_000))]);
+    let forgotten_id = victim.back_up(&old);
+    let kept_id = victim.back_up(&kept);
+    forget_one(&owner, forgotten_id);
+    Domain { scene: Scene { store, owner, old, kept, kept_id, forgotten_id }, maintainer, thief }
+}
+
+impl Domain {
+    /// Whatever the thief has put, the victim's snapshot is whole after some prunes.
+    fn survives(&self, what: &str) -> PruneReport {
+        let report = repack(&self.maintainer).unwrap_or_else(|error| panic!("{what}: {error}"));
+        for _ in 0..3 {
+            assert_eq!(self.scene.owner.read(self.scene.kept_id).unwrap(), self.scene.kept, "{what}");
+            repack(&self.maintainer).unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+        report
+    }
+}
+
+#[test]
+fn a_poisoned_copy_never_stands_in_for_a_true_one() {
+    let domain = domain();
+    for located in records_of(&domain.scene.owner.open(), BlobClass::Content).into_iter().step_by(15) {
+        let (id, length) = (located.record.id, located.record.length);
+        let encoded = noise(99, length as usize);
+        let claim = Claim { blob: (id, length), encoding: Encoding::Stored, base: None, encoded };
+        poison(&domain.thief, BlobClass::Content, claim);
+    }
+    let report = domain.survives("poisoned copies");
+    assert_eq!((report.repacked_packs, report.unused_bytes, report.held_packs), (1, 0, 0), "{report:?}");
+    // Not even where the true copies are gathered in packs of the maintainer already.
+    forget_one(&domain.scene.owner, domain.scene.kept_id);
+    let id = domain.scene.owner.back_up(&content([("shared", noise(1, 60_000)), ("x", noise(4, 9_000))]));
+    domain.maintainer.listener.warnings.lock().unwrap().clear();
+    for _ in 0..3 {
+        repack(&domain.maintainer).unwrap();
+        assert_eq!(domain.scene.owner.read(id).unwrap()[&b"shared"[..]], noise(1, 60_000));
+    }
+}
+
+#[test]
+fn a_frame_that_claims_to_be_anothers_is_found_out_and_nothing_of_both_goes() {
+    let domain = domain();
+    let mut frames = std::collections::BTreeMap::new();
+    for located in records_of(&domain.scene.owner.open(), BlobClass::Content) {
+        frames.entry((located.pack.id, located.record.frame_offset)).or_insert(located);
+    }
+    for located in frames.values() {
+        let record = &located.record;
+        let claim = Claim {
+            blob: (record.id, record.length),
+            encoding: Encoding::Zstd,
+            base: None,
+            encoded: noise(98, record.sealed_length as usize),
+        };
+        let origin = located.pack.origins[usize::from(record.origin)];
+        let forged = pack_under(&domain.thief.open(), BlobClass::Content, origin, record.counter, claim);
+        publish(&domain.thief, forged);
+    }
+    let largest = domain.scene.store.list("packs/").unwrap().into_iter().max_by_key(|pack| pack.length);
+    let victims: Vec<_> = frames.keys().map(|(pack, _)| *pack).collect();
+    let report = domain.survives("a forged origin");
+    assert!(report.held_packs > 0, "{report:?}");
+    assert!(domain.maintainer.listener.warned().contains("claims to be its frame"));
+    assert!(victims.iter().any(|pack| packs(&domain.scene.store).contains(pack)), "{largest:?}");
+}
+
+#[test]
+fn lies_of_an_index_run_stop_no_prune() {
+    let domain = domain();
+    let repository = domain.thief.open();
+    for located in records_of(&domain.scene.owner.open(), BlobClass::Content).into_iter().step_by(15) {
+        // Elsewhere in the victim's own pack, which the thief did not sign.
+        let mut record = located.record;
+        record.pack = 0;
+        record.frame_offset += 1;
+        let run = index_run(&repository, vec![entry_of(&located)], vec![record], None);
+        put(&domain.thief, "index/00000001", &run);
+    }
+    let report = domain.survives("lies about the victim's pack");
+    assert!(report.repacked_packs > 0, "{report:?}");
+}
+
+#[test]
+fn a_pack_that_cannot_be_read_stays_and_the_others_are_repacked() {
+    let scene = partly();
+    let name = scene
+        .store
+        .list("packs/")
+        .unwrap()
+        .into_iter()
+        .max_by_key(|pack| pack.length)
+        .map(|pack| pack.name)
+        .unwrap();
+    let whole = scene.store.get(&name, u64::MAX).unwrap();
+    let mut rotten = whole.clone();
+    let at = rotten.len() / 2;
+    rotten[at] ^= 1;
+    scene.store.replace(&name, &rotten).unwrap();
+    let report = repack(&scene.owner).unwrap();
+    assert_eq!(report.held_packs, 1, "{report:?}");
+    assert!(scene.owner.listener.warned().contains(&name));
+    scene.store.replace(&name, &whole).unwrap();
+    scene.holds(&scene.owner, "what was rotten is whole again");
+    assert_eq!(repack(&scene.owner).unwrap().held_packs, 0);
+    scene.holds(&scene.owner, "and repacked");
+    run(&scene.owner, 0).unwrap();
+}
