@@ -153,6 +153,8 @@ impl Names {
         }
         let Self { bytes, ranges } = &mut names;
         ranges.sort_unstable_by_key(|range| bytes.get(range.clone()));
+        // A name that is removed and made again while a folder is listed may be listed twice.
+        ranges.dedup_by(|a, b| bytes.get(a.clone()) == bytes.get(b.clone()));
         Ok(names)
     }
 

@@ -1,6 +1,7 @@
 //! Files and folders as a source.
 
 use super::super::error::OpsError;
+use super::engine::PageInspector;
 use super::parent::{Cursor, Parent};
 use super::plan::{Place, Plan, Source};
 use super::{BackupOptions, Problem, Progress};
@@ -29,21 +30,21 @@ const HOLE_BYTES_MIN: u64 = 64 << 10;
 
 /// What to take and how to cut it.
 pub(super) struct FileOptions {
-    scan: ScanOptions,
-    owners: Owners,
+    pub scan: ScanOptions,
+    pub owners: Owners,
     pages: Option<(Excludes, u32)>,
 }
 
 /// Feeds files, in step with the parent's tree.
 pub(super) struct FileFeeder<'a> {
-    session: &'a WriteSession,
-    options: &'a FileOptions,
+    pub session: &'a WriteSession,
+    pub options: &'a FileOptions,
     same_host: bool,
-    cursor: Option<Cursor>,
+    pub cursor: Option<Cursor>,
 }
 
 /// Takes what the file system says of an entry into the tree's words.
-fn tree_entry(name: &[u8], found: &Metadata) -> TreeEntry {
+pub(super) fn tree_entry(name: &[u8], found: &Metadata) -> TreeEntry {
     let kind = match found.kind {
         FileKind::File => EntryKind::File,
         FileKind::Directory => EntryKind::Directory,
@@ -76,36 +77,54 @@ fn tree_entry(name: &[u8], found: &Metadata) -> TreeEntry {
 }
 
 /// A file read at offsets, as a stream over one range of it.
-struct RangeReader<'a> {
+struct RangeReader<'a, 'b> {
     file: &'a SourceFile,
     offset: u64,
     left: u64,
-    failed: Option<LocalError>,
+    inspector: Option<&'a mut (dyn PageInspector + 'b)>,
 }
 
-impl Read for RangeReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let Some(space) = buffer.get_mut(..length) else { return Ok(0) };
-        match self.file.read_at(self.offset, space) {
-            Ok(count) => {
-                self.offset += count as u64;
-                self.left -= count as u64;
-                Ok(count)
+impl RangeReader<'_, '_> {
+    /// Takes as much as fits; whole pages where somebody looks at them.
+    fn length(&self, room: usize) -> usize {
+        let length = room.min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        match &self.inspector {
+            Some(inspector) if length > inspector.page_bytes() => {
+                length - length % inspector.page_bytes().max(1)
             }
-            Err(error) => {
-                let text = error.to_string();
-                self.failed = Some(error);
-                Err(io::Error::other(text))
-            }
+            _ => length,
         }
     }
 }
 
+impl Read for RangeReader<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.length(buffer.len());
+        let Some(space) = buffer.get_mut(..length) else { return Ok(0) };
+        let count =
+            self.file.read_at(self.offset, space).map_err(|error| io::Error::other(explain(&error)))?;
+        if let (Some(inspector), Some(new)) = (&mut self.inspector, space.get_mut(..count)) {
+            inspector.inspect(self.offset, new, &mut |offset, page| self.file.read_at(offset, page));
+        }
+        self.offset += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
 /// What became of reading one file.
-enum Read1 {
+pub(super) enum Read1 {
     Whole,
     Changed(LocalError),
+}
+
+/// How one file is read.
+pub(super) struct Reading<'a, 'b> {
+    pub cut: CutKind,
+    /// Holes are looked for, and not read.
+    pub holes: bool,
+    /// Looks at the pages of the file as they pass.
+    pub inspector: Option<&'a mut (dyn PageInspector + 'b)>,
 }
 
 impl<'a> FileFeeder<'a> {
@@ -209,7 +228,9 @@ impl<'a> FileFeeder<'a> {
             }
         };
         feeder.file(Box::new(node), before.as_ref().and_then(|before| before.content.as_ref()))?;
-        match self.read(entry, &file, feeder) {
+        let holes = entry.metadata().may_have_holes();
+        let reading = Reading { cut: self.cut(entry, &file), holes, inspector: None };
+        match self.read(entry, &file, reading, feeder) {
             Ok(Read1::Whole) => Ok(()),
             Ok(Read1::Changed(error)) => {
                 note(progress, &error);
@@ -226,7 +247,7 @@ impl<'a> FileFeeder<'a> {
     }
 
     /// Returns the parent's content if the file is certainly the same and all of it is still stored.
-    fn unchanged(&mut self, now: &TreeEntry, before: &TreeEntry) -> Option<Content> {
+    pub fn unchanged(&mut self, now: &TreeEntry, before: &TreeEntry) -> Option<Content> {
         let content = before.content.as_ref()?;
         let started = if self.same_host { content.read? } else { return None };
         let same = before.kind == EntryKind::File
@@ -251,7 +272,7 @@ impl<'a> FileFeeder<'a> {
         Some(content.clone())
     }
 
-    fn cut(&self, entry: &Entry, file: &SourceFile) -> CutKind {
+    pub fn cut(&self, entry: &Entry, file: &SourceFile) -> CutKind {
         if let Some((patterns, page_bytes)) = &self.options.pages {
             let path = entry.path();
             let below = path.strip_prefix(b"/").unwrap_or(path);
@@ -267,22 +288,30 @@ impl<'a> FileFeeder<'a> {
         }
     }
 
-    fn read(&self, entry: &Entry, file: &SourceFile, feeder: &mut Feeder) -> Result<Read1, FeedError> {
+    /// Reads a file that was opened in the feeder, and feeds it with its end.
+    pub fn read(
+        &self,
+        entry: &Entry,
+        file: &SourceFile,
+        mut reading: Reading<'_, '_>,
+        feeder: &mut Feeder,
+    ) -> Result<Read1, FeedError> {
         let read = self.session.repository().environment().clock.now();
-        let cut = self.cut(entry, file);
+        let cut = reading.cut;
         let mut digest = blake3::Hasher::new();
         let mut offset = 0;
         let source = |error: LocalError| FeedError::Source(io::Error::other(error.to_string()));
-        let sparse = entry.metadata().may_have_holes();
         while offset < file.size() {
-            let data = if sparse { next_stretch(file, offset).map_err(source)? } else { offset..file.size() };
+            let data =
+                if reading.holes { next_stretch(file, offset).map_err(source)? } else { offset..file.size() };
             if data.start > offset {
                 hash_zeros(&mut digest, data.start - offset);
                 feeder.event(Event::Hole(data.start - offset))?;
                 offset = data.start;
             }
             let wanted = data.end - data.start;
-            let mut reader = RangeReader { file, offset, left: wanted, failed: None };
+            let inspector = reading.inspector.as_deref_mut();
+            let mut reader = RangeReader { file, offset, left: wanted, inspector };
             let got = feeder.data(&mut reader, cut, wanted, &mut digest)?;
             offset += got;
             if got < wanted {

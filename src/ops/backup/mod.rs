@@ -6,40 +6,41 @@
 //! 3. what it rests on is looked at again, and copied where it is about to go;
 //! 4. the snapshot: the backup is there, whole;
 //! 5. the same look again, since a sweeper may have listed roots before step 4; then it is reported.
+//!
+//! - `plan`: sources in their places; `command`, `watch`: producers and streams; `files`: the file system
+//! - `engine`: what a database engine feeds
+//! - `parent`: what it is compared with; `commit`: the steps above
 
 mod command;
+mod commit;
 mod differences;
+mod engine;
 mod files;
 mod parent;
 mod plan;
 mod watch;
 
 pub use differences::{BASE_CACHE_BYTES, BasesFrom, Differences};
+pub use engine::{EngineJob, FileRules, PageInspector, ReadAgain, Taking, Treatment, backup_engine};
 pub use plan::Source;
 
 use self::command::Producer;
+use self::commit::{Job, permit};
 use self::files::FileFeeder;
 use self::parent::Parent;
 use self::plan::{Place, Plan};
 use self::watch::Watched;
 use super::error::OpsError;
-use super::settle::settle;
-use crate::base::{SnapshotId, Timestamp, explain};
-use crate::codec::{DEFAULT_LEVEL, FRAME_BYTES};
-use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
-use crate::format::cbor::Extra;
-use crate::format::session::SessionPurpose;
-use crate::format::sets::IdSet;
-use crate::format::snapshot::{Snapshot, SnapshotMode, SnapshotSummary};
+use crate::base::{SnapshotId, Timestamp};
+use crate::codec::DEFAULT_LEVEL;
+use crate::format::snapshot::{SnapshotMode, SnapshotSummary};
 use crate::format::tree::{Content, CutKind, EntryKind, TreeEntry};
-use crate::format::trust::Act;
-use crate::ingest::{Event, FeedError, Feeder, IngestOptions, ingest};
+use crate::ingest::{Event, FeedError, Feeder};
 use crate::localfs::{Excludes, printable};
-use crate::repo::{Presence, Repository, WriteSession};
+use crate::repo::{Repository, WriteSession};
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// How to back up.
 #[derive(Debug, Clone)]
@@ -64,6 +65,8 @@ pub struct BackupOptions {
     pub skipped: HashSet<(u64, u64)>,
     /// Files of these patterns are cut at page boundaries of this many bytes, whatever they look like.
     pub pages: Option<(Vec<String>, u32)>,
+    /// Reads every file, also one that seems not to have changed since the parent read it.
+    pub read_everything: bool,
     /// Reads and compares, stores nothing.
     pub dry_run: bool,
     /// zstd level.
@@ -93,6 +96,7 @@ impl BackupOptions {
             one_file_system: false,
             skipped: HashSet::new(),
             pages: None,
+            read_everything: false,
             dry_run: false,
             level: DEFAULT_LEVEL,
             differences: Differences::default(),
@@ -160,19 +164,14 @@ pub fn backup(
         Some(label) => label.clone(),
         None => plan.default_label(),
     };
-    super::names::check_label(&label)?;
-    repository.require_writer()?;
-    let identity = repository.keyring().identity.key;
-    repository
-        .registry()
-        .may_sign(&identity, crate::format::trust::Act::Snapshot { host: &options.host, label: &label })?;
+    permit(repository, options, &label)?;
     if options.dry_run && plan.reads_streams() {
         return Err(OpsError::Usage("a dry run cannot read a stream without consuming it".to_owned()));
     }
     repository.load_index()?;
     let parent = Parent::find(repository, &options.host, &label, options.mode, options.parent)?;
     let files = FileFeeder::options(options)?;
-    let (kind, names) = (plan.kind(), plan.names());
+    let (kind, sources) = (plan.kind().to_owned(), plan.names());
     let mut progress = Progress::default();
     if options.dry_run {
         let summary =
@@ -189,114 +188,13 @@ pub fn backup(
             advice: progress.advice,
         });
     }
-    // What dead writers left takes room that may be needed now. Who may not remove it leaves it to others.
-    let _ = repository.environment().store.clean();
-    // [CONCURRENCY-10]: a session first, then the look at what can be relied on.
-    let presence = Presence::begin(repository, SessionPurpose::Write, IdSet::default(), &options.program)?;
-    let session = WriteSession::begin(repository)?;
-    let (bases, advice) = options.find_bases(repository);
-    progress.advice.extend(advice.filter(|_| parent.is_some()));
-    let ingest_options = IngestOptions {
-        level: options.level,
-        frame_bytes: FRAME_BYTES,
-        differences: bases != BasesFrom::Nowhere,
-        workers: options.workers,
-    };
-    let ingested = ingest(&session, &ingest_options, |feeder| {
-        let mut feeding = Feeding {
-            feeder,
-            session: &session,
-            started,
-            files: &files,
-            host: &options.host,
-            parent: parent.as_ref(),
-            progress: &mut progress,
-        };
-        feeding.places(plan.root)
-    })?;
-    let finished = session.finish()?;
-    let counts = finished.counts();
-    let differences = counts.differences.load(Ordering::Relaxed);
-    let sum = |numbers: &[std::sync::atomic::AtomicU64; 2]| {
-        numbers.iter().map(|number| number.load(Ordering::Relaxed)).sum::<u64>()
-    };
-    let summary = SnapshotSummary {
-        files: ingested.counts.files,
-        directories: ingested.counts.directories,
-        others: ingested.counts.others,
-        bytes: ingested.counts.bytes,
-        new_blobs: sum(&counts.new_blobs),
-        new_bytes: sum(&counts.new_bytes),
-        stored_bytes: counts.stored_bytes.load(Ordering::Relaxed),
-        unreadable: progress.problems.len() as u64,
-        unchanged_files: progress.unchanged_files,
-        extra: Extra::new(),
-    };
-    if repository.environment().observer.interrupted() {
-        return Err(crate::repo::RepoError::Interrupted.into());
-    }
-    settle(repository, &presence, &[ingested.root])?;
-    let (trust_sequence, trust) = repository.registry().head();
-    let snapshot = Snapshot {
-        host: options.host.clone(),
-        label: label.clone(),
-        user: options.user.clone(),
-        started,
-        ended: repository.environment().clock.now(),
-        parent: parent.as_ref().map(|parent| parent.id),
-        mode: options.mode,
-        sources: names,
-        root: ingested.root,
-        summary: summary.clone(),
-        program: options.program.clone(),
-        tags: options.tags.iter().cloned().collect(),
-        trust_sequence,
-        trust,
-        kind: kind.to_owned(),
-        facts: BTreeMap::new(),
-        extra: Extra::new(),
-    };
-    let id = repository.commit(&snapshot)?;
-    // Whether the session has lapsed before the commit shows by the store's time of a renewal after it.
-    let settled = presence.renew().map_err(OpsError::from);
-    let settled = settled.and_then(|()| settle(repository, &presence, &[ingested.root]));
-    if let Err(error) = settled {
-        report_failed(repository, id, &error);
-        return Err(OpsError::Unsettled { snapshot: id, source: Box::new(error) });
-    }
-    drop(presence);
-    if let Some(cache) = repository.base_cache() {
-        cache.settle(repository.environment().clock.now());
-    }
-    Ok(BackupReport {
-        snapshot: Some(id),
-        host: options.host.clone(),
-        label,
-        parent: snapshot.parent,
-        summary,
-        differences,
-        bases,
-        problems: progress.problems,
-        advice: progress.advice,
+    let job = Job { kind, sources, label, started, parent, progress };
+    job.run(repository, options, |feeder, session, parent, progress| {
+        let believed = !options.read_everything && parent.is_some_and(|p| p.host == options.host);
+        let mut feeding = Feeding { feeder, session, started, files: &files, believed, parent, progress };
+        feeding.places(plan.root)?;
+        Ok::<_, OpsError>(BTreeMap::new())
     })
-}
-
-/// [CONCURRENCY-23]: says of a committed snapshot that it lacks something.
-fn report_failed(repository: &Repository, id: SnapshotId, error: &OpsError) {
-    if !matches!(error, OpsError::Repo(crate::repo::RepoError::Missing { .. })) {
-        return;
-    }
-    let now = repository.environment().clock.now();
-    let mut failed = Annotation::new(AnnotationKind::Verified, now);
-    failed.subjects = [id].into_iter().collect();
-    failed.method = Some("structure".to_owned());
-    failed.outcome = Some(Outcome::Failed);
-    failed.value = Some(explain(error));
-    if let Err(error) = repository.annotate(&failed, Act::Verified) {
-        let why = explain(&error);
-        let text = format!("cannot note that snapshot {} lacks something: {why}", id.short());
-        repository.environment().observer.warn(&text);
-    }
 }
 
 /// Feeds the planned places, in the order of their names.
@@ -305,7 +203,8 @@ struct Feeding<'a> {
     session: &'a WriteSession,
     started: Timestamp,
     files: &'a files::FileOptions,
-    host: &'a str,
+    /// Whether what the file system says of a file shows that it has not changed since the parent.
+    believed: bool,
     parent: Option<&'a Parent>,
     progress: &'a mut Progress,
 }
@@ -316,12 +215,7 @@ impl Feeding<'_> {
             Some(parent) => Some(parent.cursor(self.session.repository())?),
             None => None,
         };
-        let mut files = FileFeeder::new(
-            self.session,
-            self.files,
-            self.parent.is_some_and(|parent| parent.host == self.host),
-            parent,
-        );
+        let mut files = FileFeeder::new(self.session, self.files, self.believed, parent);
         self.folder(root, &mut files)
     }
 
