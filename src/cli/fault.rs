@@ -2,6 +2,7 @@
 
 use crate::base::{Classify, ErrorClass};
 use crate::ops::OpsError;
+use crate::postgres::PostgresError;
 use crate::repo::RepoError;
 use crate::storage::StorageError;
 use std::error::Error;
@@ -115,6 +116,19 @@ impl Fault {
             _ => None,
         };
         known.unwrap_or_else(|| of_class(self.class())).to_owned()
+    }
+}
+
+impl From<PostgresError> for Fault {
+    fn from(error: PostgresError) -> Self {
+        match error {
+            PostgresError::Ops(error) => Self::Ops(error),
+            error => Self::Plain {
+                class: error.class(),
+                why: explain(&error),
+                advice: error.cure().unwrap_or_default().to_owned(),
+            },
+        }
     }
 }
 

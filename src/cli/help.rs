@@ -38,7 +38,7 @@ pub const GROUPS: &[Group] = &[
             ("stats", "what snapshots hold and what they take"),
         ],
     ),
-    ("Databases", &[("pg", "PostgreSQL: archive the write-ahead log and bring it back")]),
+    ("Databases", &[("pg", "PostgreSQL: base backups, and the write-ahead log in an archive")]),
     ("Keys", &[("key", "list, add, remove keys; passwd, export (recovery sheet)")]),
     (
         "More",

@@ -7,12 +7,28 @@
 //! - `wal`: what stands in a segment
 //! - `lineage`: which clusters have archived under a name
 //! - `archive`: a server's log into the repository and back
+//! - `connection`, `password_file`: a session with a server
+//! - `control`, `layout`, `pages`: what lies in a data directory
+//! - `base`: base backups, taken from a running server
+//! - `error`: what can go wrong with all that
 
 pub mod archive;
+pub mod base;
+mod connection;
+mod control;
+mod error;
 mod history;
+mod layout;
 pub mod lineage;
+mod pages;
+mod password_file;
 mod segment;
 pub mod wal;
 
+pub use connection::{ConnectionOptions, Server};
+pub use control::{CONTROL_FILE_BYTES, ClusterState, ControlError, ControlFile, RecoverySettings};
+pub use error::PostgresError;
 pub use history::{HISTORY_BYTES_MAX, HistoryError, read_history};
+pub use layout::{Fork, RelationFile};
+pub use pages::{BadPages, page_checksum, page_holds};
 pub use segment::{LogFile, Lsn, SegmentError, SegmentName, SegmentSize};

@@ -4,6 +4,7 @@
 mod support;
 
 mod archive;
+mod base;
 mod dumps;
 mod server;
 mod wal;

@@ -216,7 +216,7 @@ impl Arguments {
 
 /// The folders that this program writes while it reads: a backup that holds its own repository grows
 /// without end.
-fn own_folders(session: &Session, repository: &Repository) -> HashSet<(u64, u64)> {
+pub fn own_folders(session: &Session, repository: &Repository) -> HashSet<(u64, u64)> {
     let cache = repository.environment().cache.clone();
     let folders = session.local_folder().into_iter().chain(cache);
     folders.filter_map(|folder| folder.metadata().ok()).map(|found| (found.dev(), found.ino())).collect()

@@ -2,13 +2,15 @@
 
 pub mod archive_get;
 pub mod archive_push;
+mod backup;
+mod connection;
 
 use crate::cli::fault::Fault;
 use crate::cli::session::Session;
 use crate::postgres::lineage::ClusterName;
 use clap::{Args, Subcommand};
 
-/// PostgreSQL: archives the write-ahead log and brings it back
+/// PostgreSQL: takes base backups, archives the write-ahead log and brings it back
 #[derive(Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -17,6 +19,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    Backup(Box<backup::Arguments>),
     ArchivePush(archive_push::Arguments),
     ArchiveGet(archive_get::Arguments),
 }
@@ -42,6 +45,7 @@ impl Cluster {
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     match &arguments.verb {
+        Verb::Backup(arguments) => backup::run(session, arguments),
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
         Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
     }
@@ -50,6 +54,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
 /// Returns the name of the schema of what a command writes with `--json`.
 pub const fn schema_name(arguments: &Arguments) -> &'static str {
     match &arguments.verb {
+        Verb::Backup(_) => "pg-backup",
         Verb::ArchivePush(_) => "pg-archive-push",
         Verb::ArchiveGet(_) => "pg-archive-get",
     }

@@ -1,0 +1,374 @@
+//! A connection to a server, found in the way that PostgreSQL's own programs find it.
+//!
+//! What is not said comes from a service file, then from the environment (which the caller reads), then
+//! from what is usual. Passwords come from a password file or the caller; they are in no error.
+
+use super::error::PostgresError;
+use super::password_file;
+use crate::base::{Observer, SecretBytes, explain};
+use postgres::config::SslMode;
+use postgres::types::ToSql;
+use postgres::{Client, Config, NoTls, Row};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Where servers listen that were not told otherwise.
+const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+const PORT: u16 = 5432;
+/// The database that every cluster has.
+const DATABASE: &str = "postgres";
+const CONNECT_SECONDS: u64 = 15;
+/// How often a long query looks whether the user has had enough.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What is known of the server before it is asked.
+#[derive(Default)]
+pub struct ConnectionOptions {
+    /// A name, an address, or a folder of sockets.
+    pub host: Option<String>,
+    /// The port.
+    pub port: Option<u16>,
+    /// Who connects.
+    pub user: Option<String>,
+    /// To which database.
+    pub database: Option<String>,
+    /// The password, where the caller has it.
+    pub password: Option<SecretBytes>,
+    /// Where passwords are kept.
+    pub password_file: Option<PathBuf>,
+    /// How far the connection must be encrypted, in the words of the server's manual.
+    pub encryption: Option<String>,
+}
+
+impl ConnectionOptions {
+    /// Reads `key=value` words as PostgreSQL's own programs take them, or a URI. Words that this program
+    /// has no use for are refused, but for those that only name an application.
+    ///
+    /// # Errors
+    ///
+    /// When the text cannot be read; the text itself is never repeated, since it may hold a password.
+    pub fn parse(text: &str) -> Result<(Self, Option<String>), PostgresError> {
+        let wrong = |what: &str| {
+            let why = format!("the connection string cannot be read: {what}");
+            PostgresError::refused(why, "write it as 'host=/run/postgresql port=5432 user=postgres'")
+        };
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Self::parse_uri(text).map(|options| (options, None)).ok_or_else(|| wrong("it is no URI"));
+        }
+        let (mut options, mut service) = (Self::default(), None);
+        for (key, value) in words(text).ok_or_else(|| wrong("words are KEY=VALUE, quoted with '"))? {
+            match key.as_str() {
+                "host" | "hostaddr" => options.host = Some(value),
+                "port" => options.port = Some(value.parse().map_err(|_| wrong("the port is no number"))?),
+                "user" => options.user = Some(value),
+                "dbname" => options.database = Some(value),
+                "password" => options.password = Some(SecretBytes::new(value.into_bytes())),
+                "passfile" => options.password_file = Some(value.into()),
+                "service" => service = Some(value),
+                "sslmode" => options.encryption = Some(value),
+                "application_name" | "fallback_application_name" | "connect_timeout" => {}
+                other => return Err(wrong(&format!("{other} is not known here"))),
+            }
+        }
+        Ok((options, service))
+    }
+
+    fn parse_uri(text: &str) -> Option<Self> {
+        let config: Config = text.parse().ok()?;
+        let host = config.get_hosts().first().map(|host| match host {
+            postgres::config::Host::Tcp(name) => name.clone(),
+            postgres::config::Host::Unix(path) => path.display().to_string(),
+        });
+        Some(Self {
+            host,
+            port: config.get_ports().first().copied(),
+            user: config.get_user().map(str::to_owned),
+            database: config.get_dbname().map(str::to_owned),
+            password: config.get_password().map(|password| SecretBytes::new(password.to_vec())),
+            password_file: None,
+            encryption: matches!(config.get_ssl_mode(), SslMode::Require).then(|| "require".to_owned()),
+        })
+    }
+
+    /// Reads one service of a service file; `None` when it is not in it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or the service in it says something unknown.
+    pub fn from_service(path: &Path, service: &str) -> Result<Option<Self>, PostgresError> {
+        let text = std::fs::read_to_string(path).map_err(PostgresError::file("read", path))?;
+        let mut found = None::<String>;
+        for line in text.lines().map(str::trim) {
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                if found.is_some() {
+                    break;
+                }
+                if name == service {
+                    found = Some(String::new());
+                }
+            } else if let (Some(words), Some((key, value))) = (&mut found, line.split_once('='))
+                && !line.starts_with('#')
+            {
+                let quoted = value.trim().replace('\\', "\\\\").replace('\'', "\\'");
+                words.push_str(&format!("{}='{quoted}' ", key.trim()));
+            }
+        }
+        found.map(|words| Self::parse(&words).map(|(options, _)| options)).transpose()
+    }
+
+    /// Takes from `other` what is not known here.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            host: self.host.or(other.host),
+            port: self.port.or(other.port),
+            user: self.user.or(other.user),
+            database: self.database.or(other.database),
+            password: self.password.or(other.password),
+            password_file: self.password_file.or(other.password_file),
+            encryption: self.encryption.or(other.encryption),
+        }
+    }
+
+    /// Takes from `postmaster.pid` of a data directory where its server listens.
+    pub fn of_data_directory(folder: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(folder.join("postmaster.pid")).ok()?;
+        let lines: Vec<&str> = text.lines().collect();
+        let line = |number: usize| lines.get(number).map(|line| line.trim()).filter(|line| !line.is_empty());
+        let address = line(5).map(|address| match address {
+            "*" | "0.0.0.0" => "127.0.0.1",
+            address => address,
+        });
+        let host = line(4).or(address)?.to_owned();
+        Some(Self { host: Some(host), port: line(3)?.parse().ok(), ..Self::default() })
+    }
+}
+
+/// Splits `key=value key='quoted value'` into pairs.
+fn words(text: &str) -> Option<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once('=')?;
+        let key = key.trim();
+        if key.is_empty() || key.contains(char::is_whitespace) {
+            return None;
+        }
+        let after = after.trim_start();
+        let (quoted, body) = after.strip_prefix('\'').map_or((false, after), |body| (true, body));
+        let mut value = String::new();
+        let mut characters = body.char_indices();
+        let mut end = if quoted { None } else { Some(body.len()) };
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '\\' => value.push(characters.next()?.1),
+                '\'' if quoted => {
+                    end = Some(at + 1);
+                    break;
+                }
+                space if !quoted && space.is_whitespace() => {
+                    end = Some(at);
+                    break;
+                }
+                other => value.push(other),
+            }
+        }
+        pairs.push((key.to_owned(), value));
+        rest = body.get(end?..)?.trim_start();
+    }
+    Some(pairs)
+}
+
+/// An open session.
+pub struct Server {
+    client: Client,
+    place: String,
+}
+
+impl Server {
+    /// Connects; where no host is named, to the usual folders of sockets, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// When nobody answers, or the server refuses.
+    pub fn connect(options: &ConnectionOptions, system_user: &str) -> Result<Self, PostgresError> {
+        let encryption = options.encryption.as_deref().unwrap_or("prefer");
+        let hosts: Vec<&str> = match options.host.as_deref().filter(|host| !host.is_empty()) {
+            Some(host) => vec![host],
+            None => SOCKET_FOLDERS.to_vec(),
+        };
+        let port = options.port.unwrap_or(PORT);
+        let is_socket = |host: &str| host.starts_with('/') || host.starts_with('@');
+        if !matches!(encryption, "disable" | "allow" | "prefer") && hosts.iter().any(|host| !is_socket(host))
+        {
+            return Err(PostgresError::refused(
+                format!(
+                    "sslmode={encryption} asks for an encrypted connection, which this version does not make"
+                ),
+                "connect through a Unix socket on the server's host",
+            ));
+        }
+        let socket_there = |host: &&str| Path::new(host).join(format!(".s.PGSQL.{port}")).exists();
+        let host = match hosts.as_slice() {
+            [host] => *host,
+            hosts => hosts.iter().copied().find(|host| socket_there(host)).unwrap_or(SOCKET_FOLDERS[0]),
+        };
+        let user = options.user.as_deref().unwrap_or(system_user);
+        let database = options.database.as_deref().unwrap_or(DATABASE);
+        let place =
+            if is_socket(host) { format!("{host}/.s.PGSQL.{port}") } else { format!("{host}:{port}") };
+        let mut config = Config::new();
+        config.host(host).port(port).user(user).dbname(database).application_name("chronolith");
+        config.ssl_mode(SslMode::Disable).connect_timeout(Duration::from_secs(CONNECT_SECONDS));
+        let kept = match (&options.password, &options.password_file) {
+            (Some(_), _) | (None, None) => None,
+            (None, Some(file)) => password_file::find(file, host, port, database, user),
+        };
+        if let Some(password) = options.password.as_ref().or(kept.as_ref()) {
+            config.password(password.expose());
+        }
+        let failed = |error: postgres::Error| PostgresError::Server {
+            doing: "connect to",
+            server: place.clone(),
+            why: explain(&error),
+        };
+        let mut client = config.connect(NoTls).map_err(failed)?;
+        // A session that is silent for hours must not be ended, nor find functions of somebody else's.
+        let setup = "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0; \
+             SET idle_in_transaction_session_timeout = 0; SET client_encoding = 'UTF8'; SET DateStyle = 'ISO'";
+        client.batch_execute(setup).map_err(failed)?;
+        // Known since 14.
+        let _ = client.batch_execute("SET idle_session_timeout = 0");
+        Ok(Self { client, place })
+    }
+
+    /// Returns where the server is, for people.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn failed(&self, doing: &'static str, error: &postgres::Error) -> PostgresError {
+        PostgresError::Server { doing, server: self.place.clone(), why: explain(error) }
+    }
+
+    /// Asks for rows.
+    ///
+    /// # Errors
+    ///
+    /// What the server says.
+    pub fn query(
+        &mut self,
+        doing: &'static str,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, PostgresError> {
+        self.client.query(sql, parameters).map_err(|error| self.failed(doing, &error))
+    }
+
+    /// Asks for rows, and takes the question back when the user has had enough.
+    ///
+    /// # Errors
+    ///
+    /// What the server says, or that it was interrupted.
+    pub fn query_patiently(
+        &mut self,
+        doing: &'static str,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+        observer: &dyn Observer,
+    ) -> Result<Vec<Row>, PostgresError> {
+        let cancel = self.client.cancel_token();
+        let done = AtomicBool::new(false);
+        let rows = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    if observer.interrupted() {
+                        // If nobody hears, the query ends when it ends.
+                        let _ = cancel.cancel_query(NoTls);
+                        return;
+                    }
+                    std::thread::park_timeout(LOOK_EVERY);
+                }
+            });
+            let rows = self.client.query(sql, parameters);
+            done.store(true, Ordering::Release);
+            waiting.thread().unpark();
+            rows
+        });
+        match rows {
+            Ok(rows) => Ok(rows),
+            Err(_) if observer.interrupted() => Err(crate::repo::RepoError::Interrupted.into()),
+            Err(error) => Err(self.failed(doing, &error)),
+        }
+    }
+
+    /// Runs statements that return nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the server says.
+    pub fn execute(&mut self, doing: &'static str, sql: &str) -> Result<(), PostgresError> {
+        self.client.batch_execute(sql).map_err(|error| self.failed(doing, &error))
+    }
+
+    /// Says that the server did not answer as it should.
+    pub(super) fn odd(&self, doing: &'static str) -> PostgresError {
+        let why = "it answered with something else than it was asked for".to_owned();
+        PostgresError::Server { doing, server: self.place.clone(), why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_strings() {
+        let (options, service) = ConnectionOptions::parse(
+            "host=/run/pg  port = 5433 user='a \\'b' dbname=x\\ y password=geheim service=s",
+        )
+        .unwrap();
+        assert_eq!(options.host.as_deref(), Some("/run/pg"));
+        assert_eq!((options.port, options.user.as_deref()), (Some(5433), Some("a 'b")));
+        assert_eq!(options.database.as_deref(), Some("x y"));
+        assert_eq!(options.password.unwrap().expose(), b"geheim");
+        assert_eq!(service.as_deref(), Some("s"));
+        let (options, _) = ConnectionOptions::parse("postgresql://u:p@h:1/d").unwrap();
+        assert_eq!((options.host.as_deref(), options.port), (Some("h"), Some(1)));
+        // What cannot be read may hold a password and is not repeated.
+        for bad in
+            ["geheim", "password='geheim", "port=geheim", "geheim=1", "host", "=geheim", "postgres://[geheim"]
+        {
+            let Err(error) = ConnectionOptions::parse(bad) else { panic!("{bad}") };
+            assert!(
+                !explain(&error).contains("'geheim'") && !explain(&error).contains("password="),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn services() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "# all\n[other]\nhost=elsewhere\n\n[mine]\nhost=/run/x\n# port=1\nport=7\npassword=it's\n[mine2]\nport=9\n";
+        std::fs::write(file.path(), text).unwrap();
+        let mine = ConnectionOptions::from_service(file.path(), "mine").unwrap().unwrap();
+        assert_eq!((mine.host.as_deref(), mine.port), (Some("/run/x"), Some(7)));
+        assert_eq!(mine.password.unwrap().expose(), b"it's");
+        assert!(ConnectionOptions::from_service(file.path(), "none").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_data_directory_says_where_its_server_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(ConnectionOptions::of_data_directory(folder.path()).is_none());
+        let pid = |text: &str| std::fs::write(folder.path().join("postmaster.pid"), text).unwrap();
+        pid("123\n/data\n1700000000\n5433\n/run/pg\nlocalhost\n  1 2\nready   \n");
+        let options = ConnectionOptions::of_data_directory(folder.path()).unwrap();
+        assert_eq!((options.host.as_deref(), options.port), (Some("/run/pg"), Some(5433)));
+        pid("123\n/data\n1700000000\n5433\n\n*\n");
+        let options = ConnectionOptions::of_data_directory(folder.path()).unwrap();
+        assert_eq!(options.host.as_deref(), Some("127.0.0.1"));
+    }
+}

@@ -1,0 +1,124 @@
+//! What can go wrong with a server, its files, or a backup of them.
+
+use super::segment::SegmentError;
+use crate::base::{Classify, ErrorClass};
+use crate::ops::OpsError;
+use crate::repo::RepoError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why something could not be done with a PostgreSQL server or its data.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// An operation of the repository failed.
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    /// The server could not be reached, or refused.
+    #[error("cannot {doing} the server at {server}: {why}")]
+    Server {
+        /// What was being done.
+        doing: &'static str,
+        /// Where the server is; never with a password.
+        server: String,
+        /// What it said.
+        why: String,
+    },
+    /// A file of the cluster could not be read or written.
+    #[error("cannot {doing} {}", path.display())]
+    File {
+        /// What was being done, as a verb.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file does not hold what it must.
+    #[error("{what} {why}")]
+    Damaged {
+        /// Which file.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The request makes no sense, or would destroy something.
+    #[error("{why}")]
+    Refused {
+        /// Why it was refused.
+        why: String,
+        /// What to try.
+        cure: String,
+    },
+    /// It cannot be done now, for a reason outside of this program.
+    #[error("{why}")]
+    Failed {
+        /// Why.
+        why: String,
+        /// What to try.
+        cure: String,
+    },
+    /// There is nothing that could be restored.
+    #[error("{why}")]
+    NotFound {
+        /// What is missing.
+        why: String,
+        /// What to try.
+        cure: String,
+    },
+}
+
+impl PostgresError {
+    /// A request that is refused before anything is done.
+    pub fn refused(why: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self::Refused { why: why.into(), cure: cure.into() }
+    }
+
+    /// Something that failed outside of this program.
+    pub fn failed(why: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self::Failed { why: why.into(), cure: cure.into() }
+    }
+
+    pub(super) fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { doing, path, source }
+    }
+
+    /// Says what to try, where this layer knows better than the class of the error.
+    pub fn cure(&self) -> Option<&str> {
+        match self {
+            Self::Refused { cure, .. } | Self::Failed { cure, .. } | Self::NotFound { cure, .. } => {
+                Some(cure)
+            }
+            Self::Server { .. } => Some(
+                "check that the server runs and where it listens: --host (a folder of sockets, or a name), --port, --user",
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl From<RepoError> for PostgresError {
+    fn from(error: RepoError) -> Self {
+        Self::Ops(error.into())
+    }
+}
+
+impl From<SegmentError> for PostgresError {
+    fn from(error: SegmentError) -> Self {
+        Self::Damaged { what: "the cluster".to_owned(), why: error.to_string() }
+    }
+}
+
+impl Classify for PostgresError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Ops(error) => error.class(),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
+            Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::Refused { .. } => ErrorClass::Usage,
+            Self::Damaged { .. } => ErrorClass::Corrupt,
+            Self::Server { .. } | Self::File { .. } | Self::Failed { .. } => ErrorClass::Fatal,
+        }
+    }
+}
