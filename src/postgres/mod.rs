@@ -6,6 +6,7 @@
 //! - `history`: where timelines branch off
 //! - `wal`: what stands in a segment
 //! - `lineage`: which clusters have archived under a name
+//! - `stream`: what is archived of a cluster's log
 //! - `archive`: a server's log into the repository and back
 //! - `connection`, `password_file`: a session with a server
 //! - `control`, `layout`, `pages`: what lies in a data directory
@@ -23,6 +24,7 @@ pub mod lineage;
 mod pages;
 mod password_file;
 mod segment;
+pub mod stream;
 pub mod wal;
 
 pub use connection::{ConnectionOptions, Server};

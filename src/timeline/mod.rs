@@ -4,7 +4,19 @@
 //! positions are numbers, names are texts, and an engine's folder says what they mean.
 //!
 //! - `path`: the way that recovery takes over the timelines
+//! - `stream`: what is archived of a log, and how far it reaches from a place on
+//! - `interval`: what can be recovered, and where there are holes
+//! - `plan`: what one recovery needs, or why it cannot be
 
+mod interval;
 mod path;
+mod plan;
+mod stream;
 
+pub use interval::{Gap, Interval, gaps, intervals};
 pub use path::{Branch, Detour, NoPath, TimelinePath};
+pub use plan::{Certainty, RecoveryPlan, Refusal, Target, newest_timeline, plan, plan_from};
+pub use stream::{LogBase, LogSegment, LogStream, Reach};
+
+#[cfg(test)]
+mod tests;

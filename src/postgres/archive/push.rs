@@ -225,6 +225,9 @@ fn note(entry: &mut LogEntry, noted: &Noted, start: u64, length: u64) {
     entry.positions = Some((start, start.saturating_add(length)));
     if noted.complete {
         entry.commits = noted.commits;
+        if noted.switched {
+            entry.facts.insert("records_end".to_owned(), noted.end.to_string());
+        }
     } else {
         entry.facts.insert("times".to_owned(), "unknown".to_owned());
     }

@@ -1,0 +1,224 @@
+//! What is archived of a cluster's log, read from the records alone: no segment is fetched.
+
+use super::base::{Base, LogPlace};
+use super::history::read_history;
+use super::lineage::{ClusterName, Lineage, lineages};
+use super::segment::{LogFile, Lsn, SegmentName};
+use crate::base::{Timestamp, explain};
+use crate::format::log::{LogRecord, LogRecordKind};
+use crate::ops::OpsError;
+use crate::repo::{FoundLog, RepoError, Repository};
+use crate::timeline::{LogBase, LogSegment, LogStream, TimelinePath};
+use std::collections::BTreeMap;
+
+/// Bytes that were refused, or segments that will never come, as somebody recorded it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// The file, or the first one.
+    pub name: String,
+    /// The last one, of a gap.
+    pub last_name: Option<String>,
+    /// When it was recorded, by that host's clock.
+    pub created: Timestamp,
+    /// By which host.
+    pub host: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The archived log of one lineage of a cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterLog {
+    /// The lineage.
+    pub lineage: Lineage,
+    /// Its segments and timelines.
+    pub stream: LogStream,
+    /// Files that were refused.
+    pub conflicts: Vec<Remark>,
+    /// Names that hold more than one content: two writers stored at the same moment.
+    pub doubled: Vec<String>,
+    /// Gaps that were recorded.
+    pub recorded_gaps: Vec<Remark>,
+    /// Files of the log that are there besides segments: histories, labels, partial segments.
+    pub others: Vec<String>,
+    /// Bytes of all files, and of the objects that hold them.
+    pub bytes: (u64, u64),
+    /// Objects that do not count, and why.
+    pub refused: Vec<(String, String)>,
+}
+
+/// Returns what planning needs to know of a base backup; its name is that of the snapshot.
+pub fn log_base(base: &Base) -> LogBase {
+    let facts = &base.facts;
+    LogBase {
+        name: base.view.id.to_string(),
+        timeline: u64::from(facts.timeline),
+        start: facts.start.0,
+        stop: facts.stop.0,
+        stopped: facts.stopped,
+        holds_log: facts.log == LogPlace::Inside,
+    }
+}
+
+/// Reads what is archived of each lineage of a cluster, oldest lineage first.
+///
+/// # Errors
+///
+/// When the store cannot be listed or read.
+pub fn read_cluster(repository: &Repository, cluster: &ClusterName) -> Result<Vec<ClusterLog>, OpsError> {
+    lineages(repository, cluster)?.into_iter().map(|lineage| read_log(repository, cluster, lineage)).collect()
+}
+
+/// Reads what is archived of one lineage.
+///
+/// # Errors
+///
+/// As [`read_cluster`].
+pub fn read_log(
+    repository: &Repository,
+    cluster: &ClusterName,
+    lineage: Lineage,
+) -> Result<ClusterLog, OpsError> {
+    let listing = repository.log_stream(&lineage.stream(cluster))?;
+    let mut log = ClusterLog {
+        stream: LogStream::new(lineage.segment_size.bytes()),
+        lineage,
+        conflicts: Vec::new(),
+        doubled: Vec::new(),
+        recorded_gaps: Vec::new(),
+        others: Vec::new(),
+        bytes: (0, 0),
+        refused: listing.refused.iter().map(|(name, error)| (name.clone(), explain(error))).collect(),
+    };
+    let mut files: BTreeMap<String, Vec<FoundLog>> = BTreeMap::new();
+    for found in listing.found {
+        match found.record.kind {
+            LogRecordKind::Conflict => log.conflicts.push(remark(found.record)),
+            LogRecordKind::Gap => log.recorded_gaps.push(remark(found.record)),
+            _ => files.entry(found.record.name.clone()).or_default().push(found),
+        }
+    }
+    for (name, found) in files {
+        log.take(repository, &name, &found)?;
+    }
+    Ok(log)
+}
+
+fn remark(record: LogRecord) -> Remark {
+    Remark {
+        name: record.name,
+        last_name: record.last_name,
+        created: record.created,
+        host: record.host,
+        reason: record.reason.unwrap_or_default(),
+    }
+}
+
+fn digest(found: &FoundLog) -> Option<[u8; 32]> {
+    let record = &found.record;
+    match record.piece_offset {
+        None => record.content.as_ref().map(|content| content.digest.blake3),
+        Some(_) => record.whole.map(|whole| whole.blake3),
+    }
+}
+
+impl ClusterLog {
+    /// Takes all that stands under one name, what counts first.
+    fn take(&mut self, repository: &Repository, name: &str, found: &[FoundLog]) -> Result<(), OpsError> {
+        let mut digests: Vec<[u8; 32]> = found.iter().filter_map(digest).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        if digests.len() > 1 {
+            self.doubled.push(name.to_owned());
+        }
+        self.bytes.0 += length(found).unwrap_or(0);
+        self.bytes.1 += found.iter().map(|found| found.length).sum::<u64>();
+        match name.parse() {
+            Ok(LogFile::Segment(segment)) => {
+                if let Some(segment) = self.segment(segment, found) {
+                    self.stream.add_segment(segment);
+                }
+            }
+            Ok(LogFile::History { timeline }) => {
+                match history(repository, u64::from(timeline), found) {
+                    Ok(path) => self.stream.add_path(path),
+                    Err(OpsError::Repo(error @ RepoError::Storage(_))) => return Err(error.into()),
+                    Err(error) => self.refused.push((name.to_owned(), explain(&error))),
+                }
+                self.others.push(name.to_owned());
+            }
+            _ => self.others.push(name.to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Makes what is planned with of the records of one segment; `None` where it is not whole.
+    fn segment(&self, name: SegmentName, found: &[FoundLog]) -> Option<LogSegment> {
+        let size = self.lineage.segment_size;
+        let start = name.start(size)?;
+        if length(found)? != size.bytes() {
+            return None;
+        }
+        let whole = found.iter().find(|found| found.record.kind == LogRecordKind::Segment);
+        // The whole counts; else the pieces together.
+        let records: Vec<&LogRecord> = match whole {
+            Some(found) => vec![&found.record],
+            None => found.iter().map(|found| &found.record).collect(),
+        };
+        let commits = records.iter().filter_map(|record| record.commits);
+        let commits = commits.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let fact = |name: &'static str| records.iter().filter_map(move |record| record.facts.get(name));
+        let points = fact("restore_points").flat_map(|text| text.lines()).filter_map(|line| {
+            let (at, name) = line.split_once(' ')?;
+            Some((name.to_owned(), at.parse::<Lsn>().ok()?.0))
+        });
+        let end = start.0.saturating_add(size.bytes());
+        let written_end = fact("records_end").filter_map(|text| text.parse::<Lsn>().ok()).max();
+        Some(LogSegment {
+            name: name.to_string(),
+            timeline: name.timeline(),
+            start: start.0,
+            end,
+            written_end: written_end.map_or(end, |Lsn(written)| written.clamp(start.0, end)),
+            commits,
+            known: fact("times").next().is_none(),
+            points: points.collect(),
+        })
+    }
+}
+
+/// Returns the length of what is archived whole under a name.
+fn length(found: &[FoundLog]) -> Option<u64> {
+    let whole = found.iter().find(|found| found.record.kind == LogRecordKind::Segment);
+    if let Some(content) = whole.and_then(|found| found.record.content.as_ref()) {
+        return Some(content.digest.length);
+    }
+    let whole = found.iter().find_map(|found| found.record.whole)?;
+    let mut at = 0;
+    while at < whole.length {
+        let here = found.iter().filter(|found| found.record.piece_offset == Some(at));
+        at += here.filter_map(|found| found.record.content.as_ref()).map(|c| c.digest.length).max()?;
+    }
+    (at == whole.length).then_some(at)
+}
+
+/// Reads the way to a timeline: from the record where it says so, else from the file.
+fn history(repository: &Repository, timeline: u64, found: &[FoundLog]) -> Result<TimelinePath, OpsError> {
+    let noted = found.first().and_then(|found| found.record.facts.get("ancestors"));
+    let text = match noted {
+        // The form is that of the file, without the reasons.
+        Some(ancestors) => ancestors.clone().into_bytes(),
+        None => {
+            let mut bytes = Vec::new();
+            repository.read_segment(found, &mut |piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })?;
+            bytes
+        }
+    };
+    read_history(timeline, &text).map_err(|error| OpsError::Stopped {
+        why: error.to_string(),
+        cure: "recovery cannot follow this timeline: choose another",
+    })
+}

@@ -1,0 +1,98 @@
+//! What can be recovered: from the end of a backup to the last transaction that the log holds without a
+//! hole.
+
+use super::path::TimelinePath;
+use super::stream::{LogBase, LogStream};
+use crate::base::Timestamp;
+use std::collections::BTreeMap;
+
+/// Positions and times that can be recovered to on one way, from one or more backups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interval {
+    /// The timeline that the recovery ends on.
+    pub timeline: u64,
+    /// The backups that lead into it, oldest first.
+    pub bases: Vec<String>,
+    /// Where it begins: the oldest backup is consistent.
+    pub from: u64,
+    /// When that was.
+    pub from_time: Timestamp,
+    /// Where what is archived ends.
+    pub to: u64,
+    /// The latest time at which a transaction ended in it; `None` where none did after the backup, or that
+    /// is not known.
+    pub to_time: Option<Timestamp>,
+    /// Whether segments of the way are there behind its end: it ends because one is missing.
+    pub cut: bool,
+}
+
+/// Segments of one timeline that are missing between others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The timeline.
+    pub timeline: u64,
+    /// Where the first missing segment begins.
+    pub from: u64,
+    /// Where the next one that is there begins.
+    pub to: u64,
+}
+
+/// Says whether a backup can be brought to consistency on a way, and how far the log reaches then.
+pub(super) fn consistent<'a>(
+    stream: &'a LogStream,
+    path: &TimelinePath,
+    base: &LogBase,
+) -> Option<super::stream::Reach<'a>> {
+    path.follows(base.timeline, base.stop).ok()?;
+    if base.holds_log {
+        // What it brings ends in the segment in which it was consistent; from there on the archive goes on.
+        return Some(stream.reach(path, base.stop));
+    }
+    let reach = stream.reach(path, base.start);
+    (reach.end >= base.stop).then_some(reach)
+}
+
+/// Returns what can be recovered on each timeline.
+pub fn intervals(stream: &LogStream, bases: &[LogBase]) -> Vec<Interval> {
+    let mut timelines = stream.timelines();
+    timelines.extend(bases.iter().map(|base| base.timeline));
+    let mut found = Vec::new();
+    for timeline in timelines {
+        let Some(path) = stream.path(timeline) else { continue };
+        // Backups from which the log reaches to the same place lead into the same interval.
+        let mut ends: BTreeMap<u64, Interval> = BTreeMap::new();
+        let mut ordered: Vec<&LogBase> = bases.iter().collect();
+        ordered.sort_by_key(|base| (base.stop, &base.name));
+        for base in ordered {
+            let Some(reach) = consistent(stream, &path, base) else { continue };
+            let to = reach.written_end.max(base.stop);
+            let interval = ends.entry(reach.end).or_insert_with(|| Interval {
+                timeline,
+                bases: Vec::new(),
+                from: base.stop,
+                from_time: base.stopped,
+                to,
+                to_time: reach.latest().filter(|latest| *latest > base.stopped),
+                cut: reach.next.is_some(),
+            });
+            interval.bases.push(base.name.clone());
+        }
+        found.extend(ends.into_values());
+    }
+    found
+}
+
+/// Returns what is missing between the segments of each timeline.
+pub fn gaps(stream: &LogStream) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    for timeline in stream.timelines() {
+        let mut end = None;
+        for segment in stream.segments_of(timeline) {
+            if let Some(from) = end.filter(|end| *end < segment.start) {
+                gaps.push(Gap { timeline, from, to: segment.start });
+            }
+            end = Some(segment.end);
+        }
+    }
+    gaps
+}

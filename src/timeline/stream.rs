@@ -1,0 +1,175 @@
+//! What is archived of a log.
+
+use super::path::TimelinePath;
+use crate::base::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A segment that is archived whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSegment {
+    /// The name of its file.
+    pub name: String,
+    /// The timeline.
+    pub timeline: u64,
+    /// Where it begins.
+    pub start: u64,
+    /// Where the next one begins.
+    pub end: u64,
+    /// Where what is written in it ends: before its end, where the server went on to the next one early.
+    pub written_end: u64,
+    /// The earliest and the latest time at which a transaction ended in it; `None` if none did, or if that
+    /// is not known.
+    pub commits: Option<(Timestamp, Timestamp)>,
+    /// Whether its records could be read, so that what is not noted is not there.
+    pub known: bool,
+    /// Named places in it.
+    pub points: Vec<(String, u64)>,
+}
+
+/// A backup that recovery can begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogBase {
+    /// What it is called.
+    pub name: String,
+    /// The timeline on which it was made.
+    pub timeline: u64,
+    /// Where replay begins.
+    pub start: u64,
+    /// How far replay must come for it to be consistent.
+    pub stop: u64,
+    /// When it ended, by the server's clock.
+    pub stopped: Timestamp,
+    /// Whether it brings the log from `start` to `stop` with it.
+    pub holds_log: bool,
+}
+
+/// The archived log of one lineage: all of its timelines.
+#[derive(Debug, Clone, Default)]
+pub struct LogStream {
+    /// Length of all segments; 0 only where there are none.
+    segment_bytes: u64,
+    segments: BTreeMap<(u64, u64), LogSegment>,
+    paths: BTreeMap<u64, TimelinePath>,
+}
+
+/// How far a log reaches from a place on.
+#[derive(Debug, Clone)]
+pub struct Reach<'a> {
+    /// The segments, in order.
+    pub segments: Vec<&'a LogSegment>,
+    /// Where the first missing segment would begin.
+    pub end: u64,
+    /// Where what is written ends.
+    pub written_end: u64,
+    /// The next segment of the way that is there although one is missing before it.
+    pub next: Option<&'a LogSegment>,
+}
+
+impl Reach<'_> {
+    /// Returns the latest time at which a transaction ended in it.
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.segments.iter().filter_map(|segment| Some(segment.commits?.1)).max()
+    }
+}
+
+impl LogStream {
+    /// An empty log whose segments have this length.
+    pub fn new(segment_bytes: u64) -> Self {
+        Self { segment_bytes: segment_bytes.max(1), ..Self::default() }
+    }
+
+    /// Adds a segment; of two at one place the first counts.
+    pub fn add_segment(&mut self, segment: LogSegment) {
+        self.segments.entry((segment.timeline, segment.start)).or_insert(segment);
+    }
+
+    /// Adds the way to a timeline; of two histories the first counts.
+    pub fn add_path(&mut self, path: TimelinePath) {
+        self.paths.entry(path.last()).or_insert(path);
+    }
+
+    /// Returns the length of segments.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Returns where the segment that holds a position begins.
+    pub fn segment_start(&self, position: u64) -> u64 {
+        position - position % self.segment_bytes.max(1)
+    }
+
+    /// Returns all segments, by timeline and position.
+    pub fn segments(&self) -> impl Iterator<Item = &LogSegment> {
+        self.segments.values()
+    }
+
+    /// Returns the segments of one timeline, in order.
+    pub fn segments_of(&self, timeline: u64) -> impl Iterator<Item = &LogSegment> {
+        self.segments.range((timeline, 0)..=(timeline, u64::MAX)).map(|(_, segment)| segment)
+    }
+
+    /// Returns the timelines of which anything is known.
+    pub fn timelines(&self) -> BTreeSet<u64> {
+        let of_segments = self.segments.keys().map(|(timeline, _)| *timeline);
+        of_segments.chain(self.paths.keys().copied()).collect()
+    }
+
+    /// Returns the timelines whose history is lost: that of any but the first must be there for whoever
+    /// recovers to find it, or one above it (R9).
+    pub fn lost_histories(&self) -> Vec<u64> {
+        let newest = self.timelines().last().copied().unwrap_or(0);
+        // The ancestors that histories name need none for their own sake, but those who look for the newest
+        // timeline ask for one after the other.
+        let first = self.timelines().first().copied().unwrap_or(1);
+        (first.max(1) + 1..=newest).take(1000).filter(|timeline| !self.paths.contains_key(timeline)).collect()
+    }
+
+    /// Returns the way to a timeline; `None` where its history is lost.
+    pub fn path(&self, timeline: u64) -> Option<TimelinePath> {
+        let known = self.paths.get(&timeline).cloned();
+        // The first timeline has no history.
+        known.or_else(|| (timeline == 1 || self.is_first(timeline)).then(|| TimelinePath::root(timeline)))
+    }
+
+    /// Says whether the history of a timeline is there.
+    pub fn has_history(&self, timeline: u64) -> bool {
+        self.paths.contains_key(&timeline)
+    }
+
+    /// Says whether this is the oldest timeline that is known: archiving began on it.
+    fn is_first(&self, timeline: u64) -> bool {
+        self.timelines().first() == Some(&timeline)
+    }
+
+    /// Returns the segment that a recovery along a way reads at a position. Where a timeline begins within a
+    /// segment that is its own copy: the parent's goes on with what is not on the way.
+    pub fn segment_on(&self, path: &TimelinePath, position: u64) -> Option<&LogSegment> {
+        let start = self.segment_start(position);
+        let last = start.checked_add(self.segment_bytes)?.checked_sub(1)?;
+        self.segments.get(&(path.at(last).timeline, start))
+    }
+
+    /// Returns how far the log reaches on a way from a position on.
+    pub fn reach(&self, path: &TimelinePath, from: u64) -> Reach<'_> {
+        let mut at = self.segment_start(from);
+        let mut reach = Reach { segments: Vec::new(), end: at, written_end: from, next: None };
+        while let Some(segment) = self.segment_on(path, at) {
+            reach.segments.push(segment);
+            reach.end = segment.end;
+            reach.written_end = segment.written_end;
+            at = segment.end;
+        }
+        reach.next = self.next_on(path, reach.end);
+        reach
+    }
+
+    /// Returns the first segment of a way behind a position.
+    fn next_on(&self, path: &TimelinePath, position: u64) -> Option<&LogSegment> {
+        let on_way = |segment: &&LogSegment| path.at(segment.end - 1).timeline == segment.timeline;
+        let of_branch = |timeline| {
+            let later = self.segments.range((timeline, position)..=(timeline, u64::MAX));
+            later.map(|(_, segment)| segment).find(on_way)
+        };
+        path.branches().filter_map(|branch| of_branch(branch.timeline)).min_by_key(|segment| segment.start)
+    }
+}

@@ -1,0 +1,201 @@
+use super::*;
+use crate::base::Timestamp;
+
+const SEGMENT: u64 = 100;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_nanoseconds(second * 1_000_000_000)
+}
+
+/// A segment by timeline and number, with the times of its transactions.
+fn segment(timeline: u64, number: u64, commits: Option<(i64, i64)>) -> LogSegment {
+    LogSegment {
+        name: format!("{timeline}:{number}"),
+        timeline,
+        start: number * SEGMENT,
+        end: (number + 1) * SEGMENT,
+        written_end: (number + 1) * SEGMENT,
+        commits: commits.map(|(earliest, latest)| (at(earliest), at(latest))),
+        known: true,
+        points: Vec::new(),
+    }
+}
+
+fn base(name: &str, timeline: u64, start: u64, stop: u64, second: i64) -> LogBase {
+    LogBase { name: name.to_owned(), timeline, start, stop, stopped: at(second), holds_log: false }
+}
+
+/// Timeline 1 with segments 1 to 9, ten seconds each; 2 branches off at 450 and has 4 to 7.
+fn forked() -> LogStream {
+    let mut stream = LogStream::new(SEGMENT);
+    for number in 1..=9 {
+        let second = number as i64 * 10;
+        stream.add_segment(segment(1, number, Some((second, second + 9))));
+    }
+    for number in 4..=7 {
+        let second = number as i64 * 100;
+        stream.add_segment(segment(2, number, Some((second, second + 99))));
+    }
+    stream.add_path(TimelinePath::root(1).then(2, 450).unwrap());
+    stream
+}
+
+fn names(plan: &Result<RecoveryPlan, Refusal>) -> String {
+    plan.as_ref().unwrap().segments.join(" ")
+}
+
+#[test]
+fn the_way_changes_timelines_where_they_branch_off() {
+    let stream = forked();
+    let path = stream.path(2).unwrap();
+    let reach = stream.reach(&path, 250);
+    let names: Vec<&str> = reach.segments.iter().map(|segment| segment.name.as_str()).collect();
+    // The segment in which timeline 2 begins is its own: the parent's goes on with what is not on the way.
+    assert_eq!(names, ["1:2", "1:3", "2:4", "2:5", "2:6", "2:7"]);
+    assert_eq!((reach.end, reach.latest()), (800, Some(at(799))));
+    assert!(reach.next.is_none());
+}
+
+/// B11, B12, B13: what each target needs.
+#[test]
+fn a_plan_names_the_segments_that_a_target_needs() {
+    let stream = forked();
+    let base = base("b", 1, 210, 290, 28);
+    let on = |target, timeline| plan(&stream, &base, &target, timeline);
+    let time = |second| Target::Time { at: at(second), inclusive: true };
+    assert_eq!(names(&on(Target::Immediate, None)), "1:2");
+    assert_eq!(names(&on(Target::Latest, Some(1))), "1:2 1:3 1:4 1:5 1:6 1:7 1:8 1:9");
+    let latest = on(Target::Latest, None);
+    assert_eq!(names(&latest), "1:2 1:3 2:4 2:5 2:6 2:7");
+    let latest = latest.unwrap();
+    assert_eq!((latest.timeline, latest.histories.as_slice()), (2, [2].as_slice()));
+    // Replay ends at the first transaction that ended later.
+    assert_eq!(names(&on(time(35), Some(1))), "1:2 1:3");
+    assert_eq!(names(&on(time(39), Some(1))), "1:2 1:3 1:4");
+    let exclusive = Target::Time { at: at(39), inclusive: false };
+    assert_eq!(names(&on(exclusive, Some(1))), "1:2 1:3");
+    assert_eq!(names(&on(time(28), Some(1))), "1:2");
+    assert_eq!(names(&on(Target::Position { at: 500, inclusive: true }, Some(1))), "1:2 1:3 1:4 1:5");
+    // B12: before the end of the backup.
+    assert!(matches!(on(time(27), None), Err(Refusal::BeforeBase { .. })));
+    assert!(matches!(
+        on(Target::Position { at: 289, inclusive: true }, None),
+        Err(Refusal::BeforeBase { .. })
+    ));
+    // B13: the last transaction itself cannot be a target: nothing shows that it was reached.
+    assert_eq!(names(&on(time(98), Some(1))), "1:2 1:3 1:4 1:5 1:6 1:7 1:8 1:9");
+    let refusal = Refusal::Beyond { timeline: 1, latest: Some(at(99)), end: 1000, next: None };
+    assert_eq!(on(time(99), Some(1)), Err(refusal));
+    assert!(matches!(
+        on(Target::Position { at: 1000, inclusive: true }, Some(1)),
+        Err(Refusal::Beyond { .. })
+    ));
+    let transaction = on(Target::Transaction { number: 7 }, None).unwrap();
+    assert_eq!((transaction.certainty, transaction.segments.len()), (Certainty::Unknown, 6));
+}
+
+/// Times are not monotonic: a segment may end with an earlier one than it holds.
+#[test]
+fn times_need_not_grow() {
+    let mut stream = LogStream::new(SEGMENT);
+    stream.add_segment(segment(1, 1, Some((50, 60))));
+    stream.add_segment(segment(1, 2, Some((40, 45))));
+    stream.add_segment(segment(1, 3, None));
+    stream.add_segment(segment(1, 4, Some((61, 70))));
+    let base = base("b", 1, 100, 110, 30);
+    let on = |second| plan(&stream, &base, &Target::Time { at: at(second), inclusive: true }, None);
+    assert_eq!(names(&on(44)), "1:1");
+    assert_eq!(names(&on(60)), "1:1 1:2 1:3 1:4");
+    assert!(on(70).is_err());
+}
+
+/// R10: a backup that was made after a timeline branched off cannot follow it.
+#[test]
+fn a_backup_made_too_late_does_not_lead_there() {
+    let stream = forked();
+    let late = base("late", 1, 460, 480, 48);
+    let refused = plan(&stream, &late, &Target::Latest, Some(2)).unwrap_err();
+    assert!(matches!(refused, Refusal::Detour { why: Detour::Left { end: 450, .. }, .. }), "{refused:?}");
+    assert_eq!(newest_timeline(&stream, &late), Some(1));
+    assert_eq!(names(&plan(&stream, &late, &Target::Latest, None)), "1:4 1:5 1:6 1:7 1:8 1:9");
+    // Of several backups the newest that leads there is taken.
+    let early = base("early", 1, 110, 120, 12);
+    let bases = [early, late];
+    assert_eq!(plan_from(&stream, &bases, &Target::Latest, Some(2)).unwrap().base, "early");
+    assert_eq!(plan_from(&stream, &bases, &Target::Latest, None).unwrap().base, "late");
+    let time = Target::Time { at: at(47), inclusive: true };
+    assert_eq!(plan_from(&stream, &bases, &time, Some(1)).unwrap().base, "early");
+    assert_eq!(plan_from(&stream, &[], &time, None), Err(Refusal::NoBase));
+    assert!(matches!(
+        plan(&stream, &bases[0], &Target::Latest, Some(7)),
+        Err(Refusal::NoHistory { timeline: 7 })
+    ));
+}
+
+#[test]
+fn gaps_end_what_can_be_recovered() {
+    let mut stream = LogStream::new(SEGMENT);
+    for number in [1, 2, 3, 6, 7] {
+        stream.add_segment(segment(1, number, Some((number as i64 * 10, number as i64 * 10 + 9))));
+    }
+    assert_eq!(gaps(&stream), [Gap { timeline: 1, from: 400, to: 600 }]);
+    let first = base("first", 1, 110, 180, 18);
+    let second = base("second", 1, 200, 230, 23);
+    let third = base("third", 1, 610, 650, 65);
+    let torn = base("torn", 1, 310, 430, 43);
+    let bases = [third.clone(), torn.clone(), second, first.clone()];
+    let found = intervals(&stream, &bases);
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[0].bases.join(" ").as_str(), found[0].from, found[0].to), ("first second", 180, 400));
+    assert_eq!((found[0].from_time, found[0].to_time, found[0].cut), (at(18), Some(at(39)), true));
+    assert_eq!((found[1].bases.join(" ").as_str(), found[1].from, found[1].to), ("third", 650, 800));
+    assert_eq!((found[1].to_time, found[1].cut), (Some(at(79)), false));
+    // B11: a backup whose log is not whole is none.
+    let refused = plan(&stream, &torn, &Target::Immediate, None);
+    let missing = Refusal::Incomplete { base: "torn".to_owned(), timeline: 1, missing: 400 };
+    assert_eq!(refused, Err(missing));
+    // A target behind the gap is refused, and the refusal says where the log goes on; the latest that can be
+    // had lies before it, and says so.
+    let time = Target::Time { at: at(62), inclusive: true };
+    let refusal = Refusal::Beyond { timeline: 1, latest: Some(at(39)), end: 400, next: Some(600) };
+    assert_eq!(plan(&stream, &first, &time, None), Err(refusal));
+    assert_eq!(plan(&stream, &first, &Target::Latest, None).unwrap().cut, Some((400, 600)));
+    assert_eq!(plan_from(&stream, &bases, &Target::Latest, None).unwrap().base, "third");
+    // A backup that brings its own log is whole by itself.
+    let whole = LogBase { holds_log: true, ..torn };
+    assert_eq!(names(&plan(&stream, &whole, &Target::Immediate, None)), "");
+    let found = intervals(&stream, &[whole]);
+    assert_eq!((found[0].from, found[0].to, found[0].to_time, found[0].cut), (430, 430, None, true));
+}
+
+#[test]
+fn named_places() {
+    let mut stream = forked();
+    let mut with = segment(1, 10, None);
+    with.points = vec![("before".to_owned(), 1020)];
+    stream.add_segment(with);
+    let base = base("b", 1, 210, 290, 28);
+    let on = |name: &str| plan(&stream, &base, &Target::Point { name: name.to_owned() }, Some(1));
+    assert_eq!(on("before").unwrap().segments.last().unwrap(), "1:10");
+    let refusal = Refusal::NoPoint { name: "after".to_owned(), known: vec!["before".to_owned()] };
+    assert_eq!(on("after"), Err(refusal));
+}
+
+/// R9: a lost history hides the timelines behind it.
+#[test]
+fn lost_histories_are_named() {
+    let mut stream = forked();
+    assert_eq!(stream.lost_histories(), [0_u64; 0]);
+    stream.add_path(TimelinePath::root(1).then(2, 450).unwrap().then(4, 600).unwrap());
+    assert_eq!(stream.lost_histories(), [3]);
+    stream.add_segment(segment(6, 9, None));
+    assert_eq!(stream.lost_histories(), [3, 5, 6]);
+    assert_eq!(stream.path(6), None);
+    // A switch before a segment is full: what is behind it was never written.
+    let mut early = segment(1, 10, None);
+    early.written_end = 1010;
+    stream.add_segment(early);
+    let base = base("b", 1, 210, 290, 28);
+    let on = |at| plan(&stream, &base, &Target::Position { at, inclusive: true }, Some(1));
+    assert!(on(1009).is_ok() && on(1010).is_err());
+}
