@@ -5,13 +5,13 @@
 //! writer sealed and verified.
 
 use super::error::RepoError;
-use super::index::{KnownPack, encode_run};
+use super::index::KnownPack;
 use super::packs::{
     CONTENT_PACK_BYTES, FinishedPack, METADATA_PACK_BYTES, OpenedPack, fill_pack, open_pack, pack_name,
 };
 use super::repository::Repository;
 use super::session::run_content;
-use crate::base::{IndexId, KeyId, PackId, limits};
+use crate::base::{KeyId, PackId, limits};
 use crate::format::pack::{BlobClass, FrameRecord, Origin, PackView};
 use crate::format::trust::Act;
 use crate::storage::StorageError;
@@ -307,17 +307,8 @@ impl FrameCopier {
         if done.is_empty() {
             return Ok(());
         }
-        let repository = &self.repository;
-        let content = run_content(&done)?;
-        let run = encode_run(repository, &content)?;
-        let id = IndexId::new(*blake3::hash(&run).as_bytes());
-        repository.environment().store.put(&repository.index_name(&id), &run)?;
-        self.copied.stored_bytes += run.len() as u64;
-        repository.index().add(id, &content).map_err(|source| RepoError::Local {
-            doing: "keep an index run in",
-            path: "the cache".to_owned(),
-            source,
-        })
+        self.copied.stored_bytes += self.repository.put_run(&run_content(&done)?)?;
+        Ok(())
     }
 
     /// Puts the last packs, then the index run that names them.

@@ -7,7 +7,7 @@ use super::damaged::SpoiltPacks;
 use super::environment::Environment;
 use super::error::RepoError;
 use super::frames::OriginCache;
-use super::index::{IndexSet, Located, RunContent, decode_run};
+use super::index::{IndexSet, Located, RunContent, RunOutline, decode_run, encode_run, outline_run};
 use super::keyring::Keyring;
 use super::packs::{open_contents, pack_name};
 use super::registry::Registry;
@@ -237,9 +237,10 @@ impl Repository {
             let sets = [&condemned.dead, &condemned.superfluous, &condemned.tombstones];
             sets.into_iter().flat_map(|set| set.iter().copied())
         });
-        let condemned = packs.collect();
         let mut barred = self.barred.write().unwrap_or_else(PoisonError::into_inner);
-        barred.condemned = condemned;
+        // For good: once all is deleted the condemnation goes too, and what was seen before must not be
+        // adopted then.
+        barred.condemned.extend(packs);
         barred.everything = !listing.unreadable.is_empty();
     }
 
@@ -373,6 +374,32 @@ impl Repository {
             .observer
             .warn(&format!("{}; its packs will be read instead where something is missing", explain(error)));
         None
+    }
+
+    /// Puts an index run over durable packs of this client and takes it into the index; returns its length.
+    ///
+    /// # Errors
+    ///
+    /// When this key may not write runs, or the store or the cache fails.
+    pub fn put_run(&self, content: &RunContent) -> Result<u64, RepoError> {
+        let run = encode_run(self, content)?;
+        let id = IndexId::new(*blake3::hash(&run).as_bytes());
+        self.environment.store.put(&self.index_name(&id), &run)?;
+        self.index.add(id, content).map_err(|source| RepoError::Local {
+            doing: "keep an index run in",
+            path: "the cache".to_owned(),
+            source,
+        })?;
+        Ok(run.len() as u64)
+    }
+
+    /// Reads what an index run says of itself, without its records. Who signed it is not verified.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, is damaged, or its epoch was not granted to this key.
+    pub fn outline_run(&self, name: &str, length: u64) -> Result<RunOutline, RepoError> {
+        outline_run(self, name, length)
     }
 
     /// Opens an index run, strictly: name, signature, seals and every record are checked.

@@ -215,8 +215,19 @@ pub fn interleaved(
     second: impl Fn(&Client) + Send + Sync + 'static,
     after: impl Fn(&Client, &str),
 ) {
+    interleaved_at(scene, 1, first, second, after);
+}
+
+/// Does the same at every request whose number is one above a multiple of `step`.
+pub fn interleaved_at(
+    scene: &Scene,
+    step: usize,
+    first: impl Fn(&Client, &str),
+    second: impl Fn(&Client) + Send + Sync + 'static,
+    after: impl Fn(&Client, &str),
+) {
     let second = Arc::new(second);
-    for number in 1.. {
+    for number in (1..).step_by(step) {
         let store = Arc::new(copy_of(&scene.store));
         let (inner, requests) = (scene.owner.through(store.clone()), Arc::new(AtomicU64::new(0)));
         let (doing, counting) = (second.clone(), requests.clone());

@@ -147,6 +147,8 @@ fn summary(report: &PruneReport, dry_run: bool) -> Value {
         "deleted_packs": report.deleted_packs,
         "deleted_bytes": report.deleted_bytes,
         "deleted_objects": report.deleted_objects,
+        "merged_runs": report.merged_runs,
+        "deleted_runs": report.deleted_runs,
         "copied_bytes": report.copied_bytes,
         "waiting_for_grace": report.waiting_for_grace,
         "waiting_seconds": report.waiting_seconds,

@@ -4,28 +4,35 @@
 //! - `view`: what there is, read in an order that is safe to act on
 //! - `plan`: what is not needed, and what is worth repacking
 //! - `copies`: sealed frames that are needed, taken out of packs that go
+//! - `runs`: index runs that name what is gone, and many small ones, are merged
 //! - `sweep`: deletion
+//! - `tombstones`: condemnations whose objects are gone
 //!
 //! Write order, and what a crash after each step leaves:
 //! 1. a session: it lapses;
 //! 2. copies of what is needed of packs that are worth repacking, with an index run: packs that stay, and
 //!    others that the next prune finds superfluous;
-//! 3. a condemnation of what is not needed: writers adopt nothing from there any more, the next prune
+//! 3. merged index runs: records that stand in two runs, which says nothing new;
+//! 4. a condemnation of what is not needed: writers adopt nothing from there any more, the next prune
 //!    goes on with it;
-//! 4. copies of what is needed and only in condemned packs, with an index run: packs that stay;
-//! 5. snapshots, then sessions that ended, then packs are deleted, of condemnations whose grace has passed
-//!    and that every living session has named: whatever is left goes the next time.
+//! 5. copies of what is needed and only in condemned packs, with an index run: packs that stay;
+//! 6. snapshots, then sessions that ended, then index runs, then packs are deleted, of condemnations whose
+//!    grace has passed and that every living session has named: whatever is left goes the next time;
+//! 7. condemnations whose packs no index run names any more are deleted, many others absorbed into one.
 //!
 //! Nobody is stopped or made to wait but the prune itself.
 
 mod copies;
 mod doubts;
 mod plan;
+mod runs;
 mod sweep;
+mod tombstones;
 mod view;
 
 use self::copies::copy;
 use self::plan::Plan;
+use self::runs::merge_runs;
 use self::sweep::{Before, sweep};
 use self::view::View;
 use super::error::OpsError;
@@ -139,6 +146,10 @@ pub struct PruneReport {
     pub deleted_bytes: u64,
     /// Other objects that were deleted.
     pub deleted_objects: u64,
+    /// Index runs that were merged into others.
+    pub merged_runs: u64,
+    /// Index runs that were deleted.
+    pub deleted_runs: u64,
     /// Bytes of copies that had to be made before.
     pub copied_bytes: u64,
     /// Condemnations that wait for their grace to pass.
@@ -199,6 +210,7 @@ fn condemn(
     }
     plan.copies.extend(&copied.copied.packs);
     plan.relied.extend(&copied.copied.packs);
+    merge_runs(repository, &view, &mut plan, &copied.held, report)?;
     let before = Before { roots: view.roots(), packs: std::mem::take(&mut plan.relied), held: copied.held };
     announce(repository, presence, options, &view, &plan, &own)?;
     Ok(Some(before))

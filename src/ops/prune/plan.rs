@@ -8,7 +8,7 @@ use crate::base::{KeyId, ObjectId, PackId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::pack::{BlobClass, ORIGIN_BYTES};
 use crate::format::place::Place;
-use crate::repo::{KnownPack, NumberedIndex, RepoError, Repository};
+use crate::repo::{FoundSession, KnownPack, NumberedIndex, RepoError, Repository};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -285,7 +285,7 @@ fn unused(pack: &KnownPack, length: u64, used: &Use) -> u64 {
     length.saturating_sub(around + used.frames + used.table)
 }
 
-/// Forgotten snapshots wherever they stand, and renewals of sessions that ended.
+/// Forgotten snapshots wherever they stand, and renewals of sessions that ended or lapsed.
 fn objects(
     repository: &Repository,
     view: &View,
@@ -316,7 +316,8 @@ fn objects(
             plan.objects.insert(place);
         }
     }
-    for (key, session) in view.sessions.iter().filter(|(_, found)| found.session.ended) {
+    let over = |key: &_, found: &FoundSession| found.session.ended || view.has_lapsed(key, found);
+    for (key, session) in view.sessions.iter().filter(|(key, found)| over(key, found)) {
         for renewal in session.renewals.iter().filter(|_| key != own) {
             let place = Place::new(ObjectKind::Session, "", ObjectId::from(*renewal))
                 .map_err(RepoError::damaged("the condemnation being written"))?;

@@ -2,13 +2,15 @@
 
 use super::super::error::OpsError;
 use super::copies::copy;
+use super::runs::delete_runs;
+use super::tombstones::absorb;
 use super::view::View;
 use super::{PruneOptions, PruneReport};
 use crate::base::{BlobId, CondemnedId, DamagedId, ObjectId, PackId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::condemned::Condemned;
 use crate::format::place::Place;
-use crate::repo::{FoundCondemned, Presence, Repository};
+use crate::repo::{FoundCondemned, FoundSession, Presence, Repository};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -67,6 +69,7 @@ pub(super) fn sweep(
     }
     report.waiting_for = waiting_for.into_iter().collect();
     delete(repository, &view, &swept, &held, report)?;
+    absorb(repository, presence, options, &view, &swept)?;
     count_waiting(&view, &swept, report);
     Ok(())
 }
@@ -95,7 +98,7 @@ fn count_waiting(view: &View, swept: &[(&CondemnedId, &Condemned)], report: &mut
     }
 }
 
-/// Deletes what condemnations list: snapshots first, packs last.
+/// Deletes what condemnations list: snapshots first, then sessions, then index runs, packs last.
 fn delete(
     repository: &Repository,
     view: &View,
@@ -126,7 +129,8 @@ fn delete(
     // The renewal that ends a session goes last, so that a kill in between revives none.
     let condemned: BTreeSet<ObjectId> =
         places().filter(|place| place.kind() == ObjectKind::Session).map(Place::id).collect();
-    for session in view.sessions.values().filter(|found| found.session.ended) {
+    let over = |key: &_, found: &FoundSession| found.session.ended || view.has_lapsed(key, found);
+    for (_, session) in view.sessions.iter().filter(|(key, found)| over(key, found)) {
         if !session.renewals.iter().all(|renewal| condemned.contains(&ObjectId::from(*renewal))) {
             continue;
         }
@@ -136,6 +140,9 @@ fn delete(
             report.deleted_objects += 1;
         }
     }
+    let runs: Vec<&Place> = places().filter(|place| place.kind() == ObjectKind::IndexRun).collect();
+    report.deleted_runs = delete_runs(repository, view, held, &runs)?;
+    report.deleted_objects += report.deleted_runs;
     let mut deleted = BTreeSet::new();
     for (_, condemned) in swept {
         let sets = [&condemned.dead, &condemned.superfluous, &condemned.tombstones];

@@ -126,6 +126,21 @@ impl View {
         due(found) <= i128::from(self.now.nanoseconds())
     }
 
+    /// Says whether more than its grace once again has passed since it was due.
+    pub fn is_long_due(&self, found: &FoundCondemned) -> bool {
+        due(found) + i128::from(found.condemned.grace_seconds) * SECOND <= i128::from(self.now.nanoseconds())
+    }
+
+    /// Says whether something was stored so many seconds ago, by the store's time.
+    pub fn is_older_than(&self, stored: Option<Timestamp>, seconds: u64) -> bool {
+        stored.is_some_and(|stored| is_older(self.now, stored, seconds))
+    }
+
+    /// Says whether any condemnation lists an object.
+    pub fn is_listed(&self, place: &Place) -> bool {
+        self.due.1.contains_key(place)
+    }
+
     /// Returns how long it is until the grace of a condemnation has passed.
     pub fn due_in_seconds(&self, found: &FoundCondemned) -> u64 {
         let left = (due(found) - i128::from(self.now.nanoseconds())).max(0);

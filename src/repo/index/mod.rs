@@ -11,6 +11,6 @@ mod segment;
 mod set;
 
 pub use numbered::NumberedIndex;
-pub use run::{decode_run, encode_run};
+pub use run::{RunOutline, decode_run, encode_run, outline_run};
 pub use segment::{KnownPack, Located};
 pub use set::{IndexSet, RunContent};

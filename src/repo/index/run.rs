@@ -2,7 +2,7 @@
 
 use super::segment::KnownPack;
 use super::set::RunContent;
-use crate::base::{IndexId, KeyId, limits};
+use crate::base::{IndexId, KeyId, PackId, limits};
 use crate::codec::{Compressor, Decompressor, Encoding};
 use crate::crypto::seal::counter_nonce;
 use crate::crypto::{SIGNATURE_BYTES, Sealer, SignedMessage, derive_committed, derive_pair, verify};
@@ -181,4 +181,47 @@ pub fn decode_run(
         })
         .collect();
     Ok(RunContent { records, packs })
+}
+
+/// What a run says of itself, without its records. Its seal holds; who signed it is not verified.
+#[derive(Debug, Clone)]
+pub struct RunOutline {
+    /// Who says to have signed it.
+    pub signer: KeyId,
+    /// How many records it has.
+    pub records: u64,
+    /// The packs that it describes.
+    pub packs: Vec<PackId>,
+}
+
+/// Reads a run's head and directory, without its records.
+///
+/// # Errors
+///
+/// When the store cannot be read, they are not what was written, or the epoch was not granted to this key.
+pub fn outline_run(repository: &Repository, name: &str, length: u64) -> Result<RunOutline, RepoError> {
+    let store = &repository.environment().store;
+    let broken =
+        |why: &'static str| RepoError::damaged(name)(FormatError::Invalid { what: "index run", why });
+    let mut bytes = Vec::new();
+    store.get_range(name, 0, INDEX_HEAD_BYTES, &mut bytes)?;
+    let head = IndexHead::decode(&bytes, length).map_err(RepoError::damaged(name))?;
+    let metadata = &repository.keyring().epoch(head.epoch)?.metadata;
+    let key = derive_committed(INDEX_CONTEXT, metadata, &head.salt, &head.commitment)
+        .map_err(|_| broken("its key is not the epoch's"))?;
+    let mut sealed = Vec::new();
+    store.get_range(name, head.directory_offset, head.directory_stored_length as usize, &mut sealed)?;
+    Sealer::new(head.suite, &key)
+        .open(counter_nonce(DIRECTORY_NUMBER), &head.associated_data(repository.id()), &mut sealed, 0)
+        .map_err(|_| broken("its directory does not open"))?;
+    let (encoding, stored) = sealed.split_first().ok_or_else(|| broken("its directory is empty"))?;
+    let encoding = Encoding::try_from(*encoding).map_err(|_| broken("a block's encoding is not known"))?;
+    let mut plain = Vec::new();
+    Decompressor::new()
+        .map_err(codec("preparing decompression"))?
+        .decode(encoding, None, stored, head.directory_plain_length as usize, &mut plain)
+        .map_err(|_| broken("its directory does not decompress"))?;
+    let directory = Directory::decode(&plain, &head).map_err(RepoError::damaged(name))?;
+    let packs = directory.packs.into_iter().map(|pack| pack.id).collect();
+    Ok(RunOutline { signer: head.signer, records: head.record_count, packs })
 }
