@@ -63,6 +63,10 @@ pub struct StatsReport {
     pub pack_bytes: u64,
     /// Bytes of index runs.
     pub index_bytes: u64,
+    /// Log packs and records of logs.
+    pub logs: u64,
+    /// Their bytes.
+    pub log_bytes: u64,
     /// Bytes of everything else.
     pub other_bytes: u64,
     /// Trees and recipes that could not be read: the figures lack what they hold.
@@ -315,6 +319,10 @@ pub fn stats<'a>(
                 report.pack_bytes += object.length;
             }
             Some("index") => report.index_bytes += object.length,
+            Some("logs") => {
+                report.logs += 1;
+                report.log_bytes += object.length;
+            }
             _ => report.other_bytes += object.length,
         }
     }

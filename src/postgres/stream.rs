@@ -69,6 +69,12 @@ pub fn read_cluster(repository: &Repository, cluster: &ClusterName) -> Result<Ve
     lineages(repository, cluster)?.into_iter().map(|lineage| read_log(repository, cluster, lineage)).collect()
 }
 
+/// Finds the cluster and the lineage whose log a stream is; `None` for a stream of anything else.
+pub fn cluster_of(stream: &str) -> Option<(ClusterName, u64)> {
+    let (cluster, identifier) = stream.strip_prefix("pg/")?.rsplit_once('/')?;
+    Some((ClusterName::new(cluster).ok()?, identifier.parse().ok()?))
+}
+
 /// Reads what is archived of one lineage.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 use super::path::TimelinePath;
 use super::stream::{LogBase, LogStream};
 use crate::base::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Positions and times that can be recovered to on one way, from one or more backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,33 @@ pub fn intervals(stream: &LogStream, bases: &[LogBase]) -> Vec<Interval> {
         found.extend(ends.into_values());
     }
     found
+}
+
+/// What the loss of segments does to an interval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hurt {
+    /// The interval as it was.
+    pub before: Interval,
+    /// What is left of it: the latest time and position from its first backup, `None` if not even that can be
+    /// brought to consistency.
+    pub after: Option<Interval>,
+}
+
+/// Says which intervals become shorter, or end to be, without some segments.
+pub fn hurt(stream: &LogStream, bases: &[LogBase], lost: &BTreeSet<String>) -> Vec<Hurt> {
+    let left = intervals(&stream.without(lost), bases);
+    let mut hurt = Vec::new();
+    for before in intervals(stream, bases) {
+        let same = |after: &&Interval| {
+            after.timeline == before.timeline
+                && before.bases.first().is_some_and(|base| after.bases.contains(base))
+        };
+        let after = left.iter().find(same).cloned();
+        if after.as_ref().is_none_or(|after| after.to < before.to) {
+            hurt.push(Hurt { before, after });
+        }
+    }
+    hurt
 }
 
 /// Returns what is missing between the segments of each timeline.

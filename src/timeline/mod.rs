@@ -13,7 +13,7 @@ mod path;
 mod plan;
 mod stream;
 
-pub use interval::{Gap, Interval, gaps, intervals};
+pub use interval::{Gap, Hurt, Interval, gaps, hurt, intervals};
 pub use path::{Branch, Detour, NoPath, TimelinePath};
 pub use plan::{Certainty, RecoveryPlan, Refusal, Target, newest_timeline, plan, plan_from};
 pub use stream::{LogBase, LogSegment, LogStream, Reach};

@@ -83,6 +83,14 @@ impl LogStream {
         self.segments.entry((segment.timeline, segment.start)).or_insert(segment);
     }
 
+    /// Returns the log as it is without some segments, by name.
+    #[must_use]
+    pub fn without(&self, names: &BTreeSet<String>) -> Self {
+        let mut rest = self.clone();
+        rest.segments.retain(|_, segment| !names.contains(&segment.name));
+        rest
+    }
+
     /// Adds the way to a timeline; of two histories the first counts.
     pub fn add_path(&mut self, path: TimelinePath) {
         self.paths.entry(path.last()).or_insert(path);

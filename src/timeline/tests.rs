@@ -199,3 +199,22 @@ fn lost_histories_are_named() {
     let on = |at| plan(&stream, &base, &Target::Position { at, inclusive: true }, Some(1));
     assert!(on(1009).is_ok() && on(1010).is_err());
 }
+
+#[test]
+fn a_lost_segment_shortens_an_interval() {
+    let stream = forked();
+    let bases = [base("b", 1, 210, 290, 28), base("c", 1, 810, 820, 82)];
+    let lost = |name: &str| hurt(&stream, &bases, &[name.to_owned()].into());
+    // Both ways lead through it.
+    let found = lost("1:3");
+    let left: Vec<_> =
+        found.iter().map(|hurt| (hurt.before.timeline, hurt.after.as_ref().unwrap().to)).collect();
+    assert_eq!(left, [(1, 300), (2, 300)]);
+    // What only the parent has is on no way to the child.
+    let found = lost("1:6");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].after.as_ref().unwrap().to_time, Some(at(59)));
+    // Without it the backup itself is worth nothing.
+    assert!(lost("1:2").iter().all(|hurt| hurt.after.is_none()));
+    assert_eq!(lost("1:1"), []);
+}

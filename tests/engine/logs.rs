@@ -1,12 +1,17 @@
 //! Archived logs: one object a segment, found again by its name, never two contents under one.
 
-use crate::support::world::{Client, copy_of, noise};
+use crate::support::world::{Client, content, copy_of, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use chronolith::base::{Classify, ErrorClass, SecretBytes, Timestamp};
 use chronolith::format::log::{LogDigest, LogRecordKind};
 use chronolith::format::trust::Role;
 use chronolith::format::trust::scope::Scope;
+use chronolith::ops::Snapshots;
+use chronolith::ops::check::{CheckOptions, CheckReport, ReadData, check};
+use chronolith::ops::forget::forget;
 use chronolith::ops::keys::{self, NewKey};
+use chronolith::ops::prune::{PruneOptions, prune};
+use chronolith::ops::stats::stats;
 use chronolith::repo::{LogEntry, LogPut, NewSlot, RepoError, Repository};
 use chronolith::storage::{MemoryStore, Operation, Store};
 use std::sync::Arc;
@@ -240,4 +245,119 @@ fn a_writer_of_one_stream_writes_no_other() {
     // What the owner puts into another stream does not count for this one.
     owner.open().archive_log(&other, b"segment").unwrap();
     assert_eq!(writer.log_stream(STREAM).unwrap().found.len(), 1);
+}
+
+fn look(client: &Client, read_data: ReadData) -> CheckReport {
+    check(&client.open(), &CheckOptions { read_data, ..CheckOptions::default() }).unwrap()
+}
+
+fn overwrite(store: &MemoryStore, name: &str, bytes: &[u8]) {
+    store.delete(name).unwrap();
+    store.put(name, bytes).unwrap();
+}
+
+/// Whatever bit of a log pack is wrong, a check that reads finds it, and names the segment; the check of the
+/// structure finds what is wrong with front and tail.
+#[test]
+fn a_check_finds_damage_of_logs() {
+    let (store, client) = client();
+    let name = "000000010000000000000001";
+    let repository = client.open();
+    repository.archive_log(&entry(name), &noise(6, 200_000)).unwrap();
+    repository.archive_log(&entry("000000010000000000000002"), &noise(7, 200_000)).unwrap();
+    for read_data in [ReadData::None, ReadData::All] {
+        let report = look(&client, read_data);
+        assert!(!report.is_damaged() && report.findings.is_empty(), "{report:?}");
+        assert_eq!(report.counts.logs, 2);
+    }
+    let object = repository.find_log(STREAM, name).unwrap().found.remove(0).object;
+    let whole = store.get(&object, u64::MAX).unwrap();
+    let last = whole.len() - 1;
+    // Head, origin, record, frames, table of contents, origins again, trailer, signature.
+    let places = [8, 70, 300, 1000, whole.len() / 2, last - 330, last - 250, last - 180, last - 30, last];
+    for place in places {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 4;
+        overwrite(&store, &object, &bytes);
+        let report = look(&client, ReadData::All);
+        assert!(report.damaged == 1, "{place}: {report:?}");
+        assert!(report.findings[0].object == object || report.findings[0].what.contains(name));
+        let structure = look(&client, ReadData::None).is_damaged();
+        let in_frames = (1000..=whole.len() / 2).contains(&place);
+        // The signature over the whole is not looked at without reading the whole.
+        assert_eq!(structure, !in_frames && place < last - 60, "{place} of {last}");
+        if in_frames {
+            assert_eq!(report.lost_logs.len(), 1);
+            assert_eq!(
+                (report.lost_logs[0].name.as_str(), report.lost_logs[0].stream.as_str()),
+                (name, STREAM)
+            );
+            assert_eq!(report.lost_logs[0].commits, entry(name).commits);
+        }
+    }
+    overwrite(&store, &object, &whole[..whole.len() - 1]);
+    assert!(look(&client, ReadData::None).is_damaged());
+    // A second copy makes it good: nothing is lost.
+    client.open().archive_log(&entry(name), &noise(6, 200_000)).unwrap();
+    let report = look(&client, ReadData::All);
+    assert!(report.is_damaged() && report.lost_logs.is_empty());
+    overwrite(&store, &object, &whole);
+    assert!(!look(&client, ReadData::All).is_damaged());
+}
+
+#[test]
+fn a_check_tells_what_was_refused_and_what_lies_elsewhere() {
+    let (store, client) = client();
+    let name = "000000010000000000000001";
+    let repository = client.open();
+    repository.archive_log(&entry(name), b"first").unwrap();
+    repository.archive_log(&entry(name), b"other").unwrap_err();
+    repository
+        .record_gap(&entry("000000010000000000000005"), "000000010000000000000007", "the disk was full")
+        .unwrap();
+    let warned = |report: &CheckReport, what: &str| {
+        assert!(!report.is_damaged(), "{report:?}");
+        assert!(report.findings.iter().any(|finding| finding.what.contains(what)), "{what}: {report:?}");
+    };
+    let report = look(&client, ReadData::All);
+    warned(&report, "were refused");
+    warned(&report, "will never come: the disk was full");
+    // A pack in the folder of another segment is found by nobody who looks for that.
+    let object = repository.find_log(STREAM, name).unwrap().found.remove(0).object;
+    let folder = repository.log_segment_folder(STREAM, "000000010000000000000002");
+    let bytes = store.get(&object, u64::MAX).unwrap();
+    store.put(&format!("{folder}/{}", object.rsplit('/').next().unwrap()), &bytes).unwrap();
+    warned(&look(&client, ReadData::None), "lies elsewhere");
+    let found = repository.find_log(STREAM, "000000010000000000000002").unwrap();
+    assert!(found.found.is_empty() && found.refused.len() == 1);
+    // Two writers at the same moment: both are there, the first counts ([CONCURRENCY-39]).
+    store.delete(&object).unwrap();
+    client.open().archive_log(&entry(name), b"second").unwrap();
+    store.put(&object, &bytes).unwrap();
+    warned(&look(&client, ReadData::All), "2 times with different bytes");
+    assert_eq!(read(&client.open(), name).unwrap(), b"second");
+}
+
+/// Prune deletes what no snapshot needs, and no log.
+#[test]
+fn prune_leaves_logs_alone() {
+    let (store, client) = client();
+    let snapshot = client.back_up(&content([("app.sql", noise(8, 500_000))]));
+    let repository = client.open();
+    for (name, bytes) in segments() {
+        repository.archive_log(&entry(name), &bytes).unwrap();
+    }
+    let logs = store.list("logs/").unwrap();
+    forget(&repository, &Snapshots::load(&repository).unwrap(), &[snapshot]).unwrap();
+    for _ in 0..2 {
+        prune(&client.open(), &PruneOptions::new("test").within(0)).unwrap();
+    }
+    assert!(store.list("packs/").unwrap().is_empty());
+    assert_eq!(store.list("logs/").unwrap(), logs);
+    for (name, bytes) in segments() {
+        assert!(read(&client.open(), name).unwrap() == bytes, "{name}");
+    }
+    let report = stats(&repository, std::iter::empty(), None).unwrap();
+    assert_eq!(report.logs, logs.len() as u64);
+    assert_eq!(report.log_bytes, logs.iter().map(|object| object.length).sum::<u64>());
 }

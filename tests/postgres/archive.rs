@@ -60,6 +60,12 @@ impl Archive {
         format!("{BINARY} {} pg {verb}", self.options().join(" "))
     }
 
+    /// A command of the program itself, run as the server's user.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = as_user(USER, Path::new(BINARY));
+        command.args(self.options()).args(arguments).env("HOME", self.home()).output().unwrap()
+    }
+
     /// A command that runs as the server's user.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = as_user(USER, Path::new(BINARY));
@@ -90,11 +96,11 @@ impl Archive {
     }
 }
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{output:?}"))
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -120,12 +126,12 @@ fn settings(archive: &Archive) -> [String; 4] {
     ]
 }
 
-fn start(archive: &Archive, size: &str) -> Server {
+pub fn start(archive: &Archive, size: &str) -> Server {
     let settings = settings(archive);
     Server::start_with(&["--wal-segsize", size], &settings.each_ref().map(String::as_str))
 }
 
-fn bench(server: &Server, transactions: &str) {
+pub fn bench(server: &Server, transactions: &str) {
     let mut init = server.client("pgbench");
     check("pgbench", init.args(["-i", "-q", "-s", "1", "postgres"]).output());
     let mut run = server.client("pgbench");

@@ -7,4 +7,5 @@ mod archive;
 mod base;
 mod dumps;
 mod server;
+mod timeline;
 mod wal;

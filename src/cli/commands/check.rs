@@ -1,11 +1,20 @@
 //! `chronolith check`.
 
+use crate::base::Timestamp;
+use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::ops::check::{CheckOptions, CheckReport, Gravity, ReadData, check};
+use crate::ops::check::{CheckOptions, CheckReport, Gravity, LostLog, ReadData, check};
+use crate::postgres::base::bases_of;
+use crate::postgres::lineage::{ClusterName, lineages};
+use crate::postgres::stream::{cluster_of, log_base, read_log};
+use crate::repo::Repository;
+use crate::timeline::{Hurt, Interval, LogBase, hurt};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Lines of each kind that are shown to people; --json has all.
@@ -75,10 +84,12 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     };
     let repository = session.open()?;
     let report = check(&repository, &options)?;
+    let hurt = hurt_intervals(session, &repository, &report)?;
     if session.settings.json {
-        write_events(session, &report)?;
+        write_events(session, &report, &hurt)?;
     } else {
         write_lines(session, &report)?;
+        hurt.iter().try_for_each(|hurt| session.talk.line(&hurt.line()))?;
     }
     session.talk.flush()?;
     let counts = &report.counts;
@@ -115,6 +126,70 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     Ok(if report.is_damaged() { exit::INCOMPLETE } else { exit::DONE })
 }
 
+/// What damage does to what can be recovered of a cluster.
+struct HurtInterval {
+    cluster: ClusterName,
+    hurt: Hurt,
+}
+
+impl HurtInterval {
+    /// Until when an interval can be recovered.
+    fn until(interval: &Interval) -> Timestamp {
+        interval.to_time.unwrap_or(interval.from_time)
+    }
+
+    fn line(&self) -> String {
+        let before = &self.hurt.before;
+        let left = match &self.hurt.after {
+            Some(after) => format!("only to {}", render::time(Self::until(after))),
+            None => "not at all from its first base backup".to_owned(),
+        };
+        format!(
+            "hurt: cluster {}, timeline {}: what could be recovered from {} to {} can be {left}",
+            self.cluster,
+            before.timeline,
+            render::time(before.from_time),
+            render::time(Self::until(before)),
+        )
+    }
+
+    fn fields(&self) -> Value {
+        let before = &self.hurt.before;
+        json!({
+            "cluster": self.cluster.to_string(),
+            "timeline": before.timeline,
+            "from": events::time(before.from_time),
+            "to": events::time(Self::until(before)),
+            "left_to": self.hurt.after.as_ref().map(|after| events::time(Self::until(after))),
+        })
+    }
+}
+
+/// Finds out what segments of logs that cannot be read back do to what can be recovered.
+fn hurt_intervals(
+    session: &Session,
+    repository: &Arc<Repository>,
+    report: &CheckReport,
+) -> Result<Vec<HurtInterval>, Fault> {
+    let mut streams: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for lost in &report.lost_logs {
+        streams.entry(&lost.stream).or_default().insert(lost.name.clone());
+    }
+    let mut found = Vec::new();
+    for (stream, names) in streams {
+        let Some((cluster, identifier)) = cluster_of(stream) else { continue };
+        let mut known = lineages(repository, &cluster)?.into_iter();
+        let Some(lineage) = known.find(|known| known.system_identifier == identifier) else { continue };
+        let log = read_log(repository, &cluster, lineage)?;
+        let bases = bases_of(&session.snapshots(repository)?, &cluster);
+        let own = bases.iter().filter(|base| base.facts.system_identifier == identifier);
+        let bases: Vec<LogBase> = own.map(log_base).collect();
+        let hurt = hurt(&log.stream, &bases, &names).into_iter();
+        found.extend(hurt.map(|hurt| HurtInterval { cluster: cluster.clone(), hurt }));
+    }
+    Ok(found)
+}
+
 fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
     let more = |shown: usize, all: u64, what: &str| {
         let hidden = all.saturating_sub(shown as u64);
@@ -139,7 +214,8 @@ fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
     more(SHOWN, report.affected.len() as u64 + report.affected_more, "paths")
 }
 
-fn write_events(session: &Session, report: &CheckReport) -> Result<(), Fault> {
+fn write_events(session: &Session, report: &CheckReport, hurt: &[HurtInterval]) -> Result<(), Fault> {
+    hurt.iter().try_for_each(|hurt| session.talk.event("hurt_interval", hurt.fields()))?;
     for finding in &report.findings {
         let gravity = match finding.gravity {
             Gravity::Note => "note",
@@ -181,7 +257,19 @@ fn write_events(session: &Session, report: &CheckReport) -> Result<(), Fault> {
             "packs_read": counts.packs_read,
             "bytes_read": counts.bytes_read,
             "plain_bytes": counts.plain_bytes,
+            "logs": counts.logs,
+            "logs_read": counts.logs_read,
+            "lost_logs": report.lost_logs.iter().map(lost_log).collect::<Vec<_>>(),
             "unchecked": report.unchecked,
         }),
     )
+}
+
+fn lost_log(lost: &LostLog) -> Value {
+    json!({
+        "stream": lost.stream,
+        "name": lost.name,
+        "earliest": lost.commits.map(|(earliest, _)| events::time(earliest)),
+        "latest": lost.commits.map(|(_, latest)| events::time(latest)),
+    })
 }

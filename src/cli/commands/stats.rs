@@ -68,6 +68,8 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             summary.insert("packs".to_owned(), json!(report.packs));
             summary.insert("pack_bytes".to_owned(), json!(report.pack_bytes));
             summary.insert("index_bytes".to_owned(), json!(report.index_bytes));
+            summary.insert("logs".to_owned(), json!(report.logs));
+            summary.insert("log_bytes".to_owned(), json!(report.log_bytes));
             summary.insert("other_bytes".to_owned(), json!(report.other_bytes));
             summary.insert("unreadable".to_owned(), json!(report.unreadable.len()));
         }
@@ -115,10 +117,12 @@ fn write_table(session: &Session, arguments: &Arguments, report: &StatsReport) -
     table.row(row("all", &report.total));
     table.lines().iter().try_for_each(|line| session.talk.line(line))?;
     session.talk.line(&format!(
-        "in the store: {} in {}, index {}, other objects {}",
+        "in the store: {} in {}, index {}, logs {} in {}, other objects {}",
         render::size(report.pack_bytes),
         render::count(report.packs, "pack", "packs"),
         render::size(report.index_bytes),
+        render::size(report.log_bytes),
+        render::count(report.logs, "object", "objects"),
         render::size(report.other_bytes)
     ))
 }

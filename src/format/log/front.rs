@@ -109,6 +109,12 @@ impl<'a> LogPackFront<'a> {
         Ok(head.frames_offset())
     }
 
+    /// Returns where the first frame begins.
+    pub fn frames_offset(&self) -> u64 {
+        let records: u64 = self.records.iter().map(|record| LENGTH_BYTES + record.len() as u64).sum();
+        LOG_HEAD_BYTES as u64 + (self.origins.len() * ORIGIN_BYTES) as u64 + records
+    }
+
     /// Reads the front from the first bytes of a log pack. When these are too few, the error is
     /// [`FormatError::Truncated`]; [`LogPackHead::frames_offset`] says how many are needed.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {

@@ -40,6 +40,67 @@ pub fn contents_associated_data(repository: &RepositoryId, contents_plain_length
     [repository.as_bytes().as_slice(), &kind, &contents_plain_length.to_le_bytes()].concat()
 }
 
+fn read_contents(
+    plain: &[u8],
+    trailer: &PackTrailer,
+    frames_offset: u64,
+) -> Result<TableOfContents, FormatError> {
+    let contents = TableOfContents::decode_from(plain, trailer, frames_offset)?;
+    let mut depths = HashMap::new();
+    for frame in &contents.frames {
+        for (id, _) in &frame.blobs {
+            let least = depths.entry(*id).or_insert(frame.depth);
+            *least = frame.depth.min(*least);
+        }
+    }
+    for frame in &contents.frames {
+        let Some(base) = frame.base else { continue };
+        let based = depths.get(&base).is_some_and(|depth| *depth < frame.depth);
+        ensure(based, WHAT, "a base is not in the same log pack with a smaller depth")?;
+    }
+    Ok(contents)
+}
+
+/// The end of a log pack: what describes its frames, without them.
+#[derive(Debug)]
+pub struct LogPackTail<'a> {
+    /// The trailer.
+    pub trailer: PackTrailer,
+    /// The origins, from their second copy.
+    pub origins: Vec<Origin>,
+    /// The sealed table of contents, tag included.
+    pub contents_sealed: &'a [u8],
+}
+
+impl<'a> LogPackTail<'a> {
+    /// Returns how long the tail is, from the last [`TRAILER_BYTES`] of a log pack of the given length.
+    pub fn length(trailer: &[u8], pack_length: u64) -> Result<u64, FormatError> {
+        let trailer = trailer.last_chunk::<TRAILER_BYTES>().ok_or(FormatError::Truncated)?;
+        Ok(decode_trailer(*trailer, pack_length)?.0.tail_length())
+    }
+
+    /// Takes the tail apart, of which [`LogPackTail::length`] bytes must be there.
+    pub fn parse(tail: &'a [u8], pack_length: u64) -> Result<Self, FormatError> {
+        let (described, trailer) = tail.split_last_chunk::<TRAILER_BYTES>().ok_or(FormatError::Truncated)?;
+        let (trailer, _) = decode_trailer(*trailer, pack_length)?;
+        let (contents_sealed, origins) = described
+            .split_at_checked(trailer.contents_sealed_length() as usize)
+            .ok_or(FormatError::Truncated)?;
+        let origins = Origin::decode_all(origins, trailer.origin_count, trailer.class)?;
+        Ok(Self { trailer, origins, contents_sealed })
+    }
+
+    /// Compares with the front, and reads the opened table of contents.
+    pub fn contents(&self, front: &LogPackFront<'_>, plain: &[u8]) -> Result<TableOfContents, FormatError> {
+        ensure(
+            front.signer == self.trailer.signer && front.origins == self.origins,
+            WHAT,
+            "its front and its trailer differ",
+        )?;
+        read_contents(plain, &self.trailer, front.frames_offset())
+    }
+}
+
 /// A whole log pack in memory.
 #[derive(Debug)]
 pub struct LogPackView<'a> {
@@ -85,20 +146,7 @@ impl<'a> LogPackView<'a> {
 
     /// Reads the opened table of contents, and checks that its frames need no other object.
     pub fn contents(&self, plain: &[u8]) -> Result<TableOfContents, FormatError> {
-        let contents = TableOfContents::decode_from(plain, &self.trailer, self.frames_offset)?;
-        let mut depths = HashMap::new();
-        for frame in &contents.frames {
-            for (id, _) in &frame.blobs {
-                let least = depths.entry(*id).or_insert(frame.depth);
-                *least = frame.depth.min(*least);
-            }
-        }
-        for frame in &contents.frames {
-            let Some(base) = frame.base else { continue };
-            let based = depths.get(&base).is_some_and(|depth| *depth < frame.depth);
-            ensure(based, WHAT, "a base is not in the same log pack with a smaller depth")?;
-        }
-        Ok(contents)
+        read_contents(plain, &self.trailer, self.frames_offset)
     }
 
     /// Returns the sealed bytes of a frame that the table of contents describes.

@@ -2,6 +2,7 @@
 //!
 //! - `objects`: configuration, registry, slots, index runs, roots, whatever else lies there
 //! - `packs`: are they there, do they hold what the index says, does it all decode
+//! - `logs`: archived segments of logs
 //! - `trees`: from every snapshot to every chunk; which paths are affected by what is lost
 //! - `damage`: what others are told of packs that are bad
 //! - `selection`: which packs are read, and the ledger
@@ -11,13 +12,14 @@
 //! bits for each record of the index.
 
 mod damage;
+mod logs;
 mod objects;
 mod packs;
 mod report;
 mod selection;
 mod trees;
 
-pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity};
+pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity, LostLog};
 pub use selection::ReadData;
 
 use self::damage::Damage;
@@ -59,6 +61,11 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
     let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0 };
     objects.check(&inventory)?;
     let snapshots = objects.roots()?;
+    let logs = logs::check_logs(repository, &findings, &options.read_data)?;
+    report.counts.logs = logs.objects;
+    report.counts.logs_read = logs.read;
+    report.lost_logs = logs.lost;
+    report.unchecked.extend(logs.unchecked);
     report.counts.objects = objects.count;
     if objects.closed > 0 {
         report
@@ -127,7 +134,7 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
     }
     packs.unchecked(&mut report.unchecked);
     report.counts.packs_read = packs.packs_read.load(Ordering::Relaxed);
-    report.counts.bytes_read = packs.bytes_read.load(Ordering::Relaxed);
+    report.counts.bytes_read = packs.bytes_read.load(Ordering::Relaxed) + logs.bytes_read;
     report.counts.plain_bytes = packs.plain_bytes.load(Ordering::Relaxed);
     Trees::new(repository, &index, &packs, &findings)?.check(&snapshots, &mut report)?;
     drop(packs);

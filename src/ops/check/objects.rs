@@ -84,7 +84,9 @@ impl Inventory {
             ("condemned", "") => ObjectKind::Condemned,
             ("damaged", "") => ObjectKind::Damaged,
             ("catalog", "") | ("copies", "catalog") => ObjectKind::Catalog,
-            ("parity" | "logs", rest) if !rest.is_empty() => {
+            // Looked at by who reads logs.
+            ("logs", rest) if !rest.is_empty() => return true,
+            ("parity", rest) if !rest.is_empty() => {
                 self.named.push((id, name.to_owned()));
                 return true;
             }

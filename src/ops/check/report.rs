@@ -1,6 +1,6 @@
 //! What a check found.
 
-use crate::base::SnapshotId;
+use crate::base::{SnapshotId, Timestamp};
 use crate::localfs::printable;
 use std::fmt;
 use std::ops::Range;
@@ -63,6 +63,19 @@ impl fmt::Display for Affected {
     }
 }
 
+/// An archived segment of a log of which no copy is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostLog {
+    /// The stream.
+    pub stream: String,
+    /// The name of the segment.
+    pub name: String,
+    /// Where in the log it lies, as its record says.
+    pub positions: Option<(u64, u64)>,
+    /// The earliest and the latest commit in it, as its record says.
+    pub commits: Option<(Timestamp, Timestamp)>,
+}
+
 /// How much was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CheckCounts {
@@ -82,6 +95,10 @@ pub struct CheckCounts {
     pub bytes_read: u64,
     /// Plain bytes that were decoded and identified.
     pub plain_bytes: u64,
+    /// Log packs and log records.
+    pub logs: u64,
+    /// Log packs that were read whole.
+    pub logs_read: u64,
 }
 
 /// What a check found.
@@ -101,6 +118,8 @@ pub struct CheckReport {
     pub affected_more: u64,
     /// Snapshots of which something cannot be restored, with the number of paths.
     pub hurt: Vec<(SnapshotId, u64)>,
+    /// Segments of logs that cannot be read back.
+    pub lost_logs: Vec<LostLog>,
     /// Packs in which something is damaged, as was reported before.
     pub known_damage: u64,
     /// Packs that were reported as damaged: nobody relies on what is bad in them any more.

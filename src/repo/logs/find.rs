@@ -140,23 +140,30 @@ impl Repository {
             }
             folder => folder == Some(MERGED_FOLDER),
         };
-        let mut front = Vec::new();
-        let first = usize::try_from(object.length.min(FRONT_BYTES)).unwrap_or(usize::MAX);
-        store.get_range(name, 0, first, &mut front)?;
-        if front.len() < LOG_HEAD_BYTES {
-            return Err(RepoError::damaged(name.as_str())(FormatError::Truncated));
-        }
-        let head = LogPackHead::decode(&front).map_err(RepoError::damaged(name.as_str()))?;
-        let needed = usize::try_from(head.frames_offset()).unwrap_or(usize::MAX);
-        if let Some(more) = needed.checked_sub(front.len()).filter(|more| *more > 0) {
-            store.get_range(name, front.len() as u64, more, &mut front)?;
-        }
+        let front = self.fetch_log_front(name, object.length)?;
         let front = LogPackFront::parse(&front).map_err(RepoError::damaged(name.as_str()))?;
         let records = front.records.iter().map(|record| self.read_log_record(name, record));
         let mut records = records.collect::<Result<Vec<_>, _>>()?;
         check_records(name, is_merged, &front.signer, &records)?;
         records.retain(|(record, _)| record.kind != LogRecordKind::Merged);
         Ok(records.into_iter().map(found).collect())
+    }
+
+    /// Fetches the first bytes of a log pack: head, origins and records.
+    pub(super) fn fetch_log_front(&self, name: &str, length: u64) -> Result<Vec<u8>, RepoError> {
+        let store = &self.environment().store;
+        let mut front = Vec::new();
+        let first = usize::try_from(length.min(FRONT_BYTES)).unwrap_or(usize::MAX);
+        store.get_range(name, 0, first, &mut front)?;
+        if front.len() < LOG_HEAD_BYTES {
+            return Err(RepoError::damaged(name)(FormatError::Truncated));
+        }
+        let head = LogPackHead::decode(&front).map_err(RepoError::damaged(name))?;
+        let needed = usize::try_from(head.frames_offset()).unwrap_or(usize::MAX);
+        if let Some(more) = needed.checked_sub(front.len()).filter(|more| *more > 0) {
+            store.get_range(name, front.len() as u64, more, &mut front)?;
+        }
+        Ok(front)
     }
 
     /// Opens a record: its own signature must hold, and its signer may write the stream ([LOG-PACK-3]).

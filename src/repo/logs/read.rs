@@ -6,8 +6,10 @@ use crate::base::{BlobId, KeyId, limits};
 use crate::crypto::Sealer;
 use crate::format::FormatError;
 use crate::format::kind::ObjectKind;
-use crate::format::log::{LogContent, LogPackView, LogRecord, contents_associated_data};
-use crate::format::pack::{BlobClass, FrameRecord, Origin};
+use crate::format::log::{
+    LogContent, LogPackFront, LogPackTail, LogPackView, LogRecord, contents_associated_data,
+};
+use crate::format::pack::{BlobClass, FrameRecord, Origin, TRAILER_BYTES};
 use crate::format::trust::Act;
 use crate::repo::error::RepoError;
 use crate::repo::frames::{FrameDecoder, FrameKey, check_blobs};
@@ -64,6 +66,38 @@ impl Repository {
         let opened = OpenedLog { object: object.to_owned(), bytes, signer, records, frames, origins };
         opened.check_chunks()?;
         Ok(opened)
+    }
+
+    /// Checks the structure of a log pack by its front and its tail, without its frames: that both agree, that
+    /// the table of contents opens, that what the record names is in it, and that the object has the length
+    /// that its trailer says.
+    ///
+    /// # Errors
+    ///
+    /// When any of it does not hold, or the store fails.
+    pub fn check_log_structure(&self, log: &FoundLog) -> Result<(), RepoError> {
+        let object = log.object.as_str();
+        let store = &self.environment().store;
+        let short = || RepoError::damaged(object)(FormatError::Truncated);
+        let front = self.fetch_log_front(object, log.length)?;
+        let front = LogPackFront::parse(&front).map_err(RepoError::damaged(object))?;
+        let mut trailer = Vec::new();
+        let trailer_at = log.length.checked_sub(TRAILER_BYTES as u64).ok_or_else(short)?;
+        store.get_range(object, trailer_at, TRAILER_BYTES, &mut trailer)?;
+        let length = LogPackTail::length(&trailer, log.length).map_err(RepoError::damaged(object))?;
+        let (mut tail, at) = (Vec::new(), log.length.checked_sub(length).ok_or_else(short)?);
+        store.get_range(object, at, usize::try_from(length).map_err(|_| short())?, &mut tail)?;
+        let tail = LogPackTail::parse(&tail, log.length).map_err(RepoError::damaged(object))?;
+        let bound = contents_associated_data(self.id(), tail.trailer.contents_plain_length);
+        let plain = unseal_contents(object, self.keyring(), &tail.trailer, &bound, tail.contents_sealed)?;
+        let contents = tail.contents(&front, &plain).map_err(RepoError::damaged(object))?;
+        match names_only(&contents.frames, [&log.record]) {
+            true => Ok(()),
+            false => Err(RepoError::damaged(object)(FormatError::Invalid {
+                what: "log pack",
+                why: "its record names a blob that it does not hold",
+            })),
+        }
     }
 
     /// Reads the bytes that a record stands for: a segment, or a piece of one.
@@ -146,11 +180,7 @@ impl OpenedLog {
 
     /// [LOG-PACK-4]: every blob that a record names is in the table of contents with the same length.
     fn check_chunks(&self) -> Result<(), RepoError> {
-        let held: HashSet<(BlobId, u32)> =
-            self.frames.iter().flat_map(|frame| frame.blobs.iter().copied()).collect();
-        let chunks = self.records.iter().filter_map(|(record, _)| record.content.as_ref());
-        match chunks.flat_map(|content| &content.chunks).all(|chunk| held.contains(&(chunk.id, chunk.length)))
-        {
+        match names_only(&self.frames, self.records.iter().map(|(record, _)| record)) {
             true => Ok(()),
             false => Err(self.broken("a record names a blob that it does not hold")),
         }
@@ -281,6 +311,13 @@ impl OpenedLog {
         let origin = origin.ok_or_else(|| self.broken("a frame's origin does not exist"))?;
         repository.origins().open(BlobClass::Content, origin, repository.id(), repository.keyring())
     }
+}
+
+/// Says whether all blobs that records name are in these frames, with the same lengths.
+fn names_only<'a>(frames: &[FrameRecord], records: impl IntoIterator<Item = &'a LogRecord>) -> bool {
+    let held: HashSet<(BlobId, u32)> = frames.iter().flat_map(|frame| frame.blobs.iter().copied()).collect();
+    let contents = records.into_iter().filter_map(|record| record.content.as_ref());
+    contents.flat_map(|content| &content.chunks).all(|chunk| held.contains(&(chunk.id, chunk.length)))
 }
 
 /// Gives back the numbers of frames that were taken in turn.

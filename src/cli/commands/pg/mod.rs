@@ -4,6 +4,8 @@ pub mod archive_get;
 pub mod archive_push;
 mod backup;
 mod connection;
+mod drawing;
+mod timeline;
 
 use crate::cli::fault::Fault;
 use crate::cli::session::Session;
@@ -22,6 +24,7 @@ enum Verb {
     Backup(Box<backup::Arguments>),
     ArchivePush(archive_push::Arguments),
     ArchiveGet(archive_get::Arguments),
+    Timeline(timeline::Arguments),
 }
 
 /// The cluster whose log is meant.
@@ -48,6 +51,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Verb::Backup(arguments) => backup::run(session, arguments),
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
         Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
+        Verb::Timeline(arguments) => timeline::run(session, arguments),
     }
 }
 
@@ -57,5 +61,6 @@ pub const fn schema_name(arguments: &Arguments) -> &'static str {
         Verb::Backup(_) => "pg-backup",
         Verb::ArchivePush(_) => "pg-archive-push",
         Verb::ArchiveGet(_) => "pg-archive-get",
+        Verb::Timeline(_) => "pg-timeline",
     }
 }

@@ -1,0 +1,129 @@
+//! `pg timeline` of a live cluster: what it says can be recovered, and what damage does to it.
+
+use super::archive::{Archive, archive_all, bench, code, said, start};
+use super::server::Server;
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+struct Events(Vec<Value>);
+
+impl Events {
+    fn read(archive: &Archive, arguments: &[&str], expected: i32) -> Self {
+        let output = archive.run(arguments);
+        assert_eq!(code(&output), expected, "{}", said(&output));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        Self(lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
+    fn timeline(archive: &Archive) -> Self {
+        Self::read(archive, &["pg", "timeline", "--cluster", "main", "--json"], 0)
+    }
+
+    fn of(&self, event: &str) -> Vec<&Value> {
+        self.0.iter().filter(|line| line["event"] == event).collect()
+    }
+}
+
+fn instant(value: &Value) -> jiff::Timestamp {
+    value.as_str().unwrap_or_else(|| panic!("no time: {value}")).parse().unwrap()
+}
+
+fn now(server: &Server) -> jiff::Timestamp {
+    let text = server.sql(
+        "postgres",
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+    );
+    text.trim().parse().unwrap()
+}
+
+fn back_up(archive: &Archive, server: &Server) {
+    let (data, host) = (server.data(), server.sockets());
+    let output = archive.run(&[
+        "pg",
+        "backup",
+        "--cluster",
+        "main",
+        "--user",
+        "tester",
+        "--host",
+        host.to_str().unwrap(),
+        "--pgdata",
+        data.to_str().unwrap(),
+    ]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+}
+
+/// The last transaction of an interval is the last that the archive holds, to the microsecond; a missing
+/// segment cuts it; damage is named with the interval that it hurts.
+#[test]
+fn intervals_are_what_the_archive_covers() {
+    let archive = Archive::new();
+    let mut server = start(&archive, "1");
+    bench(&server, "30");
+    back_up(&archive, &server);
+    let after_base = now(&server);
+    bench(&server, "60");
+    archive_all(&server);
+    server.sql("postgres", "CREATE TABLE last_one ()");
+    let after_last = now(&server);
+    archive_all(&server);
+    let events = Events::timeline(&archive);
+    let [base] = events.of("base")[..] else { panic!("{:?}", events.0) };
+    assert_eq!((base["complete"].as_bool(), base["wal"].as_str()), (Some(true), Some("archive")));
+    let [interval] = events.of("interval")[..] else { panic!("{:?}", events.0) };
+    assert_eq!(interval["bases"][0], base["snapshot"]);
+    assert!(instant(&interval["from"]) <= after_base);
+    let to = instant(&interval["to"]);
+    assert!(to <= after_last && after_last.duration_since(to).as_secs() < 10, "{to} {after_last}");
+    assert_eq!(events.of("gap").len() + events.of("conflict").len() + events.of("problem").len(), 0);
+    let summary = events.of("summary")[0];
+    assert_eq!((summary["lineages"].as_u64(), summary["cluster"].as_str()), (Some(1), Some("main")));
+    let text = archive.run(&["pg", "timeline", "--cluster", "main"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("recoverable on timeline 1: from ") && text.contains("━"), "{text}");
+    assert!(text.contains("complete"), "{text}");
+    server.stop("fast");
+
+    // A segment in the middle is damaged: check names the interval that it hurts.
+    let repository = archive.open();
+    let all = repository.all_logs().unwrap().found;
+    let mut segments: Vec<_> = all.iter().filter(|found| found.record.name.len() == 24).collect();
+    segments.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+    let stop: u64 = base["stop_lsn"].as_str().unwrap().parse::<chronolith::postgres::Lsn>().unwrap().0;
+    let after = segments.iter().position(|found| found.record.positions.unwrap().0 > stop).unwrap();
+    let victim = segments[after + 1];
+    let path = archive.repository().join(&victim.object);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&path, &bytes).unwrap();
+    let events = Events::read(&archive, &["check", "--json"], 0);
+    assert_eq!(events.of("hurt_interval").len(), 0);
+    let events = Events::read(&archive, &["check", "--read-data", "--json"], 3);
+    let [hurt] = events.of("hurt_interval")[..] else { panic!("{:?}", events.0) };
+    assert_eq!((instant(&hurt["to"]), hurt["cluster"].as_str()), (to, Some("main")));
+    assert!(instant(&hurt["left_to"]) < to);
+    let summary = events.of("summary")[0];
+    assert_eq!(summary["lost_logs"][0]["name"], victim.record.name.as_str());
+    let said = archive.run(&["check", "--read-data"]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("hurt: cluster main, timeline 1") && said.contains(&victim.record.name), "{said}");
+
+    // It is gone: a gap, at which what can be recovered ends.
+    fs::remove_file(&path).unwrap();
+    let events = Events::timeline(&archive);
+    let [gap] = events.of("gap")[..] else { panic!("{:?}", events.0) };
+    assert_eq!(
+        (&gap["first"], gap["segments"].as_u64()),
+        (&Value::from(victim.record.name.as_str()), Some(1))
+    );
+    let [interval] = events.of("interval")[..] else { panic!("{:?}", events.0) };
+    assert_eq!(interval["cut"], true);
+    assert!(instant(&interval["to"]) < to);
+
+    // A cluster that nobody has archived.
+    let output = archive.run(&["pg", "timeline", "--cluster", "nobody"]);
+    assert_eq!(code(&output), 4);
+}
