@@ -8,9 +8,10 @@ use super::error::OpsError;
 use super::names::{SnapshotView, Snapshots};
 use super::retention::{Candidate, Policy, PolicyError, RetentionPlan, plan};
 use crate::base::{AnnotationId, ObjectId, SnapshotId, explain, limits};
+use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::trust::Act;
-use crate::repo::{RepoError, Repository};
+use crate::repo::{Author, RepoError, Repository};
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 
@@ -60,7 +61,16 @@ pub fn by_name(
 ) -> Result<Vec<SnapshotId>, OpsError> {
     let mut chosen = Vec::new();
     for id in named {
-        let view = snapshots.get(id).ok_or_else(|| RepoError::NoSnapshot(id.to_string()))?;
+        let Some(view) = snapshots.get(id) else {
+            // One that does not count, or cannot be read, is ended in the same way.
+            if !snapshots.refused_snapshots().any(|(refused, _)| refused == *id) {
+                return Err(RepoError::NoSnapshot(id.to_string()).into());
+            }
+            if !snapshots.ended().contains(id) && !chosen.contains(id) {
+                chosen.push(*id);
+            }
+            continue;
+        };
         if !view.pinned.is_empty() {
             let reasons: Vec<&str> = view.pinned.iter().filter_map(|pin| pin.reason.as_deref()).collect();
             let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
@@ -118,17 +128,21 @@ pub fn forget(
 pub(super) fn require_whole_memory(repository: &Repository, snapshots: &Snapshots) -> Result<(), OpsError> {
     for (name, error) in &snapshots.refused {
         // What its signature does not cover, or its signer may not say, protects nothing.
-        if name.starts_with("annotations/") && !matches!(error, RepoError::Untrusted { .. }) {
-            let why = format!("{name} cannot be read, and might be a pin ({})", explain(error));
-            let cure = match error {
-                RepoError::TooNew(_) => "install a newer chronolith",
-                RepoError::Forbidden { .. } => "use a key that may read it",
-                _ => {
-                    "bring the object back from a copy of the repository, or remove it from the store by hand"
-                }
-            };
-            return Err(OpsError::Stopped { why, cure });
+        if !name.starts_with("annotations/") || matches!(error, RepoError::Untrusted { .. }) {
+            continue;
         }
+        // Nor does what somebody put who wrote no annotation ([CONCURRENCY-54]).
+        let broken = matches!(error, RepoError::Damaged { .. });
+        if broken && repository.author_of(name, ObjectKind::Annotation)? != Author::Unknown {
+            continue;
+        }
+        let why = format!("{name} cannot be read, and might be a pin ({})", explain(error));
+        let cure = match error {
+            RepoError::TooNew(_) => "install a newer chronolith",
+            RepoError::Forbidden { .. } => "use a key that may read it",
+            _ => "bring the object back from a copy of the repository, or remove it from the store by hand",
+        };
+        return Err(OpsError::Stopped { why, cure });
     }
     let ended = |id: &ObjectId| snapshots.ended().contains(&SnapshotId::from(*id));
     let vanished = repository.vanished(ended)?;

@@ -146,6 +146,38 @@ impl Snapshots {
         self.views.iter().find(|view| view.id == *id)
     }
 
+    /// Returns the ids of snapshots that do not count or cannot be read, and why.
+    pub fn refused_snapshots(&self) -> impl Iterator<Item = (SnapshotId, &RepoError)> {
+        self.refused.iter().filter_map(|(name, error)| {
+            let id = name.strip_prefix("snapshots/")?.rsplit('/').next()?.parse().ok()?;
+            Some((id, error))
+        })
+    }
+
+    /// Finds the snapshot that a name means, one that does not count or cannot be read too, by its id.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshots::resolve`].
+    pub fn resolve_any(&self, name: &str) -> Result<SnapshotId, OpsError> {
+        let error = match self.resolve(name) {
+            Ok(view) => return Ok(view.id),
+            Err(error) => error,
+        };
+        let digits = name.len() >= PREFIX_DIGITS_MIN && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let prefix = name.to_ascii_lowercase();
+        let mut found: Vec<SnapshotId> = self
+            .refused_snapshots()
+            .map(|(id, _)| id)
+            .filter(|id| digits && id.to_string().starts_with(&prefix))
+            .collect();
+        found.dedup();
+        match found.as_slice() {
+            [id] => Ok(*id),
+            _ => Err(error),
+        }
+    }
+
     /// Returns the newest snapshot of a host and label.
     pub fn newest_of(&self, host: &str, label: &str) -> Option<&SnapshotView> {
         self.iter().rev().find(|view| view.snapshot.host == host && view.snapshot.label == label)

@@ -2,6 +2,7 @@
 
 use super::error::RepoError;
 use super::repository::Repository;
+use super::sealed::Author;
 use crate::base::{CondemnedId, KeyId, ObjectId, SessionId, Timestamp, explain, limits};
 use crate::format::ObjectKind;
 use crate::format::condemned::Condemned;
@@ -42,6 +43,9 @@ pub struct FoundSession {
     pub renewals: Vec<SessionId>,
 }
 
+/// When objects were stored that may be sessions, and why they cannot be read.
+pub type UnreadableSessions = Vec<(Option<Timestamp>, RepoError)>;
+
 /// Sessions by their signers and random bytes.
 pub type Sessions = BTreeMap<(KeyId, [u8; 32]), FoundSession>;
 
@@ -78,9 +82,16 @@ impl Repository {
                 Err(error @ RepoError::Untrusted { .. }) => {
                     self.environment().observer.warn(&explain(&error));
                 }
-                Err(error) => {
-                    listing.unreadable.insert(key, explain(&error));
-                }
+                // [CONCURRENCY-54]: what somebody put who may not condemn is none, readable or not.
+                Err(error) => match self.author_of(&object.name, ObjectKind::Condemned)? {
+                    Author::Key(signer) if self.registry().may_condemn(&signer) => {
+                        listing.unreadable.insert(key, explain(&error));
+                    }
+                    Author::Unknown => {
+                        listing.unreadable.insert(key, explain(&error));
+                    }
+                    _ => self.environment().observer.warn(&explain(&error)),
+                },
             }
         }
         Ok(listing)
@@ -99,7 +110,22 @@ impl Repository {
     ///
     /// When the store cannot be listed or read, or a session cannot be read: it might rely on anything.
     pub fn sessions(&self) -> Result<Sessions, RepoError> {
+        let (sessions, mut unreadable) = self.sessions_as_far_as_readable()?;
+        match unreadable.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(sessions),
+        }
+    }
+
+    /// Does the same, and returns the objects whose bytes are not those that they were named for, instead of
+    /// failing: each might be anybody's newest renewal.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn sessions_as_far_as_readable(&self) -> Result<(Sessions, UnreadableSessions), RepoError> {
         let mut sessions = Sessions::new();
+        let mut unreadable = Vec::new();
         for object in self.environment().store.list("sessions/")? {
             let Some(Ok(id)) = object.name.rsplit('/').next().map(str::parse::<ObjectId>) else { continue };
             let read = self.read_session(&object.name, id).or_else(|error| match error {
@@ -112,6 +138,14 @@ impl Repository {
                 // [SESSION-5]: reported and not waited for.
                 Err(error @ RepoError::Untrusted { .. }) => {
                     self.environment().observer.warn(&explain(&error));
+                    continue;
+                }
+                Err(error @ RepoError::Damaged { .. }) => {
+                    match self.author_of(&object.name, ObjectKind::Session)? {
+                        Author::Unknown => unreadable.push((object.modified, error)),
+                        // It says nothing, and never did.
+                        _ => self.environment().observer.warn(&explain(&error)),
+                    }
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -135,7 +169,7 @@ impl Repository {
                 (entry.renewal, entry.session) = (renewal, session);
             }
         }
-        Ok(sessions)
+        Ok((sessions, unreadable))
     }
 
     fn read_session(&self, name: &str, id: ObjectId) -> Result<(KeyId, Session), RepoError> {

@@ -156,6 +156,11 @@ impl Registry {
         self.trust().believes(signer, act, id, false).map_err(refused(object))
     }
 
+    /// Says whether condemnations of a key have effect, as far as its role says.
+    pub fn may_condemn(&self, signer: &KeyId) -> bool {
+        self.trust().permits(signer, Act::Condemned).is_ok()
+    }
+
     /// Says whether this key may sign such a thing now.
     ///
     /// # Errors

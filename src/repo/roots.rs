@@ -2,7 +2,7 @@
 
 use super::error::RepoError;
 use super::repository::{FIRST_GENERATION, Repository};
-use super::sealed::{open, seal};
+use super::sealed::{Author, author, open, open_unbelieved, seal};
 use crate::base::{AnnotationId, KeyId, ObjectId, SnapshotId, Timestamp, limits};
 use crate::format::annotation::Annotation;
 use crate::format::kind::ObjectKind;
@@ -149,6 +149,34 @@ impl Repository {
         listing.found.sort_by_key(|found| (found.id, found.stored));
         listing.found.dedup_by_key(|found| found.id);
         Ok(listing)
+    }
+
+    /// Finds out who made an object that cannot be read, or does not count.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn author_of(&self, name: &str, kind: ObjectKind) -> Result<Author, RepoError> {
+        let Some(Ok(id)) = name.rsplit('/').next().map(str::parse::<ObjectId>) else {
+            return Ok(Author::Nobody);
+        };
+        let bytes = self.environment().store.get(name, limits::LISTING_BYTES_MAX * 2)?;
+        Ok(author(name, id, kind, self.id(), &bytes, |key| self.registry().any_key(key)))
+    }
+
+    /// Reads a snapshot that does not count. What it says was said by somebody who held the metadata key;
+    /// `None` where not even that holds.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read, or the epoch was not granted to this key.
+    pub fn peek_at_snapshot(&self, name: &str) -> Result<Option<Snapshot>, RepoError> {
+        let bytes = self.environment().store.get(name, limits::STRUCTURED_BYTES_MAX * 2)?;
+        match open_unbelieved(name, ObjectKind::Snapshot, self.id(), self.keyring(), &bytes) {
+            Ok(payload) => Ok(Snapshot::decode(&payload).ok()),
+            Err(RepoError::Damaged { .. } | RepoError::Untrusted { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// As [`Repository::annotations`], one at a time: there may be many, and long ones. Returns those

@@ -147,6 +147,17 @@ pub fn open(
     signer_key: impl FnOnce(&KeyId) -> Option<[u8; 32]>,
 ) -> Result<Opened, RepoError> {
     let parsed = authentic(object, id, kind, repository, bytes, signer_key)?;
+    let payload = unseal(object, repository, keyring, &parsed)?;
+    Ok(Opened { signer: parsed.envelope.signer, payload })
+}
+
+/// Opens the seal of an object, whoever signed it.
+fn unseal(
+    object: &str,
+    repository: &RepositoryId,
+    keyring: &Keyring,
+    parsed: &crate::format::envelope::Parsed<'_>,
+) -> Result<Vec<u8>, RepoError> {
     let broken = |why: &'static str| RepoError::damaged(object)(FormatError::Invalid { what: "object", why });
     let sealing = parsed.envelope.sealing.as_ref().ok_or_else(|| broken("it is not sealed"))?;
     let metadata = &keyring.epoch(sealing.epoch)?.metadata;
@@ -160,7 +171,59 @@ pub fn open(
         let length = usize::try_from(parsed.envelope.plain_length).map_err(|_| broken("it is too long"))?;
         payload = inflate(&payload, length).ok_or_else(|| broken("it does not decompress"))?;
     }
-    Ok(Opened { signer: parsed.envelope.signer, payload })
+    Ok(payload)
+}
+
+/// Opens a sealed object, whoever signed it: what it says was said by somebody who held the metadata key,
+/// which is no authority.
+///
+/// # Errors
+///
+/// When its name, kind or seal do not hold, or the epoch was not granted to this key.
+pub fn open_unbelieved(
+    object: &str,
+    kind: ObjectKind,
+    repository: &RepositoryId,
+    keyring: &Keyring,
+    bytes: &[u8],
+) -> Result<Vec<u8>, RepoError> {
+    let parsed = Envelope::parse(bytes).map_err(RepoError::damaged(object))?;
+    if parsed.envelope.kind != kind {
+        let why = format!("it is a {}, not a {kind}", parsed.envelope.kind);
+        return Err(RepoError::Untrusted { object: object.to_owned(), why });
+    }
+    unseal(object, repository, keyring, &parsed)
+}
+
+/// Who made an object that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Author {
+    /// Its bytes are not those that it was named for: it may have been anybody's.
+    Unknown,
+    /// It is as it was put, and no key of the registry signed it.
+    Nobody,
+    /// It is as it was put, by the holder of this key.
+    Key(KeyId),
+}
+
+/// Finds out who made an object.
+pub fn author(
+    object: &str,
+    id: ObjectId,
+    kind: ObjectKind,
+    repository: &RepositoryId,
+    bytes: &[u8],
+    signer_key: impl FnOnce(&KeyId) -> Option<[u8; 32]>,
+) -> Author {
+    if blake3::hash(bytes).as_bytes() != id.as_bytes() {
+        return Author::Unknown;
+    }
+    match authentic(object, id, kind, repository, bytes, signer_key) {
+        Ok(parsed) => Author::Key(parsed.envelope.signer),
+        // Of a newer program, perhaps.
+        Err(RepoError::TooNew(_)) => Author::Unknown,
+        Err(_) => Author::Nobody,
+    }
 }
 
 fn inflate(stored: &[u8], plain_length: usize) -> Option<Vec<u8>> {

@@ -167,3 +167,18 @@ fn how_much_is_repacked_is_bounded_in_words() {
     assert!(shown.err.contains("once all that is announced is deleted, packs take "), "{}", shown.err);
     world.run(["check", "--read-data"]).exits(0);
 }
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_forgotten_by_its_id() {
+    let (world, ids) = backed_up(2);
+    let folder = world.path("repository").join("snapshots/00000001");
+    let id = "ab".repeat(32);
+    std::fs::write(folder.join(&id), b"rotten").unwrap();
+    let stopped = world.run(["prune", "--grace", "0"]).exits(1);
+    assert!(stopped.err.contains(&id) && stopped.err.contains("forget it by its id"), "{}", stopped.err);
+    world.run(["forget", &"cd".repeat(32)]).exits(4);
+    world.run(["forget", &id[..12], "--prune", "--grace", "0"]).exits(0);
+    assert!(!folder.join(&id).exists());
+    assert_eq!(world.run(["cat", &format!("{}:a", &ids[0][..8])]).exits(0).out, b"0");
+    world.run(["check", "--read-data"]).exits(0);
+}

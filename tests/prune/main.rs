@@ -1,5 +1,6 @@
 //! Deletion beside writers: sessions, condemnations, and what must survive whoever sweeps when.
 
+mod hostile;
 mod repack;
 mod runs;
 mod sessions;

@@ -177,7 +177,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let repository = session.open()?;
     let snapshots = session.snapshots(&repository)?;
     let (chosen, kept) = if named {
-        let ids = arguments.snapshots.iter().map(|name| snapshots.resolve(name).map(|view| view.id));
+        let ids = arguments.snapshots.iter().map(|name| snapshots.resolve_any(name));
         let ids = ids.collect::<Result<Vec<SnapshotId>, _>>()?;
         let chosen = by_name(&snapshots, &ids, arguments.unsafe_allow_remove_all)?;
         for view in ids.iter().filter_map(|id| snapshots.get(id)).filter(|view| view.forgotten) {

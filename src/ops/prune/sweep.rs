@@ -113,10 +113,11 @@ fn delete(
     for place in places().filter(|place| place.kind() == ObjectKind::Snapshot) {
         // [CONCURRENCY-32]: only what is still forgotten.
         let id = SnapshotId::from(place.id());
-        let gone = view.snapshots.get(&id).is_none();
-        if gone || view.has_ended(&id, &read) {
+        if view.has_ended(&id, &read) {
+            let refused = || view.snapshots.refused_snapshots().any(|(refused, _)| refused == id);
+            let is_there = view.snapshots.get(&id).is_some() || refused();
             store.delete(&place.to_string())?;
-            report.deleted_objects += u64::from(!gone);
+            report.deleted_objects += u64::from(is_there);
         }
     }
     let idle = view.idle_reports(repository);

@@ -3,7 +3,7 @@
 use super::super::error::OpsError;
 use super::super::forget::require_whole_memory;
 use super::super::names::{SnapshotView, Snapshots};
-use super::super::reach::{Doubts, Keeper, Said, Trust, reach};
+use super::super::reach::{Doubts, Keeper, Said, Trust, reach, reach_readable};
 use super::PruneOptions;
 use super::doubts::doubts;
 use super::plan::noun;
@@ -14,8 +14,8 @@ use crate::format::place::Place;
 use crate::format::session::SessionPurpose;
 use crate::format::trust::{Role, Standing};
 use crate::repo::{
-    CondemnedListing, DamageListing, FoundCondemned, FoundSession, KnownPack, NumberedIndex, Presence,
-    RepoError, Repository, Sessions,
+    Author, CondemnedListing, DamageListing, FoundCondemned, FoundSession, KnownPack, NumberedIndex,
+    Presence, RepoError, Repository, Sessions,
 };
 use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -28,6 +28,8 @@ pub(super) struct View {
     pub listing: CondemnedListing,
     pub sessions: Sessions,
     pub snapshots: Snapshots,
+    /// Snapshots that do not count, and what is at their top.
+    pub shadows: BTreeMap<SnapshotId, BlobId>,
     /// Packs that index runs name.
     pub listed: HashMap<PackId, Arc<KnownPack>>,
     pub packs: BTreeMap<PackId, ObjectInfo>,
@@ -65,10 +67,10 @@ impl View {
                 cure: "bring the object back from a copy of the repository, or remove it from the store by hand",
             });
         }
-        let sessions = repository.sessions()?;
+        let sessions = sessions(repository, now)?;
         let snapshots = Snapshots::load(repository)?;
         require_whole_memory(repository, &snapshots)?;
-        require_readable_roots(&snapshots)?;
+        let shadows = shadows(repository, &snapshots)?;
         repository.refresh_index()?;
         let mut listed = repository.index().packs();
         repository.index_unlisted_packs()?;
@@ -91,7 +93,20 @@ impl View {
         let doubts = doubts(repository, &damage, &packs)?;
         let due = all_due(&listing);
         let as_forgotten = if options.dry_run { options.as_forgotten.clone() } else { BTreeSet::new() };
-        Ok(Self { now, listing, sessions, snapshots, listed, packs, lies, damage, doubts, due, as_forgotten })
+        Ok(Self {
+            now,
+            listing,
+            sessions,
+            snapshots,
+            shadows,
+            listed,
+            packs,
+            lies,
+            damage,
+            doubts,
+            due,
+            as_forgotten,
+        })
     }
 
     /// Snapshots that living sessions read: roots, whatever was said about them.
@@ -105,7 +120,11 @@ impl View {
     pub fn has_ended(&self, id: &SnapshotId, read: &BTreeSet<SnapshotId>) -> bool {
         let forgotten =
             |view: &SnapshotView| view.forgotten || view.pinned.is_empty() && self.as_forgotten.contains(id);
-        self.snapshots.get(id).is_some_and(forgotten) && !read.contains(id)
+        match self.snapshots.get(id) {
+            Some(view) => forgotten(view) && !read.contains(id),
+            // One that does not count, or cannot be read, and that somebody who may has forgotten.
+            None => self.snapshots.ended().contains(id) || self.as_forgotten.contains(id),
+        }
     }
 
     /// [CONCURRENCY-15]: says whether a session stood still for so long that nobody waits for it.
@@ -198,7 +217,7 @@ impl View {
     pub fn roots(&self) -> BTreeSet<BlobId> {
         let read = self.read_by_sessions();
         let roots = self.snapshots.with_forgotten().iter().filter(|view| !self.has_ended(&view.id, &read));
-        roots.map(|view| view.snapshot.root).collect()
+        roots.map(|view| view.snapshot.root).chain(self.shadows.values().copied()).collect()
     }
 
     /// Says whether everything that was relied on for some roots is still there and as safe as it was, so that
@@ -243,14 +262,35 @@ impl View {
             }
         };
         let mut keeper = Keeper::new(index, trust).doubting(&self.doubts);
-        reach(repository, self.roots(), &mut keeper)?;
-        match keeper.missing.first() {
-            Some((class, id)) => Err(OpsError::Stopped {
-                why: format!("{} {} is missing: the repository is damaged", noun(*class), id.short()),
-                cure: "`chronolith check` names what is hurt; forget those snapshots, or bring the packs back",
-            }),
-            None => Ok(keeper),
+        let read = self.read_by_sessions();
+        for view in self.snapshots.with_forgotten().iter().filter(|view| !self.has_ended(&view.id, &read)) {
+            let hurt = |what: String| OpsError::Stopped {
+                why: format!(
+                    "{what}, which snapshot {} of {} on {} needs (signed by the key {}): the repository is damaged",
+                    view.id.short(),
+                    view.snapshot.label,
+                    view.snapshot.host,
+                    view.signer.short()
+                ),
+                cure: "bring the packs back, or forget that snapshot; `chronolith check` names all that are hurt",
+            };
+            match reach(repository, [view.snapshot.root], &mut keeper) {
+                Ok(()) => {}
+                Err(OpsError::Repo(error @ (RepoError::Missing { .. } | RepoError::Damaged { .. }))) => {
+                    return Err(hurt(explain(&error)));
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some((class, id)) = keeper.missing.first() {
+                return Err(hurt(format!("{} {} is missing", noun(*class), id.short())));
+            }
         }
+        // What does not count stops nobody, whatever it claims to need ([CONCURRENCY-55]).
+        for root in self.shadows.values() {
+            reach_readable(repository, *root, &mut keeper)?;
+        }
+        keeper.missing.clear();
+        Ok(keeper)
     }
 }
 
@@ -318,22 +358,53 @@ fn is_older(now: Timestamp, then: Timestamp, seconds: u64) -> bool {
     passed >= i128::from(seconds) * 1_000_000_000
 }
 
-/// A snapshot that cannot be read, or whose signer is not believed any more, may still be wanted: only a
-/// person can say that it is not.
-fn require_readable_roots(snapshots: &Snapshots) -> Result<(), OpsError> {
+/// Longer than any session may go without a renewal ([SESSION-9]), three times.
+const UNKNOWN_SESSION_SECONDS: u64 = 3 * 86400;
+
+/// Lists sessions. What may be one and cannot be read is waited for as long as any may be silent
+/// ([CONCURRENCY-54]).
+fn sessions(repository: &Repository, now: Timestamp) -> Result<Sessions, OpsError> {
+    let (sessions, unreadable) = repository.sessions_as_far_as_readable()?;
+    for (stored, error) in unreadable {
+        if stored.is_none_or(|stored| !is_older(now, stored, UNKNOWN_SESSION_SECONDS)) {
+            return Err(OpsError::Stopped {
+                why: format!("{}, and it may be of a running backup", explain(&error)),
+                cure: "remove it from the store by hand, or prune again when it is three days old",
+            });
+        }
+        repository.environment().observer.warn(&explain(&error));
+    }
+    Ok(sessions)
+}
+
+/// Finds the snapshots that do not count and what is at their top: what they reach stays as far as it is
+/// there. One that rotted may still be wanted: only a person can say that it is not.
+fn shadows(repository: &Repository, snapshots: &Snapshots) -> Result<BTreeMap<SnapshotId, BlobId>, OpsError> {
+    let mut shadows = BTreeMap::new();
+    let observer = &repository.environment().observer;
     for (name, error) in snapshots.refused.iter().filter(|(name, _)| name.starts_with("snapshots/")) {
         let id = name.rsplit('/').next().and_then(|id| id.parse::<SnapshotId>().ok());
-        if id.is_some_and(|id| snapshots.ended().contains(&id)) {
-            continue;
-        }
-        let why = match error {
-            RepoError::TooNew(_) => format!("{name} is of a newer program"),
-            error => format!("{name} does not count ({}), and what it needs is not known", explain(error)),
-        };
-        return Err(OpsError::Stopped {
+        let Some(id) = id.filter(|id| !snapshots.ended().contains(id)) else { continue };
+        let stop = |why: String| OpsError::Stopped {
             why,
-            cure: "bring the object back from a copy of the repository, or remove it from the store by hand",
-        });
+            cure: "bring the object back from a copy of the repository, or say that it is not needed: forget it by its id",
+        };
+        match error {
+            RepoError::Untrusted { .. } => {
+                // Whoever made it held the metadata key: a writer that was revoked, say.
+                if let Some(snapshot) = repository.peek_at_snapshot(name)? {
+                    shadows.insert(id, snapshot.root);
+                }
+                observer.warn(&format!("{}; what it needs stays until it is forgotten", explain(error)));
+            }
+            RepoError::Damaged { .. }
+                if repository.author_of(name, ObjectKind::Snapshot)? != Author::Unknown =>
+            {
+                observer.warn(&format!("{}: it never was a snapshot", explain(error)));
+            }
+            RepoError::TooNew(_) => return Err(stop(format!("{name} is of a newer program"))),
+            error => return Err(stop(format!("{}, and what it needs is not known", explain(error)))),
+        }
     }
-    Ok(())
+    Ok(shadows)
 }
