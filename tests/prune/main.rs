@@ -1,6 +1,7 @@
 //! Deletion beside writers: sessions, condemnations, and what must survive whoever sweeps when.
 
 mod hostile;
+mod interleavings;
 mod repack;
 mod runs;
 mod sessions;
