@@ -11,6 +11,7 @@
 //! - `connection`, `password_file`: a session with a server
 //! - `control`, `layout`, `pages`: what lies in a data directory
 //! - `base`: base backups, taken from a running server
+//! - `restore`: base backups, and a server that recovers from one
 //! - `error`: what can go wrong with all that
 
 pub mod archive;
@@ -23,6 +24,7 @@ mod layout;
 pub mod lineage;
 mod pages;
 mod password_file;
+pub mod restore;
 mod segment;
 pub mod stream;
 pub mod wal;

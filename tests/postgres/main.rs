@@ -6,6 +6,7 @@ mod support;
 mod archive;
 mod base;
 mod dumps;
+mod restore;
 mod server;
 mod timeline;
 mod wal;

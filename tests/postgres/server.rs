@@ -22,7 +22,7 @@ pub fn tool(name: &str) -> PathBuf {
 pub struct Server {
     pub folder: TempDir,
     child: Option<Child>,
-    settings: Vec<String>,
+    pub settings: Vec<String>,
 }
 
 impl Server {

@@ -216,6 +216,9 @@ impl BaseFacts {
 }
 
 #[cfg(test)]
+pub(crate) use tests::sample as sample_facts;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -15,16 +15,20 @@
 //!
 //! | folder | holds |
 //! |---|---|
+//! | `config` | configuration that lies outside of the data directory |
 //! | `data` | the data directory, without what a restore must write last |
 //! | `tablespaces/OID` | what a tablespace holds for this version of the server |
 //! | `vital` | `backup_label`, `pg_control`, `tablespace_map` |
 //! | `wal` | segments of the log, where they are inside |
 
+mod configuration;
 mod facts;
 mod label;
 mod rules;
 mod server;
 
+#[cfg(test)]
+pub(super) use facts::sample_facts;
 pub use facts::{BaseFacts, KIND, LogPlace};
 pub use label::{BackupLabel, MappedTablespace, read_tablespace_map, write_tablespace_map};
 
@@ -37,7 +41,7 @@ use super::layout;
 use super::lineage::{ClusterName, stream_of};
 use super::pages::BadPages;
 use super::segment::SegmentName;
-use crate::base::{Observer, SnapshotId, Timestamp};
+use crate::base::Observer;
 use crate::format::snapshot::SnapshotMode;
 use crate::ops::backup::{BackupOptions, BackupReport, EngineJob, Taking, backup_engine};
 use crate::ops::{OpsError, SnapshotView, Snapshots};
@@ -252,6 +256,7 @@ impl Preparation {
         let verifies = control.data_checksums;
         let mut rules =
             ClusterRules::new(control.block_bytes, control.segment_blocks, verifies, self.parent_bad.clone());
+        self.take_configuration(taking)?;
         rules.enter(self.data_directory.clone(), "data".to_owned(), false);
         let excludes = layout::excludes().map_err(OpsError::from)?;
         taking.scan(&self.data_directory, b"data", excludes.clone(), &mut rules)?;
@@ -292,6 +297,36 @@ impl Preparation {
             self.take_log(&facts, taking)?;
         }
         Ok(facts)
+    }
+
+    fn take_configuration(&self, taking: &mut Taking<'_>) -> Result<(), PostgresError> {
+        let files = configuration::read_outside(&self.data_directory, &self.about.configuration)?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        taking.open_folder(b"config")?;
+        let mut inner: Option<String> = None;
+        // In the order of the tree: a folder stands among the files by its name.
+        for (name, content) in &files {
+            let (folder, file) = match name.split_once('/') {
+                Some((folder, file)) => (Some(folder), file),
+                None => (None, name.as_str()),
+            };
+            if inner.as_deref() != folder {
+                if inner.take().is_some() {
+                    taking.close_folder()?;
+                }
+                if let Some(folder) = folder {
+                    taking.open_folder(folder.as_bytes())?;
+                    inner = Some(folder.to_owned());
+                }
+            }
+            taking.stream(file.as_bytes(), FILE_MODE, &mut Cursor::new(content))?;
+        }
+        if inner.is_some() {
+            taking.close_folder()?;
+        }
+        Ok(taking.close_folder()?)
     }
 
     fn take_tablespaces(
@@ -393,15 +428,4 @@ pub fn missing_log(
         }
     }
     Ok(missing)
-}
-
-/// Returns the newest base of a cluster that ends before an instant, or the newest at all.
-pub fn newest_before(bases: &[Base], instant: Option<Timestamp>) -> Option<&Base> {
-    let in_time = |base: &&Base| instant.is_none_or(|instant| base.facts.stopped <= instant);
-    bases.iter().rev().find(in_time)
-}
-
-/// Finds a base backup by its snapshot.
-pub fn base_by_id(bases: &[Base], id: SnapshotId) -> Option<&Base> {
-    bases.iter().find(|base| base.view.id == id)
 }

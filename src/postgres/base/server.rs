@@ -21,6 +21,8 @@ pub(super) struct About {
     /// Where the server says that its data is, if it tells this user.
     pub data_directory: Option<PathBuf>,
     pub archives: bool,
+    /// Its configuration, its rules for hosts, its map of identities, if it tells this user.
+    pub configuration: [Option<PathBuf>; 3],
 }
 
 impl About {
@@ -48,7 +50,10 @@ impl Server {
         let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
             current_setting('server_version'), current_setting('server_version_num')::int, \
             (SELECT setting FROM pg_settings WHERE name = 'data_directory'), \
-            current_setting('archive_mode') <> 'off', current_setting('wal_level')";
+            current_setting('archive_mode') <> 'off', current_setting('wal_level'), \
+            (SELECT setting FROM pg_settings WHERE name = 'config_file'), \
+            (SELECT setting FROM pg_settings WHERE name = 'hba_file'), \
+            (SELECT setting FROM pg_settings WHERE name = 'ident_file')";
         let rows = self.query(ASK, sql, &[])?;
         let row = rows.first().ok_or_else(|| self.odd(ASK))?;
         let identifier: String = row.get(0);
@@ -64,6 +69,7 @@ impl Server {
             version_number: u32::try_from(row.get::<_, i32>(2)).unwrap_or(0),
             data_directory: row.get::<_, Option<String>>(3).map(PathBuf::from),
             archives: row.get(4),
+            configuration: [6, 7, 8].map(|at| row.get::<_, Option<String>>(at).map(PathBuf::from)),
         };
         let wal_level: String = row.get(5);
         if about.major() < MAJOR_MIN {

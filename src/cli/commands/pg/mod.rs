@@ -5,6 +5,7 @@ pub mod archive_push;
 mod backup;
 mod connection;
 mod drawing;
+mod restore;
 mod timeline;
 
 use crate::cli::fault::Fault;
@@ -22,6 +23,7 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     Backup(Box<backup::Arguments>),
+    Restore(Box<restore::Arguments>),
     ArchivePush(archive_push::Arguments),
     ArchiveGet(archive_get::Arguments),
     Timeline(timeline::Arguments),
@@ -49,6 +51,7 @@ impl Cluster {
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     match &arguments.verb {
         Verb::Backup(arguments) => backup::run(session, arguments),
+        Verb::Restore(arguments) => restore::run(session, arguments),
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
         Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
         Verb::Timeline(arguments) => timeline::run(session, arguments),
@@ -59,6 +62,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
 pub const fn schema_name(arguments: &Arguments) -> &'static str {
     match &arguments.verb {
         Verb::Backup(_) => "pg-backup",
+        Verb::Restore(_) => "pg-restore",
         Verb::ArchivePush(_) => "pg-archive-push",
         Verb::ArchiveGet(_) => "pg-archive-get",
         Verb::Timeline(_) => "pg-timeline",

@@ -1,0 +1,334 @@
+//! Restoring a base backup, so that a server recovers from it to a moment.
+//!
+//! Everything that can be known is looked at before the first byte is written ([`ClusterRestore::prepare`]);
+//! the order of writing is that of [`ClusterRestore::run`].
+//!
+//! - `place`: what stands where the restore would write
+//! - `programs`: the server's programs on this host
+//! - `settings`: what the restored server is told
+//! - `writing`: the writing side
+
+mod place;
+mod programs;
+mod settings;
+mod writing;
+
+pub use place::{Standing, TablespacePlace};
+pub use programs::{find_programs, start};
+
+use super::base::{BackupLabel, Base, bases_of};
+use super::control::ControlFile;
+use super::error::PostgresError;
+use super::lineage::ClusterName;
+use super::segment::Lsn;
+use super::stream::{log_base, read_cluster};
+use crate::base::{SnapshotId, Timestamp};
+use crate::ops::OpsError;
+use crate::ops::Snapshots;
+use crate::ops::cat::cat;
+use crate::ops::listing::{Found, locate};
+use crate::repo::Repository;
+use crate::timeline::{LogBase, LogStream, RecoveryPlan, Refusal, Target, plan, plan_from};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Which timeline is recovered along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timeline {
+    /// The newest that the backup leads to.
+    Latest,
+    /// That of the backup.
+    OfBase,
+    /// This one.
+    Number(u64),
+}
+
+/// What the server does once it has come to its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveryAction {
+    /// It becomes an ordinary server, on a new timeline.
+    Promote,
+    /// It waits, and can be read.
+    Pause,
+    /// It shuts down.
+    Shutdown,
+}
+
+/// How to restore.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Where the data directory is to be.
+    pub data_directory: PathBuf,
+    /// Where the recovery is to end.
+    pub target: Target,
+    /// Ends before the target instead of behind it, for those targets that do not say so themselves.
+    pub exclusive: bool,
+    /// Along which timeline.
+    pub timeline: Timeline,
+    /// What happens then.
+    pub action: RecoveryAction,
+    /// From this base backup, instead of the newest that allows the target.
+    pub base: Option<SnapshotId>,
+    /// As a standby, which goes on and on.
+    pub standby: bool,
+    /// Over the same cluster, of which only what differs is written.
+    pub delta: bool,
+    /// Over anything, and without the server's programs.
+    pub force: bool,
+    /// New places of tablespaces, by their old paths or their numbers.
+    pub tablespaces: BTreeMap<String, PathBuf>,
+    /// Settings for the restored server.
+    pub settings: Vec<(String, String)>,
+    /// The command by which the server fetches its log, where something is archived.
+    pub restore_command: Option<String>,
+    /// Folders in which the server's programs may be.
+    pub programs: Vec<PathBuf>,
+    /// Folders that must not be written to.
+    pub protected: Vec<PathBuf>,
+}
+
+impl RestoreOptions {
+    /// A restore into a new place, to the end of the log.
+    pub fn new(data_directory: PathBuf) -> Self {
+        Self {
+            data_directory,
+            target: Target::Latest,
+            exclusive: false,
+            timeline: Timeline::Latest,
+            action: RecoveryAction::Promote,
+            base: None,
+            standby: false,
+            delta: false,
+            force: false,
+            tablespaces: BTreeMap::new(),
+            settings: Vec::new(),
+            restore_command: None,
+            programs: Vec::new(),
+            protected: Vec::new(),
+        }
+    }
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// Files that are whole now.
+    pub files: u64,
+    /// Those of them of which nothing had to be written.
+    pub unchanged_files: u64,
+    /// Length of all files.
+    pub bytes: u64,
+    /// Bytes that had to be written.
+    pub written_bytes: u64,
+    /// What was removed.
+    pub removed: u64,
+    /// Where control file and log of the cluster are that stood there.
+    pub kept_aside: Option<PathBuf>,
+}
+
+/// What must be written last, in memory.
+struct Vital {
+    label: Vec<u8>,
+    control: Vec<u8>,
+    map: Option<Vec<u8>>,
+}
+
+/// A restore that has been checked and can be shown or run.
+pub struct ClusterRestore {
+    repository: Arc<Repository>,
+    options: RestoreOptions,
+    /// The base backup.
+    pub base: Base,
+    /// What of the log is needed.
+    pub plan: RecoveryPlan,
+    /// What stands where the data directory is to be.
+    pub standing: Standing,
+    /// Where tablespaces go.
+    pub places: Vec<TablespacePlace>,
+    /// Where the server's programs are.
+    pub programs: Option<PathBuf>,
+    /// Whether there is an archive to recover from, beside what the backup holds.
+    pub archived: bool,
+    vital: Vital,
+}
+
+impl ClusterRestore {
+    /// Checks a restore, without writing anything.
+    ///
+    /// # Errors
+    ///
+    /// When there is no base backup for it, the target cannot be reached, the place is in use, the server's
+    /// programs are not there, there is no room, or the backup cannot be read.
+    pub fn prepare(
+        repository: &Arc<Repository>,
+        cluster: &ClusterName,
+        mut options: RestoreOptions,
+    ) -> Result<Self, PostgresError> {
+        repository.load_index()?;
+        let bases = bases_of(&Snapshots::load(repository)?, cluster);
+        let newest = match options.base {
+            Some(id) => bases.iter().find(|base| base.view.id == id),
+            None => bases.last(),
+        };
+        let newest = newest.ok_or_else(|| PostgresError::NotFound {
+            why: match options.base {
+                Some(id) => format!("snapshot {} is no base backup of {cluster}", id.short()),
+                None => format!("there is no base backup of {cluster}"),
+            },
+            cure: format!("chronolith snapshots --label {cluster} shows what there is"),
+        })?;
+        let identifier = newest.facts.system_identifier;
+        let segment_bytes = newest.facts.segment_size.bytes();
+        let logs = read_cluster(repository, cluster)?;
+        let log = logs.into_iter().find(|log| log.lineage.system_identifier == identifier);
+        let archived = log.is_some();
+        let stream = log.map_or_else(|| LogStream::new(segment_bytes), |log| log.stream);
+        if !archived {
+            options.restore_command = None;
+        }
+        let wanted = |base: &&Base| {
+            base.facts.system_identifier == identifier && options.base.is_none_or(|id| base.view.id == id)
+        };
+        let usable: Vec<LogBase> = bases.iter().filter(wanted).map(log_base).collect();
+        let plan =
+            choose(&stream, &usable, &options).map_err(|refusal| explain_refusal(&refusal, archived))?;
+        let base = bases.iter().find(|base| base.view.id.to_string() == plan.base).cloned();
+        let base = base.ok_or_else(|| explain_refusal(&Refusal::NoBase, archived))?;
+        let standing = place::look(&options, &base)?;
+        let places = place::tablespaces(&options, &base.facts, standing)?;
+        if standing == Standing::Nothing {
+            place::check_room(&options, &places, base.view.snapshot.summary.bytes)?;
+        }
+        let programs = match find_programs(&options.programs, base.facts.major) {
+            Ok(folder) => Some(folder),
+            Err(_) if options.force => None,
+            Err(error) => return Err(error),
+        };
+        let vital = Vital::read(repository, &base)?;
+        let repository = repository.clone();
+        Ok(Self { repository, options, base, plan, standing, places, programs, archived, vital })
+    }
+
+    /// Says whether the server will be past its recovery once it has come to its target.
+    pub fn promotes(&self) -> bool {
+        !self.options.standby
+            && (self.options.target == Target::Latest || self.options.action == RecoveryAction::Promote)
+    }
+}
+
+/// Plans from the newest backup that allows the target.
+fn choose(stream: &LogStream, bases: &[LogBase], options: &RestoreOptions) -> Result<RecoveryPlan, Refusal> {
+    match options.timeline {
+        Timeline::Latest => plan_from(stream, bases, &options.target, None),
+        Timeline::Number(number) => plan_from(stream, bases, &options.target, Some(number)),
+        Timeline::OfBase => {
+            let mut ordered: Vec<&LogBase> = bases.iter().collect();
+            ordered.sort_by_key(|base| (base.stopped, base.stop));
+            let plans = ordered.into_iter().rev();
+            let mut refusal = Refusal::NoBase;
+            for base in plans {
+                match plan(stream, base, &options.target, Some(base.timeline)) {
+                    Ok(plan) => return Ok(plan),
+                    Err(error) if refusal == Refusal::NoBase => refusal = error,
+                    Err(_) => {}
+                }
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// Writes an instant with its offset.
+fn instant(time: Timestamp) -> String {
+    crate::ops::show_time(time, &jiff::tz::TimeZone::UTC)
+}
+
+/// Says why a target cannot be reached, and what can be.
+fn explain_refusal(refusal: &Refusal, archived: bool) -> PostgresError {
+    let (why, cure) = match refusal {
+        Refusal::BeforeBase { stopped, stop, .. } => (
+            format!(
+                "the target lies before the end of every base backup: the oldest that was looked at ended at {} ({})",
+                instant(*stopped),
+                Lsn(*stop)
+            ),
+            "choose a later target, or an older base backup with --base".to_owned(),
+        ),
+        Refusal::Beyond { .. } if !archived => (
+            "the target lies behind the end of the base backup, and no log of this cluster is archived"
+                .to_owned(),
+            "--target latest restores what the backup holds; archive the log for more (pg archive-push)"
+                .to_owned(),
+        ),
+        Refusal::Beyond { latest, end, timeline, next } => {
+            let latest = latest.map_or(String::new(), |latest| {
+                format!(", its latest transaction ended at {}", instant(latest))
+            });
+            let hole =
+                next.map_or(String::new(), |next| format!("; segments up to {} are missing", Lsn(next)));
+            (
+                format!(
+                    "the archived log of timeline {timeline} ends at {} before the target{latest}{hole}",
+                    Lsn(*end)
+                ),
+                "--target latest restores what there is".to_owned(),
+            )
+        }
+        Refusal::Incomplete { timeline, missing, .. } => (
+            format!(
+                "the log that makes the base backup consistent is not in the archive: timeline {timeline} from {} on",
+                Lsn(*missing)
+            ),
+            "wait until the server has archived it, or choose an older base backup with --base".to_owned(),
+        ),
+        Refusal::NoPoint { known, .. } => (
+            refusal.to_string(),
+            match known.is_empty() {
+                true => "it has none at all behind the end of the base backup".to_owned(),
+                false => format!("it has: {}", known.join(", ")),
+            },
+        ),
+        other => (other.to_string(), "chronolith pg timeline shows what can be recovered".to_owned()),
+    };
+    PostgresError::Refused { why, cure }
+}
+
+/// Reads a small file of a base backup; `None` where there is none.
+fn read_file(
+    repository: &Arc<Repository>,
+    base: &Base,
+    path: &str,
+) -> Result<Option<Vec<u8>>, PostgresError> {
+    let names: Vec<Vec<u8>> = path.split('/').map(|name| name.as_bytes().to_vec()).collect();
+    let entry = match locate(repository, &base.view.snapshot.root, &names) {
+        Ok(Found::Leaf(entry)) => entry,
+        Ok(Found::Folder { .. }) | Err(OpsError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(content) = entry.content else { return Ok(None) };
+    let mut bytes = Vec::new();
+    cat(repository, path, &content, &mut bytes)?;
+    Ok(Some(bytes))
+}
+
+impl Vital {
+    /// Reads what is written last, and so proves first that this key can read the backup.
+    fn read(repository: &Arc<Repository>, base: &Base) -> Result<Self, PostgresError> {
+        let file = |name: &str| read_file(repository, base, &format!("vital/{name}"));
+        let damaged = |name: &str| PostgresError::Damaged {
+            what: format!("{name} of base backup {}", base.view.id.short()),
+            why: "is missing or cannot be used".to_owned(),
+        };
+        let label = file("backup_label")?.filter(|label| BackupLabel::parse(label).is_some());
+        let control = file("pg_control")?.filter(|control| {
+            ControlFile::parse(control)
+                .is_ok_and(|control| control.system_identifier == base.facts.system_identifier)
+        });
+        Ok(Self {
+            label: label.ok_or_else(|| damaged("backup_label"))?,
+            control: control.ok_or_else(|| damaged("pg_control"))?,
+            map: file("tablespace_map")?,
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! What a restored server is told: where to recover to, where its log comes from, and what it must not do.
+//!
+//! The settings are added to `postgresql.auto.conf`, which is read last. Those of an earlier recovery, and
+//! where the old server followed another, are taken out.
+
+use super::{RecoveryAction, RestoreOptions, Timeline};
+use crate::base::Timestamp;
+use crate::postgres::base::BaseFacts;
+use crate::postgres::segment::Lsn;
+use crate::timeline::Target;
+use std::path::Path;
+
+/// Settings that belong to one recovery, or tie a server to another.
+const TAKEN_OUT: [&str; 15] = [
+    "restore_command",
+    "archive_cleanup_command",
+    "recovery_end_command",
+    "recovery_target",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_lsn",
+    "recovery_target_inclusive",
+    "recovery_target_timeline",
+    "recovery_target_action",
+    "recovery_min_apply_delay",
+    "primary_conninfo",
+    "primary_slot_name",
+    "archive_mode",
+];
+/// The settings of which at most one may be set; an empty text unsets what a configuration file says.
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_time",
+    "recovery_target_lsn",
+    "recovery_target_xid",
+    "recovery_target_name",
+];
+/// A command that says that nothing is archived.
+const NOTHING_ARCHIVED: &str = "exit 1";
+
+/// Quotes a value for a configuration file.
+pub(super) fn quote(value: &str) -> String {
+    let mut quoted = String::from("'");
+    for character in value.chars() {
+        match character {
+            '\'' => quoted.push_str("''"),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// Writes an instant as servers read it in any zone: with its offset, without names of zones (B13).
+pub(super) fn server_time(time: Timestamp) -> String {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(time.nanoseconds())).unwrap_or_default();
+    time.strftime("%Y-%m-%d %H:%M:%S.%6f+00").to_string()
+}
+
+/// Returns the name of the setting that a line of a configuration file sets.
+fn name_of(line: &str) -> &str {
+    let line = line.trim_start();
+    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.')).unwrap_or(line.len());
+    line.get(..end).unwrap_or_default()
+}
+
+/// Returns the settings that make the target.
+fn target(options: &RestoreOptions) -> Vec<(&'static str, String)> {
+    let (name, value, inclusive) = match &options.target {
+        Target::Latest => return Vec::new(),
+        Target::Immediate => ("recovery_target", "immediate".to_owned(), true),
+        Target::Time { at, inclusive } => ("recovery_target_time", server_time(*at), *inclusive),
+        Target::Position { at, inclusive } => ("recovery_target_lsn", Lsn(*at).to_string(), *inclusive),
+        Target::Transaction { number } => ("recovery_target_xid", number.to_string(), !options.exclusive),
+        Target::Point { name } => ("recovery_target_name", name.clone(), true),
+    };
+    let action = match options.action {
+        RecoveryAction::Promote => "promote",
+        RecoveryAction::Pause => "pause",
+        RecoveryAction::Shutdown => "shutdown",
+    };
+    let mut settings = vec![(name, value), ("recovery_target_action", action.to_owned())];
+    if !inclusive {
+        settings.push(("recovery_target_inclusive", "off".to_owned()));
+    }
+    settings
+}
+
+/// Returns the content of `postgresql.auto.conf` for a restored server, from what the old one had.
+pub(super) fn automatic_configuration(
+    before: &str,
+    options: &RestoreOptions,
+    facts: &BaseFacts,
+    timeline: u64,
+) -> String {
+    let stays = |line: &&str| {
+        let name = name_of(line).to_ascii_lowercase();
+        let is_set_below = name == "hot_standby"
+            || facts.settings.by_name().iter().any(|(setting, _)| *setting == name)
+            || options.settings.iter().any(|(setting, _)| *setting == name);
+        !TAKEN_OUT.contains(&name.as_str()) && !is_set_below && !line.starts_with("# chronolith: ")
+    };
+    let mut text: String = before.lines().filter(stays).map(|line| format!("{line}\n")).collect();
+    let mut set = |name: &str, value: &str| text.push_str(&format!("{name} = {}\n", quote(value)));
+    set("restore_command", options.restore_command.as_deref().unwrap_or(NOTHING_ARCHIVED));
+    let target = target(options);
+    for name in TARGETS.iter().filter(|name| target.iter().all(|(set, _)| set != *name)) {
+        set(name, "");
+    }
+    for (name, value) in &target {
+        set(name, value);
+    }
+    let timeline = match options.timeline {
+        // A standby goes on to whatever timeline comes.
+        Timeline::Latest if options.standby => "latest".to_owned(),
+        _ => timeline.to_string(),
+    };
+    set("recovery_target_timeline", &timeline);
+    set("hot_standby", "on");
+    text.push_str("# chronolith: recovery must not have less than the old server had\n");
+    for (name, value) in facts.settings.by_name() {
+        text.push_str(&format!("{name} = {value}\n"));
+    }
+    for (name, value) in &options.settings {
+        text.push_str(&format!("{name} = {}\n", quote(value)));
+    }
+    // B16: a copy must not write into the archive of the original.
+    text.push_str(
+        "# chronolith: off until somebody decides where this server archives\narchive_mode = 'off'\n",
+    );
+    text
+}
+
+/// Returns what is added to a configuration that lay elsewhere: everything is in the data directory now.
+pub(super) fn configuration_here(data_directory: &Path) -> String {
+    let here = |name: &str| quote(&data_directory.join(name).display().to_string());
+    format!(
+        "\n# chronolith: this file lay elsewhere\ndata_directory = {}\nhba_file = {}\nident_file = {}\nexternal_pid_file = ''\n",
+        quote(&data_directory.display().to_string()),
+        here("pg_hba.conf"),
+        here("pg_ident.conf")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::base::sample_facts;
+
+    fn configure(target: Target, before: &str) -> String {
+        let options = RestoreOptions { target, ..RestoreOptions::new("/data".into()) };
+        automatic_configuration(before, &options, &sample_facts(), 3)
+    }
+
+    /// B13: one target only, in a form that reads the same in every zone, inclusive unless said otherwise.
+    #[test]
+    fn one_target() {
+        let at = Timestamp::from_nanoseconds(1_768_483_800_123_456_789);
+        let text = configure(Target::Time { at, inclusive: false }, "");
+        assert!(text.contains("\nrecovery_target_time = '2026-01-15 13:30:00.123456+00'\n"), "{text}");
+        assert!(text.contains("\nrecovery_target_inclusive = 'off'\n"), "{text}");
+        assert!(text.contains("\nrecovery_target_name = ''\n") && text.contains("\nrecovery_target = ''\n"));
+        let set = text.lines().filter(|line| line.starts_with("recovery_target_time =")).count();
+        assert_eq!(set, 1);
+        let text = configure(Target::Position { at: 0x1_0000_0028, inclusive: true }, "");
+        assert!(text.contains("\nrecovery_target_lsn = '1/28'\n") && !text.contains("inclusive"), "{text}");
+        let text = configure(Target::Latest, "");
+        assert!(text.contains("\nrecovery_target_timeline = '3'\n") && !text.contains("action"), "{text}");
+    }
+
+    /// B15, B16: what recovery needs is pinned, and a copy does not archive.
+    #[test]
+    fn what_is_pinned() {
+        let text = configure(Target::Latest, "");
+        for (name, value) in sample_facts().settings.by_name() {
+            assert!(text.contains(&format!("\n{name} = {value}\n")), "{name}: {text}");
+        }
+        assert!(text.ends_with("\narchive_mode = 'off'\n"));
+    }
+
+    #[test]
+    fn what_an_earlier_recovery_said_goes() {
+        let before = "# Do not edit\nwork_mem = '5MB'\nrestore_command = 'old'\n primary_conninfo='host=x'\n\
+            Recovery_Target_Time = 'old'\narchive_mode = on\nrecovery_target_x = 1\n";
+        let text = configure(Target::Immediate, before);
+        assert!(text.starts_with("# Do not edit\nwork_mem = '5MB'\nrecovery_target_x = 1\n"), "{text}");
+        assert!(!text.contains("old'") && !text.contains("host=x"), "{text}");
+        // Doing it twice changes nothing.
+        assert_eq!(configure(Target::Immediate, &text), text);
+    }
+
+    #[test]
+    fn values_are_quoted() {
+        assert_eq!(quote("it's \\ a\nb"), "'it''s \\\\ a\\nb'");
+    }
+}

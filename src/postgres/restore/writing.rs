@@ -1,0 +1,320 @@
+//! The writing side of a restore, in an order in which what is broken off cannot start (B4).
+
+use super::place::{MARKER, Standing, TablespacePlace};
+use super::settings::{automatic_configuration, configuration_here};
+use super::{ClusterRestore, RestoreReport, read_file};
+use crate::ops::OpsError;
+use crate::ops::listing::{Found, list, locate};
+use crate::ops::restore::{RestoreOptions, RestorePlan, Severity};
+use crate::postgres::base::{read_tablespace_map, write_tablespace_map};
+use crate::postgres::error::PostgresError;
+use crate::postgres::layout::tablespace_folder;
+use std::fs::{self, File};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+/// Folders that may stand aside from earlier restores.
+const ASIDE_MAX: u32 = 1000;
+
+/// Who owns the restored cluster.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    /// Takes the owner of the restored data directory; only root can give files away.
+    fn of(folder: &Path) -> Result<Option<Self>, PostgresError> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let found = fs::metadata(folder).map_err(PostgresError::file("look at", folder))?;
+        Ok(Some(Self { user: found.uid(), group: found.gid() }))
+    }
+}
+
+fn own(path: &Path, owner: Option<Owner>) -> Result<(), PostgresError> {
+    match owner {
+        Some(owner) => {
+            lchown(path, Some(owner.user), Some(owner.group)).map_err(PostgresError::file("give away", path))
+        }
+        None => Ok(()),
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), PostgresError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(PostgresError::file("sync", folder))
+}
+
+/// Writes a small file in one step, durable.
+fn write(path: &Path, content: &[u8], owner: Option<Owner>) -> Result<(), PostgresError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".chronolith");
+    let unfinished = path.with_file_name(name);
+    let written = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
+    written.map_err(PostgresError::file("write", &unfinished))?;
+    own(&unfinished, owner)?;
+    fs::rename(&unfinished, path).map_err(PostgresError::file("write", path))?;
+    sync_folder(path.parent().unwrap_or(path))
+}
+
+fn remove(path: &Path) -> Result<(), PostgresError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(PostgresError::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), PostgresError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(PostgresError::file("make the folder", path))
+}
+
+impl ClusterRestore {
+    fn folder(&self) -> &Path {
+        &self.options.data_directory
+    }
+
+    fn control(&self) -> PathBuf {
+        self.folder().join("global/pg_control")
+    }
+
+    /// Restores. Steps, and what a crash after each leaves:
+    ///
+    /// 1. a cluster that stands there loses its control file and its log, which are kept beside it: it
+    ///    cannot start any more; everywhere a marker says what is going on, and the next attempt goes on;
+    /// 2. the data directory and the tablespaces: a cluster without a control file, which cannot start;
+    /// 3. the log, the links to tablespaces, `backup_label` and `tablespace_map`;
+    /// 4. settings and the signal of recovery;
+    /// 5. everything is durable; then the control file gets its name: the cluster can start.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be read or written; what is there cannot start then.
+    pub fn run(&self) -> Result<RestoreReport, PostgresError> {
+        let mut report = RestoreReport::default();
+        make_folder(self.folder())?;
+        if self.standing == Standing::Cluster {
+            report.kept_aside = Some(self.set_aside()?);
+        }
+        self.mark()?;
+        let delete = self.standing != Standing::Nothing;
+        self.restore(&["data"], self.folder(), delete, &mut report)?;
+        // The unfinished files that are removed at the end of a folder are of the marker's kind.
+        self.mark()?;
+        let owner = Owner::of(self.folder())?;
+        for place in &self.places {
+            self.restore_tablespace(place, owner, &mut report)?;
+        }
+        self.restore_log(owner, &mut report)?;
+        self.write_vital(owner)?;
+        self.write_settings(owner)?;
+        for folder in ["global", "pg_tblspc", "pg_wal", "."] {
+            sync_folder(&self.folder().join(folder))?;
+        }
+        write(&self.control(), &self.vital.control, owner)?;
+        remove(&self.folder().join(MARKER))?;
+        Ok(report)
+    }
+
+    /// Notes in the folder what is going on.
+    fn mark(&self) -> Result<(), PostgresError> {
+        let mut text = format!("base backup {}\n", self.base.view.id);
+        for place in &self.places {
+            text.push_str(&format!("{}\n", place.target.display()));
+        }
+        write(&self.folder().join(MARKER), text.as_bytes(), None)
+    }
+
+    /// Takes the control file and the log out of a cluster, so that it can't start and nothing is lost.
+    fn set_aside(&self) -> Result<PathBuf, PostgresError> {
+        let mut aside = None;
+        for number in 1..=ASIDE_MAX {
+            let mut name = self.folder().file_name().unwrap_or_default().to_owned();
+            name.push(format!(".before-restore-{number}"));
+            let folder = self.folder().with_file_name(name);
+            match fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Ok(()) => {
+                    aside = Some(folder);
+                    break;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(PostgresError::file("make the folder", &folder)(error)),
+            }
+        }
+        let aside = aside.ok_or_else(|| {
+            PostgresError::failed("too many earlier restores left folders beside this one", "remove some")
+        })?;
+        let control = self.control();
+        fs::rename(&control, aside.join("pg_control")).map_err(PostgresError::file("put aside", &control))?;
+        sync_folder(&self.folder().join("global"))?;
+        let log = self.folder().join("pg_wal");
+        make_folder(&aside.join("pg_wal"))?;
+        for entry in fs::read_dir(&log).into_iter().flatten() {
+            let from = entry.map_err(PostgresError::file("look into", &log))?.path();
+            if let Some(name) = from.file_name() {
+                fs::rename(&from, aside.join("pg_wal").join(name))
+                    .map_err(PostgresError::file("put aside", &from))?;
+            }
+        }
+        sync_folder(&aside)?;
+        Ok(aside)
+    }
+
+    /// Restores a folder of the snapshot; nothing of it may be missing.
+    fn restore(
+        &self,
+        path: &[&str],
+        target: &Path,
+        delete: bool,
+        report: &mut RestoreReport,
+    ) -> Result<(), PostgresError> {
+        let path: Vec<Vec<u8>> = path.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let options =
+            RestoreOptions { delete, protected: self.options.protected.clone(), ..RestoreOptions::default() };
+        let root = &self.base.view.snapshot.root;
+        let done = RestorePlan::new(&self.repository, root, &path, target, options)?.run()?;
+        let observer = &self.repository.environment().observer;
+        for problem in &done.problems {
+            observer.warn(&problem.to_string());
+        }
+        if let Some(first) = done.problems.iter().find(|problem| problem.severity == Severity::Missing) {
+            return Err(PostgresError::Damaged {
+                what: format!("{} things of the base backup", done.missing),
+                why: format!("could not be restored, the first is {first}; the cluster cannot start"),
+            });
+        }
+        report.files += done.files;
+        report.unchanged_files += done.unchanged_files;
+        report.bytes += done.bytes;
+        report.written_bytes += done.written_bytes;
+        report.removed += done.removed;
+        Ok(())
+    }
+
+    fn restore_tablespace(
+        &self,
+        place: &TablespacePlace,
+        owner: Option<Owner>,
+        report: &mut RestoreReport,
+    ) -> Result<(), PostgresError> {
+        make_folder(&place.target)?;
+        own(&place.target, owner)?;
+        let oid = place.oid.to_string();
+        let version = tablespace_folder(self.base.facts.major, self.base.facts.catalog_version);
+        let path = ["tablespaces", &oid, &version];
+        let names: Vec<Vec<u8>> = path.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let target = place.target.join(&version);
+        match locate(&self.repository, &self.base.view.snapshot.root, &names) {
+            Ok(Found::Folder { .. }) => self.restore(&path, &target, true, report)?,
+            // It was dropped while it was backed up.
+            Ok(Found::Leaf(_)) | Err(OpsError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let link = self.folder().join("pg_tblspc").join(&oid);
+        remove(&link)?;
+        symlink(&place.target, &link).map_err(PostgresError::file("link", &link))?;
+        own(&link, owner)
+    }
+
+    /// Puts the log that the snapshot holds where the server looks for it.
+    fn restore_log(&self, owner: Option<Owner>, report: &mut RestoreReport) -> Result<(), PostgresError> {
+        let folder = self.folder().join("pg_wal");
+        match locate(&self.repository, &self.base.view.snapshot.root, &[b"wal".to_vec()]) {
+            Ok(_) => self.restore(&["wal"], &folder, true, report)?,
+            Err(OpsError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // These files were made by the backup and have no owner in the snapshot.
+        own(&folder, owner)?;
+        for entry in fs::read_dir(&folder).map_err(PostgresError::file("look into", &folder))? {
+            own(&entry.map_err(PostgresError::file("look into", &folder))?.path(), owner)?;
+        }
+        Ok(())
+    }
+
+    /// B3: never without the label; the map says where tablespaces are now (B8).
+    fn write_vital(&self, owner: Option<Owner>) -> Result<(), PostgresError> {
+        write(&self.folder().join("backup_label"), &self.vital.label, owner)?;
+        let Some(map) = &self.vital.map else { return Ok(()) };
+        let map = if self.places.iter().all(|place| Path::new(&place.original) == place.target) {
+            map.clone()
+        } else {
+            let mut mapped = read_tablespace_map(map).ok_or_else(|| PostgresError::Damaged {
+                what: "tablespace_map".to_owned(),
+                why: "cannot be read".to_owned(),
+            })?;
+            for (oid, path) in &mut mapped {
+                if let Some(place) = self.places.iter().find(|place| place.oid == *oid) {
+                    *path = place.target.as_os_str().as_bytes().to_vec();
+                }
+            }
+            write_tablespace_map(&mapped)
+        };
+        write(&self.folder().join("tablespace_map"), &map, owner)
+    }
+
+    /// Brings configuration that lay elsewhere into the data directory, where it has none of its own, so
+    /// that the server can be started from there.
+    fn write_configuration(&self, owner: Option<Owner>) -> Result<(), PostgresError> {
+        const MAIN: &str = "postgresql.conf";
+        let found = match locate(&self.repository, &self.base.view.snapshot.root, &[b"config".to_vec()]) {
+            Ok(found) if !self.folder().join(MAIN).exists() => found,
+            Ok(_) | Err(OpsError::NotFound(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut names = Vec::new();
+        list(&self.repository, &found, true, |path, entry| {
+            if entry.content.is_some() {
+                names.extend(String::from_utf8(path.to_vec()).ok());
+            }
+            ControlFlow::Continue(())
+        })?;
+        let included = self.folder().join("conf.d");
+        make_folder(&included)?;
+        own(&included, owner)?;
+        for name in names {
+            let Some(mut content) = read_file(&self.repository, &self.base, &format!("config/{name}"))?
+            else {
+                continue;
+            };
+            if name == MAIN {
+                content.extend_from_slice(configuration_here(self.folder()).as_bytes());
+            }
+            write(&self.folder().join(&name), &content, owner)?;
+        }
+        Ok(())
+    }
+
+    fn write_settings(&self, owner: Option<Owner>) -> Result<(), PostgresError> {
+        self.write_configuration(owner)?;
+        let path = self.folder().join("postgresql.auto.conf");
+        let before = fs::read(&path).unwrap_or_default();
+        let before = String::from_utf8_lossy(&before);
+        let text = automatic_configuration(&before, &self.options, &self.base.facts, self.plan.timeline);
+        write(&path, text.as_bytes(), owner)?;
+        // B14: one of the two, since the other would win.
+        let (signal, other) = match self.options.standby {
+            true => ("standby.signal", "recovery.signal"),
+            false => ("recovery.signal", "standby.signal"),
+        };
+        remove(&self.folder().join(other))?;
+        write(&self.folder().join(signal), b"", owner)
+    }
+}
