@@ -12,6 +12,7 @@
 //! - `control`, `layout`, `pages`: what lies in a data directory
 //! - `base`: base backups, taken from a running server
 //! - `restore`: base backups, and a server that recovers from one
+//! - `setup`: what a server needs so that its log is archived
 //! - `error`: what can go wrong with all that
 
 pub mod archive;
@@ -26,6 +27,7 @@ mod pages;
 mod password_file;
 pub mod restore;
 mod segment;
+pub mod setup;
 pub mod stream;
 pub mod wal;
 

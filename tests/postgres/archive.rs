@@ -73,6 +73,13 @@ impl Archive {
         command
     }
 
+    /// A command of the engine, that runs as the server's user.
+    pub fn engine(&self, arguments: &[&str]) -> Command {
+        let mut command = as_user(USER, Path::new(BINARY));
+        command.args(self.options()).args(arguments).env("HOME", self.home());
+        command
+    }
+
     pub fn push(&self, cluster: &str, path: &Path) -> Output {
         self.command(&["archive-push", "--cluster", cluster, path.to_str().unwrap()]).output().unwrap()
     }

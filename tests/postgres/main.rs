@@ -8,5 +8,6 @@ mod base;
 mod dumps;
 mod restore;
 mod server;
+mod setup;
 mod timeline;
 mod wal;

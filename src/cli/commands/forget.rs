@@ -12,6 +12,7 @@ use crate::ops::forget::{by_name, by_policy, forget};
 use crate::ops::prune::PruneOptions;
 use crate::ops::retention::{Amount, Interval, KeepDays, Period, Policy, PolicyError, RetentionPlan};
 use crate::ops::{SnapshotView, Snapshots};
+use crate::postgres::base::needs_archive;
 use clap::Args;
 use serde_json::json;
 
@@ -187,7 +188,14 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         (chosen, 0)
     } else {
         let zone = crate::cli::edges::zone();
-        let wanted = |view: &SnapshotView| arguments.matches(view);
+        // What is kept of these decides what must be kept of the archived log: no policy of one alone may.
+        let wanted = |view: &SnapshotView| arguments.matches(view) && !needs_archive(&view.snapshot);
+        let left = snapshots.iter().filter(|view| arguments.matches(view) && needs_archive(&view.snapshot));
+        let left = left.count() as u64;
+        if left > 0 {
+            let bases = render::count(left, "base backup", "base backups");
+            session.talk.tell(&format!("{bases} with an archived log left alone: forget them by name"));
+        }
         let plan = by_policy(&repository, &snapshots, &policy, &zone, wanted)?;
         show_plan(session, &snapshots, &plan)?;
         let decisions: usize = plan.groups.iter().map(|group| group.decisions.len()).sum();

@@ -27,6 +27,11 @@ pub enum LogPlace {
     Archive,
 }
 
+/// Says whether a snapshot is a base backup that is worth nothing without the archived log.
+pub fn needs_archive(snapshot: &Snapshot) -> bool {
+    snapshot.kind == KIND && snapshot.facts.get("wal").is_none_or(|place| place != "inside")
+}
+
 /// What is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseFacts {

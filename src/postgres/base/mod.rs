@@ -29,7 +29,7 @@ mod server;
 
 #[cfg(test)]
 pub(super) use facts::sample_facts;
-pub use facts::{BaseFacts, KIND, LogPlace};
+pub use facts::{BaseFacts, KIND, LogPlace, needs_archive};
 pub use label::{BackupLabel, MappedTablespace, read_tablespace_map, write_tablespace_map};
 
 use self::rules::ClusterRules;

@@ -5,7 +5,6 @@ use crate::postgres::base::{Base, BaseFacts, read_control};
 use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::error::PostgresError;
 use crate::postgres::layout::tablespace_folder;
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
@@ -146,19 +145,32 @@ pub(super) fn tablespaces(
     facts: &BaseFacts,
     standing: Standing,
 ) -> Result<Vec<TablespacePlace>, PostgresError> {
-    let mut wanted: BTreeMap<&str, &PathBuf> =
-        options.tablespaces.iter().map(|(old, new)| (old.as_str(), new)).collect();
+    let is_there =
+        |old: &&String| facts.tablespaces.iter().any(|(oid, path)| path == *old || oid.to_string() == **old);
+    if let Some(old) = options.tablespaces.keys().find(|old| !is_there(old)) {
+        let there: Vec<&str> = facts.tablespaces.values().map(String::as_str).collect();
+        return Err(PostgresError::refused(
+            format!("the backup has no tablespace at {old}"),
+            format!("its tablespaces are: {}", there.join(", ")),
+        ));
+    }
     let own = marker(&options.data_directory).unwrap_or_default();
     let version = tablespace_folder(facts.major, facts.catalog_version);
-    let mut places = Vec::new();
+    let mut places: Vec<TablespacePlace> = Vec::new();
     for (oid, original) in &facts.tablespaces {
         let by_number = oid.to_string();
-        let moved = wanted.remove(original.as_str()).or_else(|| wanted.remove(by_number.as_str()));
+        let moved = options.tablespaces.get(original).or_else(|| options.tablespaces.get(&by_number));
         let target = moved.cloned().unwrap_or_else(|| PathBuf::from(original));
         if !target.is_absolute() || target.starts_with(&options.data_directory) {
             return Err(PostgresError::refused(
                 format!("tablespace {oid} cannot go to {}", target.display()),
                 "name an absolute path outside of the data directory: --tablespace-map OLD=NEW",
+            ));
+        }
+        if places.iter().any(|place| place.target == target) {
+            return Err(PostgresError::refused(
+                format!("two tablespaces cannot both go to {}", target.display()),
+                "give each a place of its own: --tablespace-map OLD=NEW",
             ));
         }
         // Of the same cluster, or left by an earlier attempt to restore here.
@@ -173,16 +185,7 @@ pub(super) fn tablespaces(
         }
         places.push(TablespacePlace { oid: *oid, original: original.clone(), target });
     }
-    match wanted.keys().next() {
-        None => Ok(places),
-        Some(old) => Err(PostgresError::refused(
-            format!("the backup has no tablespace at {old}"),
-            format!(
-                "its tablespaces are: {}",
-                places.iter().map(|place| place.original.as_str()).collect::<Vec<_>>().join(", ")
-            ),
-        )),
-    }
+    Ok(places)
 }
 
 /// Says whether the cluster that stands there has this tablespace at this place.

@@ -169,7 +169,10 @@ mod tests {
         let text = configure(Target::Position { at: 0x1_0000_0028, inclusive: true }, "");
         assert!(text.contains("\nrecovery_target_lsn = '1/28'\n") && !text.contains("inclusive"), "{text}");
         let text = configure(Target::Latest, "");
-        assert!(text.contains("\nrecovery_target_timeline = '3'\n") && !text.contains("action"), "{text}");
+        assert!(
+            text.contains("\nrecovery_target_timeline = '3'\n") && !text.contains("target_action"),
+            "{text}"
+        );
     }
 
     /// B15, B16: what recovery needs is pinned, and a copy does not archive.

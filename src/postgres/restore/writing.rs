@@ -78,7 +78,11 @@ fn remove(path: &Path) -> Result<(), PostgresError> {
     }
 }
 
+/// Makes a folder that is the server's alone; those on the way to it are like any other.
 fn make_folder(path: &Path) -> Result<(), PostgresError> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(PostgresError::file("make the folder", parent))?;
+    }
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

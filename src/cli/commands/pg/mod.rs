@@ -6,6 +6,8 @@ mod backup;
 mod connection;
 mod drawing;
 mod restore;
+mod server_command;
+mod setup;
 mod timeline;
 
 use crate::cli::fault::Fault;
@@ -22,6 +24,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    Setup(setup::Arguments),
     Backup(Box<backup::Arguments>),
     Restore(Box<restore::Arguments>),
     ArchivePush(archive_push::Arguments),
@@ -50,6 +53,7 @@ impl Cluster {
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     match &arguments.verb {
+        Verb::Setup(arguments) => setup::run(session, arguments),
         Verb::Backup(arguments) => backup::run(session, arguments),
         Verb::Restore(arguments) => restore::run(session, arguments),
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
@@ -61,6 +65,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
 /// Returns the name of the schema of what a command writes with `--json`.
 pub const fn schema_name(arguments: &Arguments) -> &'static str {
     match &arguments.verb {
+        Verb::Setup(_) => "pg-setup",
         Verb::Backup(_) => "pg-backup",
         Verb::Restore(_) => "pg-restore",
         Verb::ArchivePush(_) => "pg-archive-push",

@@ -1,16 +1,15 @@
 //! `chronolith pg restore`.
 
 use super::Cluster;
+use super::server_command::server_command;
 use crate::base::{Clock, Observer};
 use crate::cli::edges::{self, SystemClock};
 use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::cli::settings::Way;
 use crate::ops::read_time;
 use crate::postgres::Lsn;
-use crate::postgres::lineage::ClusterName;
 use crate::postgres::restore::{
     ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, start,
 };
@@ -205,46 +204,12 @@ fn places_of_programs() -> Vec<PathBuf> {
     folders
 }
 
-/// Writes the command by which the restored server fetches its log: with the whole path of this program, and
-/// without any secret.
-fn restore_command(session: &Session, cluster: &ClusterName) -> Result<String, Fault> {
-    let program =
-        std::env::current_exe().map_err(|error| Fault::file("find", Path::new("this program"), &error))?;
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Fault::file("find", path, &error));
-    let repository = match session.local_folder() {
-        Some(folder) => absolute(&folder)?.display().to_string(),
-        None => session.place()?.to_owned(),
-    };
-    let (option, value) = match &session.settings.way {
-        Some(Way::KeyFile(file)) => ("--key-file", absolute(file)?.display().to_string()),
-        Some(Way::PasswordFile(file)) => ("--password-file", absolute(file)?.display().to_string()),
-        Some(Way::PasswordCommand(command)) => ("--password-command", command.clone()),
-        Some(Way::Password(_)) | None => {
-            return Err(Fault::usage(
-                "the restored server fetches its log by itself, and cannot be asked for a password",
-                "give --key-file, --password-file or --password-command, which the server's user can use",
-            ));
-        }
-    };
-    let words = [program.display().to_string(), "-r".to_owned(), repository, option.to_owned(), value];
-    let mut line = String::new();
-    for word in &words {
-        let quoted = shlex::try_quote(word)
-            .map_err(|_| Fault::usage(format!("{word:?} cannot stand in a command"), ""))?;
-        line.push_str(&quoted);
-        line.push(' ');
-    }
-    // To the server a percent sign begins a placeholder.
-    let line = line.replace('%', "%%");
-    Ok(format!("{line}pg archive-get --cluster {cluster} %f %p"))
-}
-
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let cluster = arguments.cluster.name(session)?;
     session.doing(format!("restore {cluster} into {}", arguments.pgdata.display()));
     let began = Instant::now();
-    let command = restore_command(session, &cluster);
+    let command = server_command(session, &cluster, "archive-get", "%f %p");
     let mut options = arguments.options(session, command.as_ref().ok().cloned())?;
     let repository = session.open()?;
     if let Some(name) = &arguments.base {

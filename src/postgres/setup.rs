@@ -1,0 +1,198 @@
+//! What a server needs so that its log is archived: looked at, set, and proved.
+
+use super::connection::Server;
+use super::error::PostgresError;
+use super::lineage::{ClusterName, stream_of};
+use super::segment::SegmentName;
+use crate::repo::{FoundLog, Repository};
+
+/// The oldest server whose log can be archived with what is set here.
+const MAJOR_MIN: u32 = 13;
+const ASK: &str = "ask";
+
+/// A setting, as it is and as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// What the server has.
+    pub found: String,
+    /// What it needs; `None` where what it has will do.
+    pub wanted: Option<String>,
+    /// Whether the server must be started anew for it.
+    pub restart: bool,
+}
+
+impl Setting {
+    /// Writes the statement that sets it.
+    pub fn statement(&self) -> Option<String> {
+        let value = self.wanted.as_ref()?.replace('\'', "''");
+        Some(format!("ALTER SYSTEM SET {} = '{value}'", self.name))
+    }
+}
+
+/// What was found of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    /// Tells the cluster apart from all others.
+    pub system_identifier: u64,
+    /// The server's version, as it writes it.
+    pub version: String,
+    /// Whether it is a standby, which does not archive.
+    pub standby: bool,
+    /// Whether this user may change settings.
+    pub may_set: bool,
+    /// The settings that matter.
+    pub settings: Vec<Setting>,
+    /// Another command that archives already.
+    pub other_command: Option<String>,
+}
+
+impl Setup {
+    /// Says whether everything is set as it must be.
+    pub fn is_ready(&self) -> bool {
+        self.settings.iter().all(|setting| setting.wanted.is_none())
+    }
+
+    /// Says whether the server must be started anew once everything is set.
+    pub fn needs_restart(&self) -> bool {
+        self.settings.iter().any(|setting| setting.restart && setting.wanted.is_some())
+    }
+}
+
+/// What archiving has come to, by the server's own account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiverState {
+    /// Files that could not be archived since the statistics began.
+    pub failed: u64,
+    /// The last of them.
+    pub last_failed: Option<String>,
+    /// The last file that was archived.
+    pub last_archived: Option<String>,
+}
+
+/// Looks at a server; `command` is what its `archive_command` should be.
+///
+/// # Errors
+///
+/// When the server does not answer, or is too old.
+pub fn look(server: &mut Server, command: &str) -> Result<Setup, PostgresError> {
+    let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
+        current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), \
+        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)";
+    let rows = server.query(ASK, sql, &[])?;
+    let row = rows.first().ok_or_else(|| server.odd(ASK))?;
+    let identifier: String = row.get(0);
+    let version: String = row.get(1);
+    let number: i32 = row.get(2);
+    if u32::try_from(number).unwrap_or(0) / 10_000 < MAJOR_MIN {
+        return Err(PostgresError::refused(
+            format!("the server has version {version}, and its log can be archived from {MAJOR_MIN} on"),
+            "upgrade the server",
+        ));
+    }
+    let mut setup = Setup {
+        system_identifier: identifier.parse().map_err(|_| server.odd(ASK))?,
+        version,
+        standby: row.get(3),
+        may_set: row.get::<_, Option<bool>>(4).unwrap_or(false),
+        settings: Vec::new(),
+        other_command: None,
+    };
+    let names = ["wal_level", "archive_mode", "archive_command", "archive_library", "full_page_writes"];
+    let sql = "SELECT name, setting, context = 'postmaster' FROM pg_settings WHERE name = ANY($1)";
+    let wanted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let rows = server.query(ASK, sql, &[&wanted])?;
+    for name in names {
+        // One that the server does not know needs no value.
+        let Some(row) = rows.iter().find(|row| row.get::<_, String>(0) == name) else { continue };
+        let found: String = row.get(1);
+        let wanted = match name {
+            "wal_level" if found == "minimal" => Some("replica".to_owned()),
+            // `always` would archive a standby's log a second time (A10).
+            "archive_mode" if found != "on" => Some("on".to_owned()),
+            "archive_library" if !found.is_empty() => Some(String::new()),
+            "full_page_writes" if found != "on" => Some("on".to_owned()),
+            "archive_command" if found != command => Some(command.to_owned()),
+            _ => None,
+        };
+        let taken = name == "archive_command" && !matches!(found.as_str(), "" | "(disabled)");
+        if wanted.is_some() && (taken || name == "archive_library") {
+            setup.other_command = Some(found.clone());
+        }
+        setup.settings.push(Setting { name, found, wanted, restart: row.get(2) });
+    }
+    Ok(setup)
+}
+
+/// Sets what is not as it must be, and lets the server read it.
+///
+/// # Errors
+///
+/// When the user may not, or something else archives already and `force` is not given (A14).
+pub fn apply(server: &mut Server, setup: &Setup, force: bool) -> Result<(), PostgresError> {
+    if !setup.may_set {
+        return Err(PostgresError::refused(
+            "this user may not change the server's settings",
+            "connect as a superuser, or have somebody run the statements that `pg setup` shows",
+        ));
+    }
+    if let Some(other) = setup.other_command.as_ref().filter(|_| !force) {
+        return Err(PostgresError::refused(
+            format!("the server's log is archived in another way already: {other}"),
+            "see that nobody needs that any more; --force replaces it",
+        ));
+    }
+    for statement in setup.settings.iter().filter_map(Setting::statement) {
+        server.execute("change the settings of", &statement)?;
+    }
+    server.query("reload the settings of", "SELECT pg_reload_conf()", &[])?;
+    Ok(())
+}
+
+/// Writes something into the log, ends its segment, and returns the segment's name: it must come into the
+/// archive now.
+///
+/// # Errors
+///
+/// When the server refuses.
+pub fn switch_segment(server: &mut Server) -> Result<SegmentName, PostgresError> {
+    const DOING: &str = "end a segment of the log of";
+    // A segment in which nothing was written since the last switch is not ended.
+    server.query(DOING, "SELECT pg_create_restore_point('chronolith pg setup --check')", &[])?;
+    let rows = server.query(DOING, "SELECT pg_walfile_name(pg_switch_wal())", &[])?;
+    let name: String = rows.first().map(|row| row.get(0)).ok_or_else(|| server.odd(DOING))?;
+    Ok(name.parse()?)
+}
+
+/// Says whether a segment is in the archive, whole.
+///
+/// # Errors
+///
+/// When the repository cannot be read.
+pub fn is_archived(
+    repository: &Repository,
+    cluster: &ClusterName,
+    system_identifier: u64,
+    name: SegmentName,
+) -> Result<bool, PostgresError> {
+    let listing = repository.search_log(&stream_of(cluster, system_identifier), &name.to_string())?;
+    let is_whole = |found: &FoundLog| found.record.piece_offset.is_none() || found.record.whole.is_some();
+    Ok(listing.found.iter().any(is_whole))
+}
+
+/// Asks the server how its archiving goes.
+///
+/// # Errors
+///
+/// When the server does not answer.
+pub fn archiver_state(server: &mut Server) -> Result<ArchiverState, PostgresError> {
+    let sql = "SELECT failed_count, last_failed_wal, last_archived_wal FROM pg_stat_archiver";
+    let rows = server.query(ASK, sql, &[])?;
+    let row = rows.first().ok_or_else(|| server.odd(ASK))?;
+    Ok(ArchiverState {
+        failed: u64::try_from(row.get::<_, i64>(0)).unwrap_or(0),
+        last_failed: row.get(1),
+        last_archived: row.get(2),
+    })
+}
