@@ -27,6 +27,16 @@ fn what_is_not_there_is_four() {
     {
         three_lines(&world.run(arguments).exits(4));
     }
+    // Nothing was written yet, and that is not what failed.
+    for name in ["nolabel", "nolabel:x", "0123456789:x"] {
+        for arguments in [vec!["cat", name], vec!["restore", name, "--to", "-"]] {
+            let outcome = world.run(&arguments).exits(4);
+            assert!(outcome.err.contains("could not find "), "{arguments:?}: {}", outcome.err);
+            assert!(!outcome.err.contains("standard output"), "{arguments:?}: {}", outcome.err);
+            let snapshot = name.split(':').next().unwrap();
+            assert!(outcome.err.contains(&format!("no snapshot answers to \"{snapshot}\"")), "{}", outcome.err);
+        }
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
-    session.doing(format!("write {} to standard output", arguments.name.display()));
+    session.doing(format!("find {} in {}", arguments.name.display(), session.place()?));
     session.talk.set_events_aside();
     let named = session.find(&arguments.name)?;
     to_stdout(session, &named)
@@ -34,6 +34,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
 /// Writes what was named to standard output.
 pub fn to_stdout(session: &Session, named: &Named) -> Result<u8, Fault> {
     let (path, entry) = the_file(named)?;
+    session.doing(format!("write {} to standard output", named.show()));
     let Some(content) = &entry.content else {
         return Err(Fault::usage(
             format!("{path:?} in snapshot {} is no file", named.view.id.short()),

@@ -65,7 +65,7 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let Some(target) = &arguments.target else {
-        session.doing(format!("write {} to standard output", arguments.name.display()));
+        session.doing(format!("find {} in {}", arguments.name.display(), session.place()?));
         session.talk.set_events_aside();
         return to_stdout(session, &session.find(&arguments.name)?);
     };
