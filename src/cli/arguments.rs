@@ -84,6 +84,7 @@ pub enum Command {
     Undelete(commands::undelete::Arguments),
     Prune(commands::prune::Arguments),
     Check(commands::check::Arguments),
+    Repair(commands::repair::Arguments),
     Stats(commands::stats::Arguments),
     Key(commands::key::Arguments),
     #[command(alias = "postgres")]

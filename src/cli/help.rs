@@ -35,6 +35,7 @@ pub const GROUPS: &[Group] = &[
         "Prove",
         &[
             ("check", "that everything is there and as it was written"),
+            ("repair", "the index, packs or snapshots, from what is left; says what is lost"),
             ("stats", "what snapshots hold and what they take"),
         ],
     ),

@@ -9,6 +9,7 @@ use super::talk::Talk;
 use super::unlock::{self, Opening};
 use crate::base::{ErrorClass, Observer};
 use crate::ops::listing::show_path;
+use crate::ops::repair::repaired_from;
 use crate::ops::{SnapshotView, Snapshots};
 use crate::repo::{Credential, Environment, KeyCache, NoKeyCache, Repository, open, open_with_sheet};
 use crate::storage::{LocalStore, StorageError, Store};
@@ -224,6 +225,13 @@ impl Session {
         let repository = self.open()?;
         let snapshots = self.snapshots(&repository)?;
         let (view, path) = snapshots.resolve_with_path(name.as_bytes())?;
+        if let Some(original) = repaired_from(&view.snapshot) {
+            self.talk.warn(&format!(
+                "snapshot {} is a repaired copy of {}: what was lost is zeros in it, and a note on it says where",
+                view.id.short(),
+                original.short()
+            ));
+        }
         Ok(Named { view: view.clone(), path, repository })
     }
 

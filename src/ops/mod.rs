@@ -12,6 +12,7 @@
 //! | `restore` | a tree from a snapshot into a folder, writing only what differs |
 //! | `retention` | which snapshots a policy keeps, and why |
 //! | `prune` | what no root needs is announced, and deleted once everybody has heard |
+//! | `repair` | the index from packs, packs from what is readable, snapshots from what is left |
 //! | `reach`, `settle` | what roots need, in which copies; writers make sure of it around their commit |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `undelete` | what was forgotten is a root again |
@@ -30,6 +31,7 @@ pub mod listing;
 mod names;
 pub mod prune;
 mod reach;
+pub mod repair;
 pub mod restore;
 pub mod retention;
 mod settle;

@@ -3,6 +3,7 @@
 //! A name means the same for every command, because it is looked up here only.
 
 use super::error::OpsError;
+use super::repair::repaired_from;
 use super::time::{read_time, show_time};
 use crate::base::{AnnotationId, KeyId, SnapshotId, Timestamp};
 use crate::format::annotation::AnnotationKind;
@@ -310,11 +311,21 @@ fn split_path(name: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Sorts by commit: the store's time, but a snapshot never before its parent, since times of a
-/// store that was copied are those of the copy.
+/// store that was copied are those of the copy. A repaired copy is as old as its original, which it names
+/// as its parent.
 fn sort_by_commit(views: &mut Vec<SnapshotView>) {
-    let own = |view: &SnapshotView| view.stored.unwrap_or(view.snapshot.ended).nanoseconds();
     let places: HashMap<SnapshotId, usize> =
         views.iter().enumerate().map(|(place, view)| (view.id, place)).collect();
+    let own = |view: &SnapshotView| {
+        let ended = view.snapshot.ended;
+        let stored = view.stored.unwrap_or(ended);
+        // Who only says that it is a copy makes itself older, no more.
+        match repaired_from(&view.snapshot) {
+            Some(original) if places.contains_key(&original) => i64::MIN,
+            Some(_) => stored.min(ended).nanoseconds(),
+            None => stored.nanoseconds(),
+        }
+    };
     let mut keys: Vec<Option<i64>> = vec![None; views.len()];
     for start in 0..views.len() {
         // Up the line of parents to one that has its key, then down again. Ids are hashes of what

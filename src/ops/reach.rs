@@ -29,6 +29,9 @@ pub(super) enum Trust {
     /// They are reported as damaged. They stand in for nobody, and stay until another copy of the same word
     /// stays: who reports falsely destroys nothing ([DAMAGED-9]).
     Doubted(Said),
+    /// They lie in a pack that is damaged for all to see, beside what is bad in it. As before, but the same frame
+    /// copied by a key that is believed takes their place too.
+    Failing(Said),
     /// They are reported as damaged, and are for all to see: they stay only where there is nothing else.
     Rotten,
     /// They are reported as damaged and in a pack that goes: the last resort.
@@ -66,7 +69,12 @@ fn hash_of(origin: &Origin) -> [u8; 32] {
 
 impl Trust {
     fn word(self, copy: &Located) -> Option<Word> {
-        let (Self::Stays(said) | Self::Goes(said) | Self::Doubted(said) | Self::Lost(said)) = self else {
+        let (Self::Stays(said)
+        | Self::Goes(said)
+        | Self::Doubted(said)
+        | Self::Failing(said)
+        | Self::Lost(said)) = self
+        else {
             return None;
         };
         Some(match said {
@@ -127,13 +135,13 @@ impl<'a> Keeper<'a> {
 
     fn trust(&mut self, pack: &KnownPack, blob: &BlobId) -> Trust {
         let trust = *self.known.entry((pack.id, pack.signer)).or_insert_with(|| (self.trust)(pack));
-        let Some(doubts) = self.doubts.filter(|doubts| doubts.spoilt.names(&pack.id, blob)) else {
-            return trust;
-        };
+        let Some(doubts) = self.doubts else { return trust };
+        let (named, rotten) = (doubts.spoilt.names(&pack.id, blob), doubts.rotten.contains(&pack.id));
         match trust {
-            Trust::Stays(_) if doubts.rotten.contains(&pack.id) => Trust::Rotten,
-            Trust::Stays(said) => Trust::Doubted(said),
-            Trust::Goes(said) => Trust::Lost(said),
+            Trust::Stays(_) if named && rotten => Trust::Rotten,
+            Trust::Stays(said) if rotten => Trust::Failing(said),
+            Trust::Stays(said) if named => Trust::Doubted(said),
+            Trust::Goes(said) if named || rotten => Trust::Lost(said),
             trust => trust,
         }
     }
@@ -223,6 +231,10 @@ impl<'a> Keeper<'a> {
         for (number, copy, trust) in &copies {
             let keep = match trust {
                 Trust::Doubted(_) => trust.word(copy).is_some_and(|word| !words.contains(&word)),
+                Trust::Failing(_) => trust.word(copy).is_some_and(|word| {
+                    let believed = word.map(|(_, origin)| (None, origin));
+                    !words.contains(&word) && !words.contains(&believed)
+                }),
                 Trust::Rotten => !sound,
                 _ => false,
             };
@@ -234,7 +246,9 @@ impl<'a> Keeper<'a> {
             return;
         }
         // A copy that stays, but whose base goes, is as good as any: its base is rescued.
-        let doubted = copies.iter().any(|(.., trust)| matches!(trust, Trust::Doubted(_) | Trust::Rotten));
+        let is_doubted =
+            |trust: &Trust| matches!(trust, Trust::Doubted(_) | Trust::Failing(_) | Trust::Rotten);
+        let doubted = copies.iter().any(|(.., trust)| is_doubted(trust));
         for last_resort in [false, true] {
             for (number, copy, trust) in &copies {
                 let fits = match trust {

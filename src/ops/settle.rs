@@ -72,15 +72,18 @@ pub(super) fn rescue(
     let own = repository.keyring().identity.key;
     let registry = repository.registry();
     let trust = |pack: &KnownPack| {
-        if lengths.get(&pack.id) != Some(&u64::from(pack.length))
-            || !registry.adopts(&own, &pack.signer, &pack.id)
-        {
+        if lengths.get(&pack.id) != Some(&u64::from(pack.length)) {
             return Trust::Gone;
         }
         let condemned = listing.found.values().any(|found| found.condemned.names(&pack.id));
-        match condemned || !listed.contains(&pack.id) {
-            true => Trust::Goes(Said::ByAnybody),
-            false => Trust::Stays(Said::ByAnybody),
+        let goes = condemned || !listed.contains(&pack.id);
+        let said = Said::ByAnybody;
+        match (registry.adopts(&own, &pack.signer, &pack.id), goes) {
+            (true, false) => Trust::Stays(said),
+            (true, true) => Trust::Goes(said),
+            // What another trust domain stored serves readers, and nobody relies on it beside a copy of its own.
+            (false, false) => Trust::Doubted(said),
+            (false, true) => Trust::Lost(said),
         }
     };
     let index = repository.index().numbered();

@@ -232,6 +232,24 @@ impl FrameCopier {
         Ok(false)
     }
 
+    /// Adds a frame that the caller has opened itself, and whose blobs have their ids: this key vouches for it.
+    ///
+    /// # Errors
+    ///
+    /// When a full pack cannot be stored.
+    pub fn add_verified(
+        &mut self,
+        pack: &KnownPack,
+        frame: &FrameRecord,
+        sealed: &[u8],
+    ) -> Result<(), RepoError> {
+        let origin = pack.origins.get(usize::from(frame.origin)).ok_or_else(|| RepoError::Untrusted {
+            object: pack_name(&pack.id),
+            why: format!("its frame at {} has no origin", frame.offset),
+        })?;
+        self.push(pack.class, origin, frame, sealed)
+    }
+
     fn push(
         &mut self,
         class: BlobClass,

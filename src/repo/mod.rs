@@ -14,6 +14,7 @@
 //! - `presence`, `condemned`: relying on what others stored, while others delete
 //! - `damaged`: what others found bad, and who is believed about it
 //! - `copy`: sealed frames move to new packs
+//! - `mend`: what repair needs
 //! - `roots`: snapshots and annotations
 //! - `logs`: archived segments of logs, each one object
 //! - `memory`: what catalogues remember of them
@@ -33,6 +34,7 @@ mod init;
 mod keyring;
 mod logs;
 mod memory;
+mod mend;
 mod open;
 mod packs;
 mod presence;
@@ -60,6 +62,7 @@ pub use index::{IndexSet, KnownPack, Located, NumberedIndex, RunContent, RunOutl
 pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
 pub use logs::{FoundLog, LogEntry, LogPut, OpenedLog};
+pub use mend::DescribedPack;
 pub use open::{open, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_name};
 pub use presence::Presence;

@@ -15,6 +15,7 @@ use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, verify};
 use crate::format::index::IndexRecord;
 use crate::format::pack::{BlobClass, FrameRecord, HEAD_BYTES, ORIGIN_BYTES, Origin, PackHead};
 use crate::format::trust::Act;
+use crate::storage::StorageError;
 use std::fmt;
 use std::sync::Arc;
 
@@ -160,6 +161,28 @@ impl PackScanner {
             scanned.problems.push(PackProblem::Signature);
         }
         Ok(scanned)
+    }
+
+    /// Reads one frame by itself; its sealed bytes come with it if it is good.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer, or the user stopped it.
+    pub fn salvage(
+        &mut self,
+        pack: &Arc<KnownPack>,
+        record: &FrameRecord,
+    ) -> Result<(FrameState, Vec<u8>), RepoError> {
+        let store = self.reader.repository().environment().store.clone();
+        self.window.clear();
+        let (at, length) = (u64::from(record.offset), record.sealed_length as usize);
+        match store.get_range(&pack_name(&pack.id), at, length, &mut self.window) {
+            Ok(()) => {}
+            Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+            Err(error) => return Ok((FrameState::Bad(explain(&error)), Vec::new())),
+        }
+        let state = self.frame(pack, record, at)?;
+        Ok((state, self.window.clone()))
     }
 
     /// Compares the head with what the trailer said.

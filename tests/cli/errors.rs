@@ -34,7 +34,11 @@ fn what_is_not_there_is_four() {
             assert!(outcome.err.contains("could not find "), "{arguments:?}: {}", outcome.err);
             assert!(!outcome.err.contains("standard output"), "{arguments:?}: {}", outcome.err);
             let snapshot = name.split(':').next().unwrap();
-            assert!(outcome.err.contains(&format!("no snapshot answers to \"{snapshot}\"")), "{}", outcome.err);
+            assert!(
+                outcome.err.contains(&format!("no snapshot answers to \"{snapshot}\"")),
+                "{}",
+                outcome.err
+            );
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod key;
 pub mod ls;
 pub mod pg;
 pub mod prune;
+pub mod repair;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
@@ -39,6 +40,7 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Undelete(arguments) => undelete::run(session, &arguments),
         Command::Restore(arguments) => restore::run(session, &arguments),
         Command::Check(arguments) => check::run(session, &arguments),
+        Command::Repair(arguments) => repair::run(session, &arguments),
         Command::Stats(arguments) => stats::run(session, &arguments),
         Command::Pg(arguments) => pg::run(session, &arguments),
         Command::Demo(arguments) => demo::run(session, &arguments),
@@ -62,6 +64,7 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Undelete(_) => "undelete",
         Command::Restore(_) => "restore",
         Command::Check(_) => "check",
+        Command::Repair(_) => "repair",
         Command::Stats(_) => "stats",
         Command::Pg(arguments) => pg::schema_name(arguments),
         Command::Demo(_) => "demo",

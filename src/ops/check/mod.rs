@@ -25,13 +25,15 @@ pub use selection::ReadData;
 use self::damage::Damage;
 use self::objects::{Inventory, Objects};
 use self::packs::Packs;
+pub(in crate::ops) use self::packs::agrees;
 use self::report::Findings;
 use self::selection::ledger;
 use self::trees::Trees;
 use super::error::OpsError;
-use crate::base::{PackId, explain};
+use crate::base::{BlobId, PackId, explain};
 use crate::format::pack::BlobClass;
-use crate::repo::{CondemnedListing, RepoError, Repository, pack_name};
+use crate::repo::{CondemnedListing, FoundSnapshot, RepoError, Repository, pack_name};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,12 +49,49 @@ pub struct CheckOptions {
     pub program: String,
 }
 
+/// What a look at everything but trees has shown.
+pub(in crate::ops) struct Surveyed<'a> {
+    packs: &'a Packs<'a>,
+    snapshots: Vec<FoundSnapshot>,
+    trees: RefCell<Trees<'a>>,
+}
+
+impl Surveyed<'_> {
+    /// Walks the trees of all snapshots and says in the report what is hurt.
+    pub fn walk_trees(&self, report: &mut CheckReport) -> Result<(), OpsError> {
+        self.trees.borrow_mut().check(&self.snapshots, report)
+    }
+
+    /// Says whether nothing below a node of a tree or recipe is lost, once trees were walked.
+    pub fn is_whole(&self, node: &BlobId) -> bool {
+        self.trees.borrow().is_whole(node)
+    }
+
+    /// Says whether some copy of a blob can be read, as far as is known.
+    pub fn readable(&self, class: BlobClass, id: &BlobId, length: u32) -> bool {
+        self.packs.readable(class, id, Some(length))
+    }
+}
+
 /// Checks a repository.
 ///
 /// # Errors
 ///
 /// When the store cannot be listed, or the user stopped it. What is damaged is in the report.
 pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<CheckReport, OpsError> {
+    survey(repository, options, |surveyed, report| surveyed.walk_trees(report))
+}
+
+/// Checks everything but trees, then hands over what is known.
+///
+/// # Errors
+///
+/// As [`check`], and what `then` says.
+pub(in crate::ops) fn survey(
+    repository: &Arc<Repository>,
+    options: &CheckOptions,
+    then: impl FnOnce(&Surveyed<'_>, &mut CheckReport) -> Result<(), OpsError>,
+) -> Result<CheckReport, OpsError> {
     let environment = repository.environment();
     let findings = Findings::default();
     let mut report = CheckReport::default();
@@ -136,7 +175,10 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
     report.counts.packs_read = packs.packs_read.load(Ordering::Relaxed);
     report.counts.bytes_read = packs.bytes_read.load(Ordering::Relaxed) + logs.bytes_read;
     report.counts.plain_bytes = packs.plain_bytes.load(Ordering::Relaxed);
-    Trees::new(repository, &index, &packs, &findings)?.check(&snapshots, &mut report)?;
+    let trees = RefCell::new(Trees::new(repository, &index, &packs, &findings)?);
+    let surveyed = Surveyed { packs: &packs, snapshots, trees };
+    then(&surveyed, &mut report)?;
+    drop(surveyed);
     drop(packs);
     findings.finish(&mut report);
     Ok(report)

@@ -394,7 +394,8 @@ fn is_bad(scanned: &ScannedPack) -> bool {
     !scanned.problems.is_empty() || scanned.frames.iter().any(|(_, state)| broken(state))
 }
 
-fn agrees(copy: &Located, frame: &FrameRecord, offset: u32, length: u32) -> bool {
+/// Says whether a record of the index says of a blob what its pack's table says.
+pub(in crate::ops) fn agrees(copy: &Located, frame: &FrameRecord, offset: u32, length: u32) -> bool {
     let record = &copy.record;
     (record.frame_offset, record.sealed_length, record.plain_length)
         == (frame.offset, frame.sealed_length, frame.plain_length)

@@ -66,7 +66,7 @@ impl<'a> Trees<'a> {
     }
 
     /// Walks all snapshots, then names what is affected.
-    pub fn check(mut self, snapshots: &[FoundSnapshot], report: &mut CheckReport) -> Result<(), OpsError> {
+    pub fn check(&mut self, snapshots: &[FoundSnapshot], report: &mut CheckReport) -> Result<(), OpsError> {
         let mut hurt = Vec::new();
         for found in snapshots {
             if self.walk(&found.snapshot.root)? {
@@ -82,6 +82,11 @@ impl<'a> Trees<'a> {
             report.hurt.push((id, paths));
         }
         Ok(())
+    }
+
+    /// Says whether a node was walked, and nothing below it is lost.
+    pub fn is_whole(&self, id: &BlobId) -> bool {
+        self.known(self.number(id)) == Some(false)
     }
 
     fn number(&self, id: &BlobId) -> Option<u64> {
