@@ -1,13 +1,17 @@
 //! The damage matrix: every kind of object, deleted, cut short, with a bit flipped, or with another
-//! object's bytes in its place; and what listing, checking, restoring and the next backup make of it.
+//! object's bytes in its place; and what listing, checking, restoring, repairing and the next backup make of it.
 //!
 //! Nothing ever comes back wrong: a restore is whole, or says which files are not.
 
 use crate::support::repository::{backup_options, in_memory, noise, reopen};
+use crate::support::world::copy_of;
 use chronolith::format::annotation::{Annotation, AnnotationKind};
 use chronolith::format::trust::Act;
 use chronolith::ops::backup::{Source, backup};
 use chronolith::ops::check::{CheckOptions, ReadData, check};
+use chronolith::ops::repair::{
+    IndexOptions, IndexPlan, PacksOptions, PacksPlan, SnapshotsOptions, SnapshotsPlan,
+};
 use chronolith::ops::restore::{RestoreOptions, RestorePlan};
 use chronolith::repo::{FoundSnapshot, Repository};
 use chronolith::storage::{MemoryStore, Store};
@@ -127,6 +131,7 @@ fn look(store: &Arc<MemoryStore>) -> Outcome {
     let report = check(&reopen(store.clone()).unwrap(), &options).unwrap();
     // What cannot be restored is what the check names.
     assert_eq!(report.hurt.len(), snapshots.len() - whole, "{report:?}");
+    repaired(store, &snapshots, whole);
     let before: Vec<_> = snapshots.iter().map(|found| found.id).collect();
     let repository = reopen(store.clone()).unwrap();
     store_snapshot(&repository, "one");
@@ -137,6 +142,31 @@ fn look(store: &Arc<MemoryStore>) -> Outcome {
         found: report.is_damaged(),
         whole,
         next: is_whole(&repository, &newest.unwrap()),
+    }
+}
+
+/// Repairs everything in a copy of the store: nothing is worse, and what is hurt has a copy that can be restored.
+fn repaired(store: &Arc<MemoryStore>, snapshots: &[FoundSnapshot], whole: usize) {
+    let aside = Arc::new(copy_of(store.as_ref()));
+    let open = || reopen(aside.clone()).unwrap();
+    IndexPlan::new(&open(), IndexOptions::default()).unwrap().run().unwrap();
+    PacksPlan::new(&open(), PacksOptions::default()).unwrap().run().unwrap();
+    let plan = SnapshotsPlan::run(&open(), SnapshotsOptions::default(), true).unwrap();
+    let repository = open();
+    let still = snapshots.iter().filter(|found| is_whole(&repository, found)).count();
+    assert!(still >= whole, "{still} of {whole} are whole after the repair");
+    assert_eq!(plan.hurt.len(), snapshots.len() - still);
+    // Packs of trees take all names with them.
+    let copies = plan.hurt.iter().filter(|hurt| hurt.repairable).count();
+    assert_eq!(plan.repaired.len(), copies);
+    for copy in &plan.repaired {
+        let found = repository.snapshots().unwrap().found.into_iter().find(|found| found.id == copy.id);
+        let target = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let options = RestoreOptions { no_sync: true, ..RestoreOptions::default() };
+        let root = found.unwrap().snapshot.root;
+        let report =
+            RestorePlan::new(&repository, &root, &[], target.path(), options).unwrap().run().unwrap();
+        assert!(report.complete(), "{report:?}");
     }
 }
 
