@@ -1,8 +1,9 @@
 //! What programs read: lines of JSON, each naming its schema and version (`docs/json.md`).
 
 use crate::base::Timestamp;
+use crate::format::annotation::{AnnotationKind, Outcome};
 use crate::format::tree::{ContentDigest, EntryKind, TreeEntry};
-use crate::ops::SnapshotView;
+use crate::ops::{Said, SnapshotView};
 use serde_json::{Map, Value, json};
 
 /// The schema of one command's lines.
@@ -55,9 +56,43 @@ pub fn snapshot(view: &SnapshotView) -> Value {
         "pinned": !view.pinned.is_empty(),
         "forgotten": view.forgotten,
         "notes": view.notes,
+        "annotations": view.said.iter().map(said).collect::<Vec<_>>(),
         "summary": self::summary(summary),
         "facts": snapshot.facts,
     })
+}
+
+/// Returns the word for what was said about a snapshot.
+pub const fn said_kind(said: &Said) -> &'static str {
+    match said.kind {
+        AnnotationKind::Tag => "tag",
+        AnnotationKind::Pin => "pin",
+        AnnotationKind::Note => "note",
+        AnnotationKind::Verified => "verified",
+        _ => "other",
+    }
+}
+
+fn said(said: &Said) -> Value {
+    json!({
+        "id": said.id.to_string(),
+        "kind": said_kind(said),
+        "key": said.key,
+        "value": said.value,
+        "method": said.method,
+        "outcome": said.outcome.map(outcome),
+        "signer": said.signer.to_string(),
+        "created": time(said.created),
+    })
+}
+
+/// Returns the word for how a verification ended.
+pub const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Failed => "failed",
+        Outcome::Incomplete => "incomplete",
+    }
 }
 
 /// Returns the fields of a snapshot's figures.

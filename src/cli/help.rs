@@ -24,6 +24,13 @@ pub const GROUPS: &[Group] = &[
         ],
     ),
     (
+        "Say",
+        &[
+            ("tag note", "give snapshots tags, or take them off; write a note on one"),
+            ("pin unpin", "keep snapshots whatever a policy says, or no longer"),
+        ],
+    ),
+    (
         "Let go",
         &[
             ("forget", "say which snapshots are no longer needed, by name or by a policy"),
@@ -35,6 +42,7 @@ pub const GROUPS: &[Group] = &[
         "Prove",
         &[
             ("check", "that everything is there and as it was written"),
+            ("verify", "snapshots: read back in full, digests and signatures compared"),
             ("repair", "the index, packs or snapshots, from what is left; says what is lost"),
             ("stats", "what snapshots hold and what they take"),
         ],

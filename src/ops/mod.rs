@@ -16,6 +16,8 @@
 //! | `reach`, `settle` | what roots need, in which copies; writers make sure of it around their commit |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `undelete` | what was forgotten is a root again |
+//! | `marks` | tags, pins and notes |
+//! | `verify` | snapshots read back in full, who signed them, and the result on record |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
 
 pub mod backup;
@@ -28,6 +30,7 @@ pub mod find;
 pub mod forget;
 pub mod keys;
 pub mod listing;
+pub mod marks;
 mod names;
 pub mod prune;
 mod reach;
@@ -38,7 +41,8 @@ mod settle;
 pub mod stats;
 mod time;
 pub mod undelete;
+pub mod verify;
 
 pub use error::OpsError;
-pub use names::{Pin, SnapshotView, Snapshots, check_label, is_label};
+pub use names::{Pin, Said, SnapshotView, Snapshots, check_label, is_label};
 pub use time::{ReadTime, read_time, show_time};

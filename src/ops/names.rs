@@ -6,7 +6,7 @@ use super::error::OpsError;
 use super::repair::repaired_from;
 use super::time::{read_time, show_time};
 use crate::base::{AnnotationId, KeyId, SnapshotId, Timestamp};
-use crate::format::annotation::AnnotationKind;
+use crate::format::annotation::{AnnotationKind, Outcome};
 use crate::format::snapshot::Snapshot;
 use crate::format::trust::Act;
 use crate::repo::{FoundAnnotation, RepoError, Repository};
@@ -26,6 +26,43 @@ pub struct Pin {
     pub id: AnnotationId,
     /// Why.
     pub reason: Option<String>,
+}
+
+/// Something that was said about a snapshot and still holds: a tag, a pin, a note, a verification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// The annotation.
+    pub id: AnnotationId,
+    /// What it says.
+    pub kind: AnnotationKind,
+    /// Key of a tag.
+    pub key: Option<String>,
+    /// Value of a tag, reason of a pin, text of a note, what a verification found.
+    pub value: Option<String>,
+    /// How it was verified.
+    pub method: Option<String>,
+    /// How a verification ended.
+    pub outcome: Option<Outcome>,
+    /// Who said it.
+    pub signer: KeyId,
+    /// When, by the clock of that host.
+    pub created: Timestamp,
+}
+
+impl Said {
+    fn new(found: &FoundAnnotation) -> Self {
+        let annotation = &found.annotation;
+        Self {
+            id: found.id,
+            kind: annotation.kind,
+            key: annotation.key.clone(),
+            value: annotation.value.clone(),
+            method: annotation.method.clone(),
+            outcome: annotation.outcome,
+            signer: found.signer,
+            created: annotation.created,
+        }
+    }
 }
 
 /// A snapshot with all that was said about it since.
@@ -49,6 +86,8 @@ pub struct SnapshotView {
     pub forgotten_by: Vec<AnnotationId>,
     /// Notes in the order in which they were made.
     pub notes: Vec<String>,
+    /// What was said about it and still holds, in the order in which it was said.
+    pub said: Vec<Said>,
 }
 
 /// All snapshots of a repository, oldest first.
@@ -111,6 +150,7 @@ impl Snapshots {
                 forgotten: false,
                 forgotten_by: Vec::new(),
                 notes: Vec::new(),
+                said: Vec::new(),
             })
             .collect();
         sort_by_commit(&mut views);
@@ -441,6 +481,7 @@ fn apply(
                 AnnotationKind::Tag if believes(found, mark) => {
                     if let Some(key) = &annotation.key {
                         view.tags.insert(key.clone(), annotation.value.clone());
+                        view.said.push(Said::new(found));
                     }
                 }
                 AnnotationKind::Untag if annotation.cancels.is_none() && believes(found, mark) => {
@@ -450,9 +491,14 @@ fn apply(
                 }
                 AnnotationKind::Pin if believes(found, mark) => {
                     view.pinned.push(Pin { id: found.id, reason: annotation.value.clone() });
+                    view.said.push(Said::new(found));
                 }
                 AnnotationKind::Note if believes(found, mark) => {
                     view.notes.extend(annotation.value.clone());
+                    view.said.push(Said::new(found));
+                }
+                AnnotationKind::Verified if believes(found, Act::Verified) => {
+                    view.said.push(Said::new(found))
                 }
                 AnnotationKind::Forgotten if believes(found, Act::Withdraw) => {
                     view.forgotten_by.push(found.id);

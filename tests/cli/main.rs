@@ -5,6 +5,7 @@ mod errors;
 mod forget;
 mod help;
 mod keys;
+mod marks;
 mod program;
 mod pty;
 mod terminal;

@@ -9,6 +9,7 @@ mod find;
 mod forget;
 mod listing;
 mod logs;
+mod marks;
 mod order;
 mod restore;
 mod retention;

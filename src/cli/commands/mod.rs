@@ -11,13 +11,19 @@ pub mod forget;
 pub mod init;
 pub mod key;
 pub mod ls;
+mod marks;
+pub mod note;
 pub mod pg;
+pub mod pin;
 pub mod prune;
 pub mod repair;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
+pub mod tag;
 pub mod undelete;
+pub mod unpin;
+pub mod verify;
 
 use super::arguments::Command;
 use super::events::Schema;
@@ -40,6 +46,11 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Undelete(arguments) => undelete::run(session, &arguments),
         Command::Restore(arguments) => restore::run(session, &arguments),
         Command::Check(arguments) => check::run(session, &arguments),
+        Command::Tag(arguments) => tag::run(session, &arguments),
+        Command::Pin(arguments) => pin::run(session, &arguments),
+        Command::Unpin(arguments) => unpin::run(session, &arguments),
+        Command::Note(arguments) => note::run(session, &arguments),
+        Command::Verify(arguments) => verify::run(session, &arguments),
         Command::Repair(arguments) => repair::run(session, &arguments),
         Command::Stats(arguments) => stats::run(session, &arguments),
         Command::Pg(arguments) => pg::run(session, &arguments),
@@ -64,6 +75,11 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Undelete(_) => "undelete",
         Command::Restore(_) => "restore",
         Command::Check(_) => "check",
+        Command::Tag(_) => "tag",
+        Command::Pin(_) => "pin",
+        Command::Unpin(_) => "unpin",
+        Command::Note(_) => "note",
+        Command::Verify(_) => "verify",
         Command::Repair(_) => "repair",
         Command::Stats(_) => "stats",
         Command::Pg(arguments) => pg::schema_name(arguments),

@@ -4,12 +4,15 @@ use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render::{self, Align, Table};
 use crate::cli::session::Session;
-use crate::ops::SnapshotView;
+use crate::cli::talk::Level;
+use crate::ops::{Said, SnapshotView};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Lists the snapshots, oldest first
+///
+/// With -v also what was said about them since, by whom and when: tags, pins, notes, verifications.
 #[derive(Args, Default)]
 pub struct Arguments {
     /// Only those with this tag; several times: with all of them
@@ -21,6 +24,12 @@ pub struct Arguments {
     /// Only those with this label
     #[arg(long, value_name = "NAME")]
     pub label: Option<String>,
+    /// Only those with a note that holds this text, in whatever case
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Only those that are pinned
+    #[arg(long)]
+    pub pinned: bool,
     /// Also those that were forgotten, as long as they are there
     #[arg(long)]
     pub forgotten: bool,
@@ -44,6 +53,11 @@ impl Arguments {
         is(&self.host, &view.snapshot.host)
             && is(&self.label, &view.snapshot.label)
             && self.tag.iter().all(|tag| has_tag(view, tag))
+            && (!self.pinned || !view.pinned.is_empty())
+            && self.note.as_ref().is_none_or(|text| {
+                let text = text.to_lowercase();
+                view.notes.iter().any(|note| note.to_lowercase().contains(&text))
+            })
     }
 }
 
@@ -79,6 +93,13 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         return Ok(exit::DONE);
     }
     show(session, &chosen)?;
+    if session.settings.level >= Level::Verbose {
+        let names = repository.registry().trust();
+        for (view, said) in chosen.iter().flat_map(|view| view.said.iter().map(move |said| (view, said))) {
+            let who = names.key(&said.signer).map_or("", |key| key.name.as_str());
+            session.talk.line(&render::visible(&said_line(view, said, who)))?;
+        }
+    }
     let all = snapshots.iter().count();
     session.talk.tell(&match chosen.len() {
         0 if all > 0 => format!("none of {} matches", render::count(all as u64, "snapshot", "snapshots")),
@@ -86,6 +107,24 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         shown => render::count(shown as u64, "snapshot", "snapshots"),
     });
     Ok(exit::DONE)
+}
+
+/// Writes who said what about a snapshot, and when.
+fn said_line(view: &SnapshotView, said: &Said, who: &str) -> String {
+    let mut what = events::said_kind(said).to_owned();
+    if let Some(key) = &said.key {
+        what.push_str(&format!(" {key}"));
+    }
+    if let Some(outcome) = said.outcome {
+        let method = said.method.as_deref().unwrap_or_default();
+        what.push_str(&format!(" ({method}): {}", events::outcome(outcome)));
+    }
+    if let Some(value) = &said.value {
+        let sign = if said.key.is_some() { "=" } else { ": " };
+        what.push_str(&format!("{sign}{value}"));
+    }
+    let (id, key, time) = (view.id.short(), said.signer.short(), render::time(said.created));
+    format!("{id}  {time}  {who} ({key}): {what}")
 }
 
 fn show(session: &Session, views: &[&SnapshotView]) -> Result<(), Fault> {
@@ -105,6 +144,8 @@ fn show(session: &Session, views: &[&SnapshotView]) -> Result<(), Fault> {
         let snapshot = &view.snapshot;
         let mut remarks = vec![render::tags(&view.tags)];
         remarks.extend((!view.pinned.is_empty()).then(|| "(pinned)".to_owned()));
+        let notes = view.notes.len() as u64;
+        remarks.extend((notes > 0).then(|| format!("({})", render::count(notes, "note", "notes"))));
         remarks.extend(view.forgotten.then(|| "(forgotten)".to_owned()));
         remarks.extend(
             (snapshot.summary.unreadable > 0)
