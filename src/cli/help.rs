@@ -48,7 +48,7 @@ pub const GROUPS: &[Group] = &[
         ],
     ),
     ("Databases", &[("pg", "PostgreSQL: base backups, and the write-ahead log in an archive")]),
-    ("Keys", &[("key", "list, add, remove keys; passwd, export (recovery sheet)")]),
+    ("Keys", &[("key", "list, add, remove, revoke, rotate keys; passwd, export (recovery sheet)")]),
     (
         "More",
         &[

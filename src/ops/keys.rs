@@ -262,6 +262,11 @@ pub fn change_slot(
 /// When this key is no owner's, no owner would be left, or the store fails.
 pub fn remove(repository: &Repository, key: &KeyId) -> Result<u64, OpsError> {
     amend_registry(repository, |trust| remove_from_registry(trust, key))?;
+    delete_slots_of(repository, key)
+}
+
+/// Deletes all slots of a key; returns how many there were.
+pub(super) fn delete_slots_of(repository: &Repository, key: &KeyId) -> Result<u64, OpsError> {
     let mut deleted = 0;
     for found in list_slots(repository.environment())? {
         if found.slot.key == *key {

@@ -6,7 +6,7 @@
 //! | `backup` | any sources in, one atomic snapshot out |
 //! | `error` | [`OpsError`], the only error of this layer |
 //! | `forget` | snapshots are no roots any more |
-//! | `keys` | who may open the repository, and for what |
+//! | `keys`, `rotation` | who may open the repository, and for what; new keys, and keys in wrong hands |
 //! | `listing`, `cat` | what a path in a snapshot names, what lies below it, its bytes in order |
 //! | `find`, `diff` | names in snapshots, and what differs between two of them |
 //! | `restore` | a tree from a snapshot into a folder, writing only what differs |
@@ -37,6 +37,7 @@ mod reach;
 pub mod repair;
 pub mod restore;
 pub mod retention;
+pub mod rotation;
 mod settle;
 pub mod stats;
 mod time;

@@ -16,13 +16,13 @@ use super::repository::Repository;
 use super::sealed::sign_plain;
 use super::seen::Seen;
 use super::slots::put_twice;
-use crate::base::TrustId;
+use crate::base::{Secret, Timestamp, TrustId};
 use crate::crypto::ContentSecretKey;
 use crate::format::cbor::Extra;
 use crate::format::grant::Bundle;
 use crate::format::kind::ObjectKind;
 use crate::format::pack::BlobClass;
-use crate::format::trust::{Act, KeyRecord, Trust, Version};
+use crate::format::trust::{Act, Epoch, KeyRecord, Revocation, Standing, Trust, Version};
 use std::collections::BTreeSet;
 
 /// How often the change is made again before something is wrong with the store.
@@ -143,12 +143,17 @@ fn take_over(
     }
     for key in &rival.trust.keys {
         match next.keys.iter_mut().find(|known| known.id == key.id) {
+            // A revocation names the version that makes it, which is this one now.
+            Some(known) if key.revoked.is_some() && known.revoked.is_none() => {
+                let sequence = next.sequence;
+                known.revoked = key.revoked.clone().map(|revoked| Revocation { sequence, ..revoked });
+                drop_grants(next, &key.id);
+            }
             Some(known) if key.removed && !known.removed => {
                 known.removed = true;
                 drop_grants(next, &key.id);
             }
             Some(_) => {}
-            // A revocation names the version that made it; it is made again by hand.
             None if key.revoked.is_none() => {
                 next.keys.push(key.clone());
                 for epoch in &mut next.epochs {
@@ -162,6 +167,129 @@ fn take_over(
             None => {}
         }
     }
+    // An epoch that began in the rival begins here too, but for keys that are out of service by now.
+    for epoch in rival.trust.epochs.iter().filter(|epoch| epoch.number > registry_epochs(registry)) {
+        if next.epochs.iter().any(|known| known.content == epoch.content) {
+            continue;
+        }
+        let mut epoch = epoch.clone();
+        epoch.number = following_epoch(next);
+        // Grants are bound to the number of their epoch: under another one nobody could open them.
+        if rival.trust.epoch(epoch.number).is_some_and(|same| same.content == epoch.content) {
+            let is_active = |key: &crate::base::KeyId| {
+                next.keys.iter().any(|known| known.id == *key && known.standing() == Standing::Active)
+            };
+            epoch.grants.retain(|grant| is_active(&grant.key));
+            next.epochs.push(epoch);
+        }
+    }
+    Ok(())
+}
+
+fn registry_epochs(registry: &Registry) -> u32 {
+    registry.trust().current_epoch().map_or(0, |epoch| epoch.number)
+}
+
+fn following_epoch(trust: &Trust) -> u32 {
+    trust.epochs.last().map_or(1, |epoch| epoch.number.saturating_add(1))
+}
+
+/// The secrets of an epoch that is to begin.
+pub struct NewEpoch {
+    metadata: Secret,
+    content: ContentSecretKey,
+    created: Timestamp,
+}
+
+impl NewEpoch {
+    /// Draws new secrets.
+    ///
+    /// # Errors
+    ///
+    /// When this key does not hold what stays the same in all epochs.
+    pub fn draw(repository: &Repository) -> Result<Self, RepoError> {
+        let environment = repository.environment();
+        let keyring = repository.keyring();
+        keyring.id_key(BlobClass::Content)?;
+        keyring.chunker_seed()?;
+        let entropy = environment.entropy.as_ref();
+        Ok(Self {
+            metadata: Secret::new(entropy.draw()),
+            content: ContentSecretKey::new(Secret::new(entropy.draw())),
+            created: environment.clock.now(),
+        })
+    }
+}
+
+/// Begins an epoch with these secrets, granted to every key in service as far as its role is given them. What was
+/// sealed before stays as it is. Does nothing where it has begun already.
+///
+/// # Errors
+///
+/// When the exchange half of a key is not usable.
+pub fn begin_epoch(repository: &Repository, trust: &mut Trust, new: &NewEpoch) -> Result<(), RepoError> {
+    let public = new.content.public();
+    if trust.epochs.iter().any(|epoch| epoch.content == public) {
+        return Ok(());
+    }
+    let keyring = repository.keyring();
+    let number = following_epoch(trust);
+    let bundle = Bundle {
+        epoch: number,
+        metadata: new.metadata.duplicate(),
+        content: Some(ContentSecretKey::new(new.content.secret().duplicate())),
+        content_ids: Some(keyring.id_key(BlobClass::Content)?.secret().duplicate()),
+        metadata_ids: keyring.id_key(BlobClass::Metadata)?.secret().duplicate(),
+        chunker_seed: Some(keyring.chunker_seed()?.duplicate()),
+        extra: Extra::new(),
+    };
+    let mut grants = Vec::new();
+    for key in trust.keys.iter().filter(|key| key.standing() == Standing::Active) {
+        grants.push(make_grant(repository.environment(), repository.id(), &bundle, key)?);
+    }
+    grants.sort_by_key(|grant| grant.key);
+    trust.epochs.push(Epoch {
+        number,
+        content: public,
+        created: new.created,
+        suite: repository.suite(),
+        grants,
+        closed: false,
+        extra: Extra::new(),
+    });
+    Ok(())
+}
+
+/// Revokes a key: of what it signed only what the revocation lists still counts, and it opens nothing any more.
+/// With `close`, nothing is adopted from the epochs that it was granted. A key that was revoked before keeps
+/// the time of that, and what is accepted of it grows or shrinks to what is given.
+///
+/// # Errors
+///
+/// [`RepoError::Usage`] when no owner would be left, or there is no such key.
+pub fn revoke_in_registry(
+    trust: &mut Trust,
+    key: &crate::base::KeyId,
+    revocation: Revocation,
+    close: bool,
+) -> Result<(), RepoError> {
+    let record = trust.keys.iter_mut().find(|record| record.id == *key);
+    let record = record.ok_or_else(|| RepoError::Usage(format!("there is no key {}", key.short())))?;
+    record.revoked = Some(match record.revoked.take() {
+        Some(before) => Revocation { accepted: revocation.accepted, ..before },
+        None => revocation,
+    });
+    if !trust.keys.iter().any(KeyRecord::is_active_owner) {
+        return Err(RepoError::Usage(
+            "it is the only owner: nobody could change the keys any more".to_owned(),
+        ));
+    }
+    if close {
+        for epoch in trust.epochs.iter_mut().filter(|epoch| epoch.grant(key).is_some()) {
+            epoch.closed = true;
+        }
+    }
+    drop_grants(trust, key);
     Ok(())
 }
 

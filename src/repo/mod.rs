@@ -49,7 +49,9 @@ mod sheet;
 mod slots;
 mod walk;
 
-pub use amend::{add_to_registry, amend_registry, remove_from_registry};
+pub use amend::{
+    NewEpoch, add_to_registry, amend_registry, begin_epoch, remove_from_registry, revoke_in_registry,
+};
 pub use base_cache::BaseCache;
 pub use blobs::{Blob, BlobReader, FramePlace};
 pub use condemned::{CondemnedListing, FoundCondemned, FoundSession, Sessions, UnreadableSessions};

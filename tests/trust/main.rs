@@ -8,5 +8,6 @@ mod damage;
 mod forge;
 mod poison;
 mod roles;
+mod rotation;
 mod slots;
 mod stolen_writer;

@@ -1,5 +1,6 @@
 //! `chronolith key`.
 
+use super::rekey;
 use crate::base::{KeyId, Observer, SlotId};
 use crate::cli::edges;
 use crate::cli::events;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Lists, adds and removes keys, changes passwords, writes recovery sheets
+/// Lists, adds, removes and revokes keys, begins epochs, changes passwords, writes recovery sheets
 ///
 /// A key has a role, and one or more slots that open it: a password, a key file, what a command
 /// prints. Roles: owner (everything), maintainer (maintenance, reads no content), writer (adds
@@ -35,6 +36,10 @@ enum Verb {
     Add(Add),
     /// Takes a key out of service, or deletes one slot
     Remove(Remove),
+    /// Begins an epoch with new keys for what is backed up from now on; nothing old is sealed again
+    Rotate,
+    /// Ends a key that is in the wrong hands; says what of all that it signed is still accepted
+    Revoke(rekey::Revoke),
     /// Changes what opens the key in use: its password, key file or command
     Passwd(New),
     /// Writes a recovery sheet: the keys themselves, as lines to print; it opens the repository when all else is lost
@@ -137,6 +142,14 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Verb::Remove(remove) => {
             session.doing(format!("remove {} from {place}", remove.what));
             self::remove(session, remove)
+        }
+        Verb::Rotate => {
+            session.doing(format!("begin a new epoch in {place}"));
+            rekey::rotate_keys(session)
+        }
+        Verb::Revoke(revoke) => {
+            session.doing(format!("revoke a key of {place}"));
+            rekey::revoke(session, revoke)
         }
         Verb::Passwd(new) => {
             session.doing(format!("change what opens {place}"));

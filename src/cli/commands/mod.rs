@@ -16,6 +16,7 @@ pub mod note;
 pub mod pg;
 pub mod pin;
 pub mod prune;
+mod rekey;
 pub mod repair;
 pub mod restore;
 pub mod snapshots;
