@@ -3,8 +3,9 @@
 //! Nothing is sealed again: what was sealed in an old epoch stays readable by those who hold it.
 //!
 //! Write order, and what a crash after each step leaves:
-//! 1. the next version of the registry, twice: the new epoch, the revocation, both at once;
-//! 2. the slots of a revoked key are deleted: they opened nothing any more.
+//! 1. where an owner is revoked who signed the configuration: the same configuration, signed by another owner;
+//! 2. the next version of the registry, twice: the new epoch, the revocation, both at once;
+//! 3. the slots of a revoked key are deleted: they opened nothing any more.
 
 use super::error::OpsError;
 use super::keys::delete_slots_of;
@@ -147,6 +148,10 @@ impl RevocationPlan {
     /// [`OpsError::Usage`] when no owner would be left; what the store says.
     pub fn run(&self, repository: &Repository) -> Result<u32, OpsError> {
         let epoch = NewEpoch::draw(repository)?;
+        let revision = match repository.config().signer == self.key.id {
+            true => repository.sign_configuration()?,
+            false => repository.config().revision,
+        };
         let now = repository.environment().clock.now();
         let registry = amend_registry(repository, |trust| {
             let revocation = Revocation {
@@ -157,6 +162,8 @@ impl RevocationPlan {
                 extra: Extra::new(),
             };
             revoke_in_registry(trust, &self.key.id, revocation, self.close_epochs)?;
+            // No older configuration, which a thief may have signed, is believed any more.
+            trust.least_revision = trust.least_revision.max(revision);
             begin_epoch(repository, trust, &epoch)
         })?;
         delete_slots_of(repository, &self.key.id)?;

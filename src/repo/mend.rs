@@ -7,6 +7,9 @@ use super::packs::{open_pack, pack_name};
 use super::repository::Repository;
 use super::session::run_content;
 use crate::base::{IndexId, PackId, limits};
+use crate::crypto::SignedMessage;
+use crate::format::ObjectKind;
+use crate::format::config::Config;
 use crate::format::pack::FrameRecord;
 use crate::format::trust::Act;
 use std::sync::Arc;
@@ -33,6 +36,31 @@ impl Repository {
             origins: opened.origins.into(),
         };
         Ok((Arc::new(known), opened.frames))
+    }
+
+    /// Signs the configuration anew with this key, as its next revision: one that a revoked owner signed counts no
+    /// more, and without any that counts nobody opens the repository. Returns the revision.
+    ///
+    /// Write order ([CONCURRENCY-4]): the second copy, which counts at once; then the first.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::Forbidden`] for any key but an owner's; what the store says.
+    pub fn sign_configuration(&self) -> Result<u64, RepoError> {
+        let own = &self.keyring().identity;
+        self.registry().may_sign(&own.key, Act::Configuration)?;
+        let revision = self.config().revision.saturating_add(1);
+        let config = Config { revision, signer: own.key, ..self.config().clone() };
+        let encoded = config.encode();
+        let kind = ObjectKind::Configuration.number();
+        let message = SignedMessage::new(self.id(), kind, encoded.as_bytes());
+        let signed = Config::finish(encoded, &own.signing.sign(&message));
+        // What no reader would accept must not be written.
+        Config::parse(&signed).map_err(RepoError::damaged("the configuration being written"))?;
+        let store = &self.environment().store;
+        store.replace("copies/chronolith", &signed)?;
+        store.replace("chronolith", &signed)?;
+        Ok(revision)
     }
 
     /// Puts an index run over packs of this key that are in the store; durable on return.
