@@ -90,6 +90,7 @@ pub enum Command {
     Check(commands::check::Arguments),
     Verify(commands::verify::Arguments),
     Repair(commands::repair::Arguments),
+    Parity(commands::parity::Arguments),
     Stats(commands::stats::Arguments),
     Key(commands::key::Arguments),
     #[command(alias = "postgres")]

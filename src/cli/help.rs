@@ -44,6 +44,7 @@ pub const GROUPS: &[Group] = &[
             ("check", "that everything is there and as it was written"),
             ("verify", "snapshots: read back in full, digests and signatures compared"),
             ("repair", "the index, packs or snapshots, from what is left; says what is lost"),
+            ("parity", "Reed-Solomon parity against bits that rot: add, drop, status, repair"),
             ("stats", "what snapshots hold and what they take"),
         ],
     ),

@@ -40,6 +40,14 @@ pub enum CodecError {
     /// zstd refused to decode.
     #[error("zstd could not decode")]
     Decode(#[source] io::Error),
+    /// A library refused what it was given.
+    #[error("{doing}: {why}")]
+    Library {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        why: String,
+    },
     /// zstd refused to encode; only lack of memory is expected here.
     #[error("zstd could not encode")]
     Encode(#[source] io::Error),
@@ -52,7 +60,7 @@ impl Classify for CodecError {
             Self::TooLong { .. } | Self::Length { .. } | Self::NotAFrame | Self::Decode(_) => {
                 ErrorClass::Corrupt
             }
-            Self::Base { .. } | Self::Encode(_) => ErrorClass::Fatal,
+            Self::Base { .. } | Self::Library { .. } | Self::Encode(_) => ErrorClass::Fatal,
         }
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! - `encoding`: the numbers by which the format names an encoding
 //! - `compress`: plain bytes in, the smaller of stored and zstd out; differences against a base
+//! - `parity`: Reed-Solomon shards, and what they bring back
 //! - `decompress`: the inverse, total on hostile bytes and bounded by the length that was announced
 
 mod compress;
 mod decompress;
 mod encoding;
 mod error;
+mod parity;
 
 pub use compress::{Compressor, DEFAULT_LEVEL};
 pub use decompress::Decompressor;
 pub use encoding::Encoding;
 pub use error::CodecError;
+pub use parity::{from_parity, parity_of};
 
 /// Plain bytes of neighbouring new chunks that share a frame; `docs/chunk-sizes.md` says why.
 ///

@@ -12,6 +12,7 @@
 //! | `restore` | a tree from a snapshot into a folder, writing only what differs |
 //! | `retention` | which snapshots a policy keeps, and why |
 //! | `prune` | what no root needs is announced, and deleted once everybody has heard |
+//! | `parity` | what brings back bits that rot, added, dropped and used |
 //! | `repair` | the index from packs, packs from what is readable, snapshots from what is left |
 //! | `reach`, `settle` | what roots need, in which copies; writers make sure of it around their commit |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
@@ -32,6 +33,7 @@ pub mod keys;
 pub mod listing;
 pub mod marks;
 mod names;
+pub mod parity;
 pub mod prune;
 mod reach;
 pub mod repair;

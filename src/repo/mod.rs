@@ -14,7 +14,7 @@
 //! - `presence`, `condemned`: relying on what others stored, while others delete
 //! - `damaged`: what others found bad, and who is believed about it
 //! - `copy`: sealed frames move to new packs
-//! - `mend`: what repair needs
+//! - `mend`, `parity`: what repair needs
 //! - `roots`: snapshots and annotations
 //! - `logs`: archived segments of logs, each one object
 //! - `memory`: what catalogues remember of them
@@ -37,6 +37,7 @@ mod memory;
 mod mend;
 mod open;
 mod packs;
+mod parity;
 mod presence;
 mod registry;
 mod repository;
@@ -67,6 +68,7 @@ pub use logs::{FoundLog, LogEntry, LogPut, OpenedLog};
 pub use mend::DescribedPack;
 pub use open::{open, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_name};
+pub use parity::ParityShape;
 pub use presence::Presence;
 pub use registry::Registry;
 pub use repository::{FIRST_GENERATION, Repository};

@@ -77,7 +77,8 @@ pub trait Store: Send + Sync {
 
     /// Stores an object in place of what stands there, in one step; durable once this returns.
     ///
-    /// Only for the configuration: everything else is immutable and named by its content.
+    /// Only for the configuration, and for putting right what is damaged: everything else is immutable and named by
+    /// its content.
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// Reads a whole object; one longer than `limit_bytes` is refused before it is read.

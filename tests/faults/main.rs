@@ -12,6 +12,7 @@ mod healing;
 mod keys;
 mod killed;
 mod leftovers;
+mod parity;
 mod producers;
 mod repairs;
 mod requests;

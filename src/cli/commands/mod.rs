@@ -13,6 +13,7 @@ pub mod key;
 pub mod ls;
 mod marks;
 pub mod note;
+pub mod parity;
 pub mod pg;
 pub mod pin;
 pub mod prune;
@@ -52,6 +53,7 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Unpin(arguments) => unpin::run(session, &arguments),
         Command::Note(arguments) => note::run(session, &arguments),
         Command::Verify(arguments) => verify::run(session, &arguments),
+        Command::Parity(arguments) => parity::run(session, &arguments),
         Command::Repair(arguments) => repair::run(session, &arguments),
         Command::Stats(arguments) => stats::run(session, &arguments),
         Command::Pg(arguments) => pg::run(session, &arguments),
@@ -81,6 +83,7 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Unpin(_) => "unpin",
         Command::Note(_) => "note",
         Command::Verify(_) => "verify",
+        Command::Parity(_) => "parity",
         Command::Repair(_) => "repair",
         Command::Stats(_) => "stats",
         Command::Pg(arguments) => pg::schema_name(arguments),

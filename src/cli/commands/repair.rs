@@ -174,11 +174,16 @@ fn packs(session: &Session, arguments: &Packs) -> Result<u8, Fault> {
         if json {
             let lost: Vec<String> = pack.lost.iter().map(ToString::to_string).collect();
             let fields = json!({
-                "pack": pack.id.to_string(), "why": pack.why, "salvaged_frames": pack.salvaged,
+                "pack": pack.id.to_string(), "why": pack.why, "by_parity": pack.by_parity, "salvaged_frames": pack.salvaged,
                 "salvaged_bytes": pack.salvaged_bytes, "elsewhere_frames": pack.elsewhere,
                 "closed_frames": pack.closed, "lost_blobs": lost, "lost_bytes": pack.lost_bytes,
             });
             session.talk.event("pack", fields)?;
+            continue;
+        }
+        if pack.by_parity {
+            let text = format!("pack {}: {}; its parity brings all of it back", pack.id.short(), pack.why);
+            session.talk.line(&render::visible(&text))?;
             continue;
         }
         let mut text = format!(
@@ -202,7 +207,7 @@ fn packs(session: &Session, arguments: &Packs) -> Result<u8, Fault> {
     if json {
         let fields = json!({
             "dry_run": arguments.dry_run, "damaged": plan.packs.len(), "copied_frames": done.frames,
-            "new_packs": done.packs, "stored_bytes": done.stored_bytes, "complete": !plan.loses_something(),
+            "new_packs": done.packs, "repaired_by_parity": done.by_parity, "stored_bytes": done.stored_bytes, "complete": !plan.loses_something(),
         });
         session.talk.event("summary", fields)?;
     }
@@ -210,7 +215,8 @@ fn packs(session: &Session, arguments: &Packs) -> Result<u8, Fault> {
         (true, _) => "no pack is known to be damaged; `check --read-data` finds out".to_owned(),
         (false, true) => "nothing was changed".to_owned(),
         (false, false) => format!(
-            "{} copied into {} ({}); the damaged ones stay until a prune finds that nothing needs them",
+            "{} brought back by parity; {} copied into {} ({}); other damaged ones stay until nothing needs them",
+            render::count(done.by_parity, "pack", "packs"),
             render::count(done.frames, "frame", "frames"),
             render::count(done.packs, "new pack", "new packs"),
             render::size(done.stored_bytes)

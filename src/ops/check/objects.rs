@@ -46,6 +46,10 @@ impl Inventory {
             if matches!(object.name.as_str(), "chronolith" | "copies/chronolith") {
                 continue;
             }
+            let subject = object.name.strip_prefix("parity/").and_then(|rest| rest.split('/').next());
+            if let Some(Ok(subject)) = subject.map(str::parse) {
+                findings.cover(subject);
+            }
             let known = split(&object.name)
                 .is_some_and(|(folder, id)| inventory.sort(folder, id, &object.name, object.length));
             if !known {

@@ -1,7 +1,8 @@
 //! What a check found.
 
-use crate::base::{SnapshotId, Timestamp};
+use crate::base::{ObjectId, SnapshotId, Timestamp};
 use crate::localfs::printable;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -141,6 +142,8 @@ impl CheckReport {
 #[derive(Default)]
 pub(super) struct Findings {
     held: Mutex<(Vec<Finding>, u64, u64)>,
+    /// Objects that there is parity of.
+    covered: Mutex<HashSet<ObjectId>>,
 }
 
 impl Findings {
@@ -154,8 +157,20 @@ impl Findings {
         }
     }
 
+    /// Notes that there is parity of an object.
+    pub fn cover(&self, id: ObjectId) {
+        self.covered.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
     pub fn finish(self, report: &mut CheckReport) {
         let (mut findings, more, damaged) = self.held.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let covered = self.covered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for finding in findings.iter_mut().filter(|finding| finding.gravity != Gravity::Note) {
+            let id = finding.object.rsplit('/').next().and_then(|id| id.parse().ok());
+            if id.is_some_and(|id| covered.contains(&id)) {
+                finding.what.push_str(" (there is parity: `chronolith parity repair`)");
+            }
+        }
         findings.sort_by(|a, b| {
             (std::cmp::Reverse(a.gravity), &a.object, &a.what).cmp(&(
                 std::cmp::Reverse(b.gravity),

@@ -1,4 +1,4 @@
-//! What is readable in damaged packs moves to new ones.
+//! What is readable in damaged packs moves to new ones; what parity brings back is put right in its place.
 //!
 //! A frame is copied only if it was opened and each of its blobs has its id, so it takes a key that can open it:
 //! an owner's for content. What lies elsewhere already, whole, is not copied.
@@ -9,16 +9,17 @@
 //!
 //! The damaged packs stay as they are. Once nothing needs them, a prune deletes them.
 
-use crate::base::{BlobId, PackId, explain};
+use crate::base::{BlobId, ObjectId, PackId, explain};
 use crate::format::index::IndexRecord;
 use crate::format::pack::{BlobClass, FrameRecord};
 use crate::format::session::SessionPurpose;
 use crate::format::sets::IdSet;
 use crate::format::trust::Act;
 use crate::ops::OpsError;
+use crate::ops::parity::restore;
 use crate::repo::{
     CondemnedListing, DescribedPack, FrameCopier, FrameState, KnownPack, NumberedIndex, PackProblem,
-    PackScanner, Presence, RepoError, Repository, SpoiltPacks,
+    PackScanner, Presence, RepoError, Repository, SpoiltPacks, pack_name,
 };
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,6 +41,8 @@ pub struct DamagedPack {
     pub id: PackId,
     /// What is wrong with it.
     pub why: String,
+    /// That its parity brings all of it back.
+    pub by_parity: bool,
     /// Frames that are good and lie nowhere else.
     pub salvaged: u64,
     /// Their sealed bytes.
@@ -67,6 +70,8 @@ pub struct PacksPlan {
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PacksRepaired {
+    /// Packs that their parity brought back, in their own place.
+    pub by_parity: u64,
     /// Frames that were copied.
     pub frames: u64,
     /// Packs that hold the copies.
@@ -138,6 +143,7 @@ impl PacksPlan {
             let mut damaged = DamagedPack {
                 id,
                 why,
+                by_parity: false,
                 salvaged: 0,
                 salvaged_bytes: 0,
                 elsewhere: 0,
@@ -147,19 +153,25 @@ impl PacksPlan {
                 frames: Vec::new(),
                 known: described.as_ref().map(|(known, _)| known.clone()),
             };
-            if let Some((pack, frames)) = described {
+            if damaged.why.is_empty() {
+                continue;
+            }
+            damaged.by_parity =
+                restore(repository, &ObjectId::from(id), &pack_name(&id), true)? == Some(true);
+            if let Some((pack, frames)) = described.filter(|_| !damaged.by_parity) {
                 judge(&mut scanner, &pack, frames, &elsewhere, &mut damaged)?;
             }
-            if !damaged.why.is_empty() {
-                packs.push(damaged);
-            }
+            packs.push(damaged);
         }
         Ok(Self { repository: repository.clone(), options, packs })
     }
 
     /// Says whether something cannot be had any more, as far as this key can tell.
     pub fn loses_something(&self) -> bool {
-        self.packs.iter().any(|pack| !pack.lost.is_empty() || pack.closed > 0 || pack.known.is_none())
+        self.packs
+            .iter()
+            .filter(|pack| !pack.by_parity)
+            .any(|pack| !pack.lost.is_empty() || pack.closed > 0 || pack.known.is_none())
     }
 
     /// Copies what can be salvaged.
@@ -169,6 +181,11 @@ impl PacksPlan {
     /// When the store fails: then nothing refers to the copies.
     pub fn run(&self) -> Result<PacksRepaired, OpsError> {
         let mut done = PacksRepaired::default();
+        for pack in self.packs.iter().filter(|pack| pack.by_parity) {
+            let name = pack_name(&pack.id);
+            let restored = restore(&self.repository, &ObjectId::from(pack.id), &name, false)?;
+            done.by_parity += u64::from(restored == Some(true));
+        }
         if self.packs.iter().all(|pack| pack.frames.is_empty()) {
             return Ok(done);
         }

@@ -1,0 +1,200 @@
+//! Parity: what rots, is cut off or lost in sectors comes back exactly, up to the strength, and never wrong.
+
+use crate::support::world::{Client, Content, content, copy_of, dump, noise};
+use crate::support::{Failure, Fault, FaultStore};
+use chronolith::base::{Classify, ErrorClass, SnapshotId};
+use chronolith::format::trust::Role;
+use chronolith::ops::check::{CheckOptions, ReadData, check};
+use chronolith::ops::parity::{add, drop_all, repair, status};
+use chronolith::ops::repair::{PacksOptions, PacksPlan};
+use chronolith::storage::{MemoryStore, Store};
+use std::sync::Arc;
+
+struct Scene {
+    owner: Client,
+    content: Content,
+    id: SnapshotId,
+}
+
+fn scene(percent: u8) -> Scene {
+    let owner = Client::init(Arc::new(MemoryStore::new()), 90);
+    let content = content([("app.sql", dump(1, 500, 7)), ("noise", noise(5, 600_000))]);
+    let id = owner.back_up(&content);
+    let added = add(&owner.open(), percent).unwrap();
+    assert!(added.made >= 4 && added.damaged.is_empty(), "{added:?}");
+    Scene { owner, content, id }
+}
+
+fn names(store: &dyn Store, area: &str) -> Vec<String> {
+    let mut objects = store.list(area).unwrap();
+    objects.sort_by_key(|object| std::cmp::Reverse(object.length));
+    objects.into_iter().map(|object| object.name).collect()
+}
+
+fn change(store: &dyn Store, name: &str, change: impl Fn(&mut Vec<u8>)) {
+    let mut bytes = store.get(name, u64::MAX).unwrap();
+    change(&mut bytes);
+    store.delete(name).unwrap();
+    if !bytes.is_empty() {
+        store.put(name, &bytes).unwrap();
+    }
+}
+
+impl Scene {
+    fn aside(&self) -> Client {
+        self.owner.through(Arc::new(copy_of(self.owner.store.as_ref())))
+    }
+}
+
+#[test]
+fn whatever_is_damaged_within_the_strength_comes_back_exactly() {
+    let scene = scene(5);
+    let damages: [(&str, fn(&mut Vec<u8>)); 6] = [
+        ("a bit", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+        }),
+        ("a sector", |bytes| {
+            let (at, end) = (bytes.len() / 3, bytes.len() / 3 + 500.min(bytes.len() / 3));
+            bytes[at..end].fill(0);
+        }),
+        ("the first byte", |bytes| bytes[0] ^= 1),
+        ("the last byte", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("cut off", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("too long", |bytes| bytes.extend_from_slice(&[7; 100])),
+    ];
+    for area in ["packs/", "index/", "snapshots/"] {
+        for (what, damage) in damages {
+            let client = scene.aside();
+            let store = client.store.clone();
+            let name = names(store.as_ref(), area).remove(0);
+            let whole = store.get(&name, u64::MAX).unwrap();
+            change(store.as_ref(), &name, damage);
+            if store.get(&name, u64::MAX).unwrap() == whole {
+                continue;
+            }
+            let dry = repair(&client.open(), true).unwrap();
+            assert!(dry.len() == 1 && dry[0].repaired, "{area} {what}: {dry:?}");
+            assert_ne!(store.get(&name, u64::MAX).unwrap(), whole);
+            let done = repair(&client.open(), false).unwrap();
+            assert!(done.len() == 1 && done[0].repaired && done[0].name == name, "{area} {what}: {done:?}");
+            assert_eq!(store.get(&name, u64::MAX).unwrap(), whole, "{area} {what}");
+            assert!(repair(&client.open(), false).unwrap().is_empty());
+            assert_eq!(client.read(scene.id).unwrap(), scene.content);
+        }
+    }
+}
+
+#[test]
+fn beyond_its_strength_nothing_is_changed_and_that_is_said() {
+    let scene = scene(5);
+    let client = scene.aside();
+    let name = names(client.store.as_ref(), "packs/").remove(0);
+    change(client.store.as_ref(), &name, |bytes| {
+        let half = bytes.len() / 2;
+        bytes[..half].fill(9);
+    });
+    let broken = client.store.get(&name, u64::MAX).unwrap();
+    let found = repair(&client.open(), false).unwrap();
+    assert!(found.len() == 1 && !found[0].repaired, "{found:?}");
+    assert_eq!(client.store.get(&name, u64::MAX).unwrap(), broken);
+    // A missing pack needs as much parity as it has bytes.
+    let strong = self::scene(100);
+    let name = names(strong.owner.store.as_ref(), "packs/").remove(0);
+    let whole = strong.owner.store.get(&name, u64::MAX).unwrap();
+    strong.owner.store.delete(&name).unwrap();
+    let found = repair(&strong.owner.open(), false).unwrap();
+    assert!(found.len() == 1 && found[0].repaired, "{found:?}");
+    assert_eq!(strong.owner.store.get(&name, u64::MAX).unwrap(), whole);
+}
+
+#[test]
+fn parity_that_is_damaged_itself_still_helps() {
+    let scene = scene(10);
+    let pack = names(scene.owner.store.as_ref(), "packs/").remove(0);
+    let id = pack.rsplit('/').next().unwrap();
+    let parity = names(scene.owner.store.as_ref(), &format!("parity/{id}/")).remove(0);
+    let whole = scene.owner.store.get(&pack, u64::MAX).unwrap();
+    let length = scene.owner.store.get(&parity, u64::MAX).unwrap().len();
+    for at in [0, 100, 200, length / 2, length - 300, length - 100, length - 1] {
+        let client = scene.aside();
+        change(client.store.as_ref(), &pack, |bytes| bytes[5000] ^= 1);
+        change(client.store.as_ref(), &parity, |bytes| bytes[at] ^= 0xFF);
+        let found = repair(&client.open(), false).unwrap();
+        assert!(found.iter().any(|object| object.name == pack && object.repaired), "byte {at}: {found:?}");
+        assert_eq!(client.store.get(&pack, u64::MAX).unwrap(), whole, "byte {at}");
+    }
+}
+
+#[test]
+fn what_was_reported_is_taken_back_once_it_is_repaired() {
+    let scene = scene(5);
+    let look = || {
+        let options =
+            CheckOptions { read_data: ReadData::All, keep_ledger: true, program: "test".to_owned() };
+        check(&scene.owner.open(), &options).unwrap()
+    };
+    let pack = names(scene.owner.store.as_ref(), "packs/").remove(0);
+    change(scene.owner.store.as_ref(), &pack, |bytes| bytes[5000] ^= 1);
+    let found = look();
+    assert!(found.is_damaged() && found.reported == 1);
+    assert!(found.findings.iter().any(|finding| finding.what.contains("parity")), "{:?}", found.findings);
+    // `repair packs` tries parity before it copies anything.
+    let plan = PacksPlan::new(&scene.owner.open(), PacksOptions::default()).unwrap();
+    assert!(plan.packs[0].by_parity && !plan.loses_something(), "{:?}", plan.packs);
+    let done = plan.run().unwrap();
+    assert_eq!((done.by_parity, done.frames), (1, 0));
+    let after = look();
+    assert!(!after.is_damaged() && after.cancelled == 1 && after.known_damage == 0, "{after:?}");
+    assert_eq!(scene.owner.read(scene.id).unwrap(), scene.content);
+}
+
+#[test]
+fn it_is_added_changed_and_dropped_by_who_may() {
+    let scene = scene(5);
+    let repository = scene.owner.open();
+    let before = status(&repository).unwrap();
+    assert_eq!((before.covered, before.covered_bytes, before.idle), (before.objects, before.bytes, 0));
+    let again = add(&repository, 5).unwrap();
+    assert_eq!((again.made, again.kept), (0, before.objects));
+    // What comes later gets its own; another share takes the place of the old.
+    scene.owner.back_up(&content([("later", noise(8, 50_000))]));
+    assert!(status(&repository).unwrap().covered < status(&repository).unwrap().objects);
+    let more = add(&repository, 20).unwrap();
+    assert!(more.replaced >= 1, "{more:?}");
+    let after = status(&repository).unwrap();
+    assert_eq!((after.covered, after.parity_objects), (after.objects, after.objects));
+    assert!(after.parity_bytes > before.parity_bytes);
+    assert_eq!(add(&repository, 0).unwrap_err().class(), ErrorClass::Usage);
+    let writer = crate::keys::with_role(&scene.owner, Role::Writer, "writer");
+    let reader = crate::keys::with_role(&scene.owner, Role::Reader, "reader");
+    add(&writer.open(), 20).unwrap();
+    assert_eq!(add(&reader.open(), 20).unwrap_err().class(), ErrorClass::Forbidden);
+    assert_eq!(drop_all(&writer.open(), false).unwrap_err().class(), ErrorClass::Forbidden);
+    let (objects, _) = drop_all(&repository, true).unwrap();
+    assert_eq!(drop_all(&repository, false).unwrap().0, objects);
+    assert_eq!(status(&repository).unwrap().parity_objects, 0);
+}
+
+#[test]
+fn killed_at_every_request_the_object_is_damaged_or_right_and_never_gone() {
+    let scene = scene(5);
+    let pack = names(scene.owner.store.as_ref(), "packs/").remove(0);
+    let whole = scene.owner.store.get(&pack, u64::MAX).unwrap();
+    change(scene.owner.store.as_ref(), &pack, |bytes| bytes[5000] ^= 1);
+    let broken = scene.owner.store.get(&pack, u64::MAX).unwrap();
+    for number in 1.. {
+        let store = Arc::new(copy_of(scene.owner.store.as_ref()));
+        let fault = Fault::Before(Failure::Fatal);
+        let faulty = Arc::new(FaultStore::failing_from(store.clone(), number, fault));
+        let client = scene.owner.through(faulty.clone());
+        let done = client.try_open().map_err(chronolith::ops::OpsError::from);
+        let done = done.and_then(|repository| repair(&repository, false));
+        let now = store.get(&pack, u64::MAX).unwrap();
+        assert!(now == whole || now == broken, "request {number}");
+        if done.is_ok() && !faulty.fired() {
+            assert_eq!(now, whole);
+            return;
+        }
+    }
+}
