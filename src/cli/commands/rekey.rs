@@ -23,13 +23,13 @@ pub struct Revoke {
     #[arg(value_name = "KEY")]
     key: String,
     /// Still accepts what the store received before this time: the last at which the key was in good hands
-    #[arg(long, value_name = "TIME", group = "accept")]
+    #[arg(long, value_name = "TIME", group = "accepted")]
     accept_before: Option<String>,
     /// Still accepts everything that is there now
-    #[arg(long, group = "accept")]
+    #[arg(long, group = "accepted")]
     accept_all: bool,
     /// Accepts nothing that it ever signed
-    #[arg(long, group = "accept")]
+    #[arg(long, group = "accepted")]
     accept_none: bool,
     /// Still accepts this object, by its whole id; several times: several
     #[arg(long, value_name = "ID")]
