@@ -113,7 +113,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn new(&self, kind: AnnotationKind) -> Annotation {
+    fn begin(&self, kind: AnnotationKind) -> Annotation {
         Annotation::new(kind, self.repository.environment().clock.now())
     }
 
@@ -127,7 +127,7 @@ impl Writer<'_> {
             Mark::Tag { key, value } => {
                 let differs = |view: &&&SnapshotView| view.tags.get(key) != Some(value);
                 for view in views.values().filter(differs) {
-                    let mut tag = self.new(AnnotationKind::Tag);
+                    let mut tag = self.begin(AnnotationKind::Tag);
                     (tag.key, tag.value) = (Some(key.clone()), value.clone());
                     tag.subjects = [view.id].into_iter().collect();
                     self.put(&tag, act(view))?;
@@ -138,7 +138,7 @@ impl Writer<'_> {
             Mark::Untag { key } => {
                 self.take_back_tags(views, key, None)?;
                 for view in views.values().filter(|view| view.snapshot.tags.contains_key(key)) {
-                    let mut untag = self.new(AnnotationKind::Untag);
+                    let mut untag = self.begin(AnnotationKind::Untag);
                     untag.key = Some(key.clone());
                     untag.subjects = [view.id].into_iter().collect();
                     self.put(&untag, act(view))?;
@@ -148,7 +148,7 @@ impl Writer<'_> {
             Mark::Pin { reason } => {
                 let pinned = |view: &SnapshotView| view.pinned.iter().any(|pin| pin.reason == *reason);
                 for view in views.values().filter(|view| !pinned(view)) {
-                    let mut pin = self.new(AnnotationKind::Pin);
+                    let mut pin = self.begin(AnnotationKind::Pin);
                     pin.value.clone_from(reason);
                     pin.subjects = [view.id].into_iter().collect();
                     self.put(&pin, act(view))?;
@@ -160,7 +160,7 @@ impl Writer<'_> {
                     views.values().flat_map(|view| &view.pinned).map(|pin| pin.id).collect();
                 for pin in pins {
                     self.keep_for_others(views, pin, AnnotationKind::Pin)?;
-                    let mut unpin = self.new(AnnotationKind::Unpin);
+                    let mut unpin = self.begin(AnnotationKind::Unpin);
                     unpin.cancels = Some(pin);
                     unpin.value.clone_from(reason);
                     self.put(&unpin, Act::Withdraw)?;
@@ -169,7 +169,7 @@ impl Writer<'_> {
             }
             Mark::Note { text } => {
                 for view in views.values() {
-                    let mut note = self.new(AnnotationKind::Note);
+                    let mut note = self.begin(AnnotationKind::Note);
                     note.value = Some(text.clone());
                     note.subjects = [view.id].into_iter().collect();
                     self.put(&note, act(view))?;
@@ -197,7 +197,7 @@ impl Writer<'_> {
         for (tag, subject) in tags {
             self.keep_for_others(views, tag, AnnotationKind::Tag)?;
             let Some(view) = views.get(&subject) else { continue };
-            let mut untag = self.new(AnnotationKind::Untag);
+            let mut untag = self.begin(AnnotationKind::Untag);
             untag.cancels = Some(tag);
             self.put(&untag, act(view))?;
         }
@@ -215,7 +215,7 @@ impl Writer<'_> {
         for view in snapshots.with_forgotten().iter().filter(|view| !views.contains_key(&view.id)) {
             let said: Option<&Said> = view.said.iter().find(|said| said.id == id && said.kind == kind);
             if let Some(said) = said {
-                let mut again = self.new(kind);
+                let mut again = self.begin(kind);
                 (again.key, again.value) = (said.key.clone(), said.value.clone());
                 again.subjects = [view.id].into_iter().collect();
                 self.put(&again, act(view))?;

@@ -48,3 +48,32 @@ fn a_removed_key_opens_nothing_and_the_last_owner_stays() {
     assert_eq!(keys.last().unwrap()["keys"], 2);
     assert_eq!(keys[1]["standing"], "removed");
 }
+
+#[test]
+fn epochs_begin_and_a_leaked_key_is_ended() {
+    let world = World::with_repository();
+    world.run(["key", "add", "--role", "writer", "--name", "web", "--new-key-file", "web.key"]).exits(0);
+    let as_writer = |content: &str| {
+        world.feed(["backup", "-q", "--stdin", "app.sql", "--key-file", "web.key"], content.as_bytes())
+    };
+    as_writer("one").exits(0);
+    world.run(["key", "rotate"]).exits(0);
+    as_writer("two").exits(0);
+    // What is accepted must be said, and a dry run changes nothing.
+    world.run(["key", "revoke", "web"]).exits(2);
+    world.run(["key", "revoke", "web", "--accept-before", "no time"]).exits(2);
+    world.run(["key", "revoke", "nobody", "--accept-all"]).exits(4);
+    let plan = world.run(["key", "revoke", "web", "--accept-none", "-n"]).exits(0).text();
+    assert!(
+        plan.contains("snapshots: 0 of 2 still accepted") && plan.contains("no longer accepted: snapshot"),
+        "{plan}"
+    );
+    as_writer("three").exits(0);
+    let done = world.run(["key", "revoke", "web", "--accept-all", "--json"]).exits(0).events();
+    let summary = done.last().unwrap();
+    assert_eq!((summary["epoch"].as_u64(), summary["refused"].as_u64()), (Some(3), Some(0)));
+    assert!(world.run(["key", "list"]).exits(0).text().contains("revoked"));
+    as_writer("four").exits(5);
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 4);
+    assert_eq!(world.run(["cat", "app.sql"]).exits(0).out, b"three");
+}
