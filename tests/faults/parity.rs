@@ -10,6 +10,9 @@ use chronolith::ops::repair::{PacksOptions, PacksPlan};
 use chronolith::storage::{MemoryStore, Store};
 use std::sync::Arc;
 
+/// What is done to an object.
+type Damage = fn(&mut Vec<u8>);
+
 struct Scene {
     owner: Client,
     content: Content,
@@ -49,7 +52,7 @@ impl Scene {
 #[test]
 fn whatever_is_damaged_within_the_strength_comes_back_exactly() {
     let scene = scene(5);
-    let damages: [(&str, fn(&mut Vec<u8>)); 6] = [
+    let damages: [(&str, Damage); 6] = [
         ("a bit", |bytes| {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 0x10;
