@@ -315,6 +315,18 @@ fn every_target_brings_back_exactly_its_rows() {
         assert!(started.elapsed() < Duration::from_secs(60), "{}", standby.log());
         std::thread::sleep(Duration::from_millis(50));
     }
+
+    // B9: a standby can be backed up as well; with its log inside, nothing has to be archived for it.
+    let data = standby.data().display().to_string();
+    let more = ["backup", "--cluster", "copy", "--user", "tester", "--pgdata", &data, "--wal", "stream"];
+    expect(&archive.command(&more).output().unwrap(), 0);
+    let (folder, data) = target();
+    let more = ["restore", "--cluster", "copy", "--pgdata", data.to_str().unwrap()];
+    expect(&archive.command(&more).output().unwrap(), 0);
+    let copy = recovered(folder);
+    let found: u64 = copy.sql("postgres", count).trim().parse().unwrap();
+    assert_eq!(found, 16);
+    amcheck(&copy);
 }
 
 /// B4: a restore that was killed leaves nothing that could start; run again, it goes on and ends well.

@@ -164,3 +164,58 @@ impl FileRules for ClusterRules {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    fn rules(parent_bad: &[(&str, &str)]) -> ClusterRules {
+        let bad = parent_bad.iter().map(|(file, blocks)| ((*file).to_owned(), BadPages::parse(blocks)));
+        let mut rules = ClusterRules::new(8192, 131_072, true, bad.collect());
+        rules.enter(PathBuf::from("/nowhere"), "data".to_owned(), false);
+        rules
+    }
+
+    /// B10: an unchanged file keeps its parent's list; one that is read again has a list of its own.
+    #[test]
+    fn an_unchanged_file_keeps_its_list() {
+        let mut rules = rules(&[("data/base/5/16385", "3,7-9"), ("data/base/5/16386", "1")]);
+        rules.unchanged(b"base/5/16385");
+        rules.unchanged(b"base/5/16390");
+        let bad = rules.into_bad_pages();
+        let found: Vec<(String, String)> =
+            bad.into_iter().map(|(f, blocks)| (f, blocks.to_string())).collect();
+        assert_eq!(found, [("data/base/5/16385".to_owned(), "3,7-9".to_owned())]);
+    }
+
+    /// B5: files that vanish, shrink or are replaced are the server's doing; what the disk says is not.
+    #[test]
+    fn what_the_server_does_is_excused_and_what_the_disk_says_is_not() {
+        let rules = rules(&[]);
+        let path = || b"/data/base/5/16385".to_vec();
+        assert!(rules.excuses(&LocalError::Vanished { path: path() }));
+        assert!(rules.excuses(&LocalError::Changed { path: path(), what: "its length" }));
+        assert!(rules.excuses(&LocalError::Replaced { path: path() }));
+        for code in [rustix::io::Errno::IO, rustix::io::Errno::ACCESS].map(rustix::io::Errno::raw_os_error) {
+            let source = io::Error::from_raw_os_error(code);
+            assert!(!rules.excuses(&LocalError::System { operation: "read", path: path(), source }));
+        }
+    }
+
+    /// B10: only files of relations are looked at, and a later part counts on from the first.
+    #[test]
+    fn only_relations_have_pages() {
+        let mut rules = rules(&[]);
+        for file in ["base/5/16385", "base/5/16385_vm", "global/1262.2"] {
+            assert!(rules.inspector(file.as_bytes()).is_some(), "{file}");
+            assert_eq!(rules.page_bytes(file.as_bytes()), Some(8192));
+        }
+        for file in
+            ["base/5/PG_VERSION", "global/pg_filenode.map", "pg_xact/0000", "16385", "postgresql.conf"]
+        {
+            assert!(rules.inspector(file.as_bytes()).is_none(), "{file}");
+            assert_eq!(rules.page_bytes(file.as_bytes()), None);
+        }
+    }
+}

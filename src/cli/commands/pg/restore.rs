@@ -342,9 +342,12 @@ fn tell_result(
     if let Some(aside) = &report.kept_aside {
         talk.tell(&format!("the old control file and log are kept in {}", aside.display()));
     }
-    match options.standby {
-        true => talk.tell("it follows the archive as a standby; set primary_conninfo for more"),
-        false => talk.tell(&format!(
+    match (options.standby, restore.archived) {
+        (true, true) => talk.tell("it follows the archive as a standby; set primary_conninfo for more"),
+        (true, false) => {
+            talk.tell("nothing is archived: set primary_conninfo, or this standby follows nobody")
+        }
+        (false, _) => talk.tell(&format!(
             "started, it recovers along timeline {} to {}",
             restore.plan.timeline,
             describe(&options.target)
