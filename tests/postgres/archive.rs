@@ -428,3 +428,90 @@ fn a_push_may_be_killed_at_any_moment() {
     assert!(records.found.iter().all(|found| found.record.kind == LogRecordKind::Segment));
     assert!(killed > 0, "no push was killed");
 }
+
+/// R8: segments that were fetched ahead are served without the repository, only whole, and only to the data
+/// directory that they were fetched for; a timeline that was left is forgotten.
+#[test]
+fn segments_are_fetched_ahead() {
+    let archive = Archive::new();
+    let own = some_segments(&archive, "own", "1");
+    assert!(own.len() >= 10, "{} segments", own.len());
+    for path in &own {
+        assert_eq!(code(&archive.push("main", path)), 0);
+    }
+    let identifier = fs::read(&own[0]).unwrap()[24..32].to_vec();
+    let data = |name: &str| {
+        let target = archive.place(&format!("{name}/pg_wal")).join("RECOVERYXLOG");
+        let global = archive.place(&format!("{name}/global"));
+        fs::write(global.join("pg_control"), &identifier).unwrap();
+        target
+    };
+    let (one, two) = (data("one"), data("two"));
+    let name = |number: usize| own[number].file_name().unwrap().to_str().unwrap();
+    let get = |number: usize, target: &Path| {
+        let target = target.to_str().unwrap();
+        let options = ["archive-get", "--cluster", "main", "--prefetch", "4", name(number), target];
+        archive.command(&options).output().unwrap()
+    };
+    let wait_for = |wanted: &[String]| {
+        let started = Instant::now();
+        loop {
+            let mut found = Vec::new();
+            for folder in fs::read_dir(archive.home().join("cache/spool")).into_iter().flatten() {
+                for entry in fs::read_dir(folder.unwrap().path()).unwrap() {
+                    found.push(entry.unwrap().path());
+                }
+            }
+            found.retain(|path| !path.ends_with("lock"));
+            found.sort();
+            let names: Vec<&str> =
+                found.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+            if names == wanted {
+                return found;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{names:?}, not {wanted:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let wait = |wanted: &[usize]| {
+        wait_for(&wanted.iter().map(|number| name(*number).to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(code(&get(0, &one)), 0);
+    let spooled = wait(&[1, 2, 3, 4]);
+    // One is damaged, and the repository is out of reach: what is whole is served, what is not is not.
+    let mut bytes = fs::read(&spooled[1]).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&spooled[1], &bytes).unwrap();
+    let away = archive.home().join("away");
+    fs::rename(archive.repository(), &away).unwrap();
+    assert_eq!(code(&get(1, &one)), 0);
+    assert!(fs::read(&one).unwrap() == fs::read(&own[1]).unwrap());
+    assert_eq!(code(&get(1, &two)), 126);
+    assert_eq!(code(&get(2, &one)), 126);
+    fs::rename(&away, archive.repository()).unwrap();
+    // Asked for again, it comes from the repository, and the window moves on.
+    assert_eq!(code(&get(2, &one)), 0);
+    assert!(fs::read(&one).unwrap() == fs::read(&own[2]).unwrap());
+    wait(&[3, 4, 5, 6]);
+    assert_eq!(code(&get(3, &one)), 0);
+    assert_eq!(code(&get(4, &one)), 0);
+    assert!(fs::read(&one).unwrap() == fs::read(&own[4]).unwrap());
+    wait(&[5, 6, 7, 8]);
+    // Recovery goes over to another timeline: what was fetched of the one it left is removed.
+    let second = |number: usize| format!("00000002{}", &name(number)[8..]);
+    let copies = archive.place("second");
+    for number in [5, 6] {
+        let copy = copies.join(second(number));
+        fs::copy(&own[number], &copy).unwrap();
+        check("chown", Command::new("chown").arg(USER).arg(&copy).output());
+        assert_eq!(code(&archive.push("main", &copy)), 0);
+    }
+    let target = one.to_str().unwrap();
+    let switched = ["archive-get", "--cluster", "main", "--prefetch", "4", &second(5), target];
+    assert_eq!(code(&archive.command(&switched).output().unwrap()), 0);
+    wait_for(&[second(6)]);
+    // The spool never says that something is absent.
+    let path = one.to_str().unwrap();
+    let absent = ["archive-get", "--cluster", "main", "--prefetch", "4", "0000000100000000000000FE", path];
+    assert_eq!(code(&archive.command(&absent).output().unwrap()), 1);
+}

@@ -1,10 +1,14 @@
 //! `pg timeline` of a live cluster: what it says can be recovered, and what damage does to it.
 
 use super::archive::{Archive, archive_all, bench, code, said, start};
-use super::server::Server;
+use super::server::{Server, USER, tool};
+use super::support::server::{as_user, check, folder};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 struct Events(Vec<Value>);
 
@@ -126,4 +130,59 @@ fn intervals_are_what_the_archive_covers() {
     // A cluster that nobody has archived.
     let output = archive.run(&["pg", "timeline", "--cluster", "nobody"]);
     assert_eq!(code(&output), 4);
+}
+
+/// A copy of a running server's files, to be recovered.
+fn copy_that_recovers(server: &Server) -> TempDir {
+    let folder = folder(USER);
+    let mut copy = as_user(USER, &tool("pg_basebackup"));
+    copy.args(["-U", "tester", "-X", "none", "-c", "fast", "-h"]).arg(server.sockets());
+    check("pg_basebackup", copy.arg("-D").arg(folder.path().join("server/data")).output());
+    let signal = folder.path().join("server/data/recovery.signal");
+    check("touch", as_user(USER, Path::new("/bin/touch")).arg(signal).output());
+    folder
+}
+
+/// B13: the server agrees where an interval ends: a microsecond before its last transaction is reached; the
+/// time of that transaction itself is not, since nothing in the log is later.
+#[test]
+fn the_server_agrees_where_an_interval_ends() {
+    let archive = Archive::new();
+    let mut server = start(&archive, "1");
+    bench(&server, "30");
+    back_up(&archive, &server);
+    let (reached, missed) = (copy_that_recovers(&server), copy_that_recovers(&server));
+    bench(&server, "60");
+    archive_all(&server);
+    server.stop("fast");
+    let events = Events::timeline(&archive);
+    let [interval] = events.of("interval")[..] else { panic!("{:?}", events.0) };
+    let to = instant(&interval["to"]);
+    let get = archive.command_line("archive-get --cluster main --prefetch 3 %f %p");
+    let settings = |at: jiff::Timestamp| {
+        [
+            "archive_mode=off".to_owned(),
+            format!("restore_command={get}"),
+            format!("recovery_target_time={at}"),
+            "recovery_target_action=promote".to_owned(),
+        ]
+    };
+    let before = settings(to - jiff::SignedDuration::from_micros(1));
+    let restored = Server::adopt(reached, &before.each_ref().map(String::as_str));
+    let started = Instant::now();
+    while restored.sql("postgres", "SELECT pg_is_in_recovery()").trim() != "f" {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", restored.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(restored.log().contains("recovery stopping before"), "{}", restored.log());
+    let mut postgres = as_user(USER, &tool("postgres"));
+    postgres.arg("-D").arg(missed.path().join("server/data")).arg("-k").arg(missed.path().join("server"));
+    postgres.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+    settings(to).iter().for_each(|setting| drop(postgres.arg("-c").arg(setting)));
+    let output = postgres.output().unwrap();
+    let log = said(&output);
+    assert!(
+        !output.status.success() && log.contains("before configured recovery target was reached"),
+        "{log}"
+    );
 }

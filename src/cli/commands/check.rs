@@ -94,8 +94,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.talk.flush()?;
     let counts = &report.counts;
     session.talk.tell(&format!(
-        "{}, {}, {} of {} read ({})",
+        "{}, {}, {}, {} of {} read ({})",
         render::count(counts.snapshots, "snapshot", "snapshots"),
+        render::count(counts.logs, "log object", "log objects"),
         render::count(counts.nodes, "tree and recipe node", "tree and recipe nodes"),
         counts.packs_read,
         render::count(counts.packs, "pack", "packs"),

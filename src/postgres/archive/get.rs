@@ -93,13 +93,13 @@ fn lineage(repository: &Repository, cluster: &ClusterName, target: &Path) -> Res
 }
 
 /// The file while it is written, under a name of its own beside the target; removed unless it is finished.
-struct Unfinished {
+pub(super) struct Unfinished {
     path: PathBuf,
     file: Option<File>,
 }
 
 impl Unfinished {
-    fn create(target: &Path) -> Result<Self, OpsError> {
+    pub(super) fn create(target: &Path) -> Result<Self, OpsError> {
         let mut name = OsString::from(target.file_name().unwrap_or_default());
         name.push(".chronolith");
         let path = target.with_file_name(name);
@@ -112,11 +112,11 @@ impl Unfinished {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes))
     }
 
-    fn finish(mut self, target: &Path) -> Result<(), OpsError> {
+    pub(super) fn finish(mut self, target: &Path) -> Result<(), OpsError> {
         self.file = None;
         fs::rename(&self.path, target)
             .map_err(|source| OpsError::Write { name: target.display().to_string(), source })

@@ -2,12 +2,15 @@
 //!
 //! - `push`: into the repository; success means durable
 //! - `get`: out of it; "absent" means that the repository says so
+//! - `spool`: segments that are fetched before they are asked for
 //! - `data`: what the data directory around a file says
 
 mod data;
 mod get;
 mod push;
+mod spool;
 
 pub use data::is_standby;
 pub use get::{Got, get};
 pub use push::{Pushed, push};
+pub use spool::Spool;

@@ -4,16 +4,21 @@ use super::Cluster;
 use crate::base::Observer;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::session::Session;
-use crate::postgres::archive::{Got, get, is_standby};
+use crate::cli::settings::CachePlace;
+use crate::postgres::archive::{Got, Spool, get, is_standby};
 use clap::Args;
 use serde_json::json;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// "It is not in the archive": what the server takes for the end of the log.
 const ABSENT: u8 = 1;
 /// The longest pause between two attempts of a standby.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Segments that may be fetched ahead.
+const PREFETCH_MAX: i64 = 1024;
 
 /// Brings back a file of the write-ahead log: the server's restore_command
 ///
@@ -36,11 +41,23 @@ pub struct Arguments {
     /// On a standby: how many seconds to try for
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub patience: u64,
+    /// How many of the following segments to fetch ahead, while the server replays this one
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=PREFETCH_MAX))]
+    pub prefetch: u16,
+    /// The folder for segments that are fetched ahead [default: the cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// Fetches ahead only: what this command starts by itself
+    #[arg(long, hide = true)]
+    pub fill_spool: bool,
 }
 
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.doing(format!("bring back {}", arguments.name));
+    if arguments.fill_spool {
+        return fill(session, arguments);
+    }
     let got = match is_standby(&arguments.path) {
         false => attempt(session, arguments)?,
         true => match patiently(session, arguments) {
@@ -59,6 +76,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Got::Written { bytes } => (exit::DONE, Some(bytes)),
         Got::Absent => (ABSENT, None),
     };
+    if bytes.is_some() {
+        fetch_ahead(session, arguments);
+    }
     let fields = json!({ "name": arguments.name, "found": bytes.is_some(), "bytes": bytes });
     session.talk.event("summary", fields)?;
     Ok(code)
@@ -66,6 +86,11 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
 
 fn attempt(session: &Session, arguments: &Arguments) -> Result<Got, Fault> {
     let cluster = arguments.cluster.name(session)?;
+    if let Some(spool) = spool(session, arguments)?
+        && let Some(bytes) = spool.take(&arguments.name, &arguments.path)?
+    {
+        return Ok(Got::Written { bytes });
+    }
     let repository = session.open_for_server()?;
     Ok(get(&repository, &cluster, &arguments.name, &arguments.path)?)
 }
@@ -85,4 +110,38 @@ fn patiently(session: &Session, arguments: &Arguments) -> Result<Got, Fault> {
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}
+
+fn spool(session: &Session, arguments: &Arguments) -> Result<Option<Spool>, Fault> {
+    let root = match (&arguments.spool, &session.settings.cache) {
+        _ if arguments.prefetch == 0 => return Ok(None),
+        (Some(folder), _) | (None, CachePlace::Folder(folder)) => folder,
+        (None, CachePlace::None) => return Ok(None),
+    };
+    let cluster = arguments.cluster.name(session)?;
+    Ok(Spool::of(root, session.place()?, &cluster, &arguments.path))
+}
+
+/// Starts a process that fetches ahead, once half of what it fetched is used up. What goes wrong with it
+/// costs time only: the next command asks the repository itself.
+fn fetch_ahead(session: &Session, arguments: &Arguments) {
+    let most = usize::from(arguments.prefetch);
+    let Ok(Some(spool)) = spool(session, arguments) else { return };
+    let Some(ahead) = spool.ahead(&arguments.name, &arguments.path, most) else { return };
+    let Ok(program) = std::env::current_exe() else { return };
+    if ahead * 2 <= most {
+        let mut command = Command::new(program);
+        command.args(std::env::args_os().skip(1)).arg("--fill-spool");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // It ends by itself, and what the server tells its own children is not meant for it.
+        let _ = command.process_group(0).spawn();
+    }
+}
+
+fn fill(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
+    if let Some(spool) = spool(session, arguments)? {
+        let repository = session.open_for_server()?;
+        spool.fill(&repository, &arguments.name, usize::from(arguments.prefetch))?;
+    }
+    Ok(exit::DONE)
 }

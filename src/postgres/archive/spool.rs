@@ -1,0 +1,170 @@
+//! Segments that are fetched before the server asks for them.
+//!
+//! Each lies in a folder of one data directory, so that no recovery meets what another left (R8), with its
+//! digest behind it: what a crash left half written is not believed. The folder holds what follows the
+//! segment that was asked for last and nothing else, so that it stays small and forgets a timeline that
+//! recovery has left. It never says that something is absent: only the repository does.
+
+use super::data;
+use super::get::Unfinished;
+use crate::ops::OpsError;
+use crate::postgres::lineage::{ClusterName, lineages};
+use crate::postgres::segment::{LogFile, SegmentName};
+use crate::postgres::wal::FirstPage;
+use crate::repo::{RepoError, Repository};
+use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Length of the digest behind a segment.
+const DIGEST_BYTES: usize = 32;
+/// Holds the lock of whoever fills the folder.
+const LOCK: &str = "lock";
+
+/// The folder of one data directory.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    folder: PathBuf,
+    cluster: ClusterName,
+    system_identifier: u64,
+}
+
+impl Spool {
+    /// Returns the folder for the data directory around a file, below `root`; `None` where the directory does
+    /// not say which cluster it is. `repository` tells repositories apart.
+    pub fn of(root: &Path, repository: &str, cluster: &ClusterName, file: &Path) -> Option<Self> {
+        let system_identifier = data::system_identifier(file)?;
+        let directory = fs::canonicalize(data::data_directory(file)?).ok()?;
+        let mut hasher = blake3::Hasher::new();
+        for part in [repository.as_bytes(), cluster.to_string().as_bytes(), directory.as_os_str().as_bytes()]
+        {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        hasher.update(&system_identifier.to_le_bytes());
+        let name = hasher.finalize().to_hex();
+        let folder = root.join("spool").join(name.get(..32)?);
+        Some(Self { folder, cluster: cluster.clone(), system_identifier })
+    }
+
+    /// Moves a segment to its target, if it is here and whole; returns its length.
+    ///
+    /// # Errors
+    ///
+    /// When the target cannot be written.
+    pub fn take(&self, name: &str, target: &Path) -> Result<Option<u64>, OpsError> {
+        // No other file is fetched ahead, and no other name leads into the folder.
+        let Ok(LogFile::Segment(segment)) = name.parse() else { return Ok(None) };
+        let path = self.folder.join(segment.to_string());
+        let Ok(bytes) = fs::read(&path) else { return Ok(None) };
+        let content = bytes.split_last_chunk::<DIGEST_BYTES>();
+        let Some((content, _)) = content.filter(|(content, digest)| blake3::hash(content) == **digest) else {
+            let _ = fs::remove_file(&path);
+            return Ok(None);
+        };
+        let mut unfinished = Unfinished::create(target)?;
+        unfinished
+            .write(content)
+            .map_err(|source| OpsError::Write { name: target.display().to_string(), source })?;
+        unfinished.finish(target)?;
+        let _ = fs::remove_file(&path);
+        Ok(Some(content.len() as u64))
+    }
+
+    /// Returns how many of the segments that follow one are here; `fetched` is that one, whose first page
+    /// says how long segments are.
+    pub fn ahead(&self, name: &str, fetched: &Path, most: usize) -> Option<usize> {
+        let window = self.window(name, fetched, most)?;
+        Some(window.iter().take_while(|name| self.folder.join(name.to_string()).is_file()).count())
+    }
+
+    fn window(&self, name: &str, fetched: &Path, most: usize) -> Option<Vec<SegmentName>> {
+        let LogFile::Segment(mut segment) = name.parse().ok()? else { return None };
+        let size = first_page(fetched)?.segment_size;
+        let mut window = Vec::new();
+        while window.len() < most {
+            segment = segment.next(size)?;
+            window.push(segment);
+        }
+        Some(window)
+    }
+
+    /// Fetches the segments that follow one, as far as they are archived and at most so many; removes all
+    /// others. Does nothing while somebody else does that. Returns how many it fetched.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written, or the repository fails.
+    pub fn fill(&self, repository: &Repository, name: &str, most: usize) -> Result<usize, OpsError> {
+        let local = |source| OpsError::Write { name: self.folder.display().to_string(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(local)?;
+        let lock = File::create(self.folder.join(LOCK)).map_err(local)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(0);
+        }
+        let known = lineages(repository, &self.cluster)?;
+        let lineage = known.iter().find(|lineage| lineage.system_identifier == self.system_identifier);
+        let (Some(lineage), Ok(LogFile::Segment(mut segment))) = (lineage, name.parse()) else {
+            return Ok(0);
+        };
+        let stream = lineage.stream(&self.cluster);
+        let mut window = Vec::new();
+        while window.len() < most
+            && let Some(next) = segment.next(lineage.segment_size)
+        {
+            window.push(next);
+            segment = next;
+        }
+        self.clear_but(&window).map_err(local)?;
+        let mut fetched = 0;
+        for name in window.iter().map(SegmentName::to_string) {
+            let path = self.folder.join(&name);
+            if path.is_file() {
+                continue;
+            }
+            let found = repository.search_log(&stream, &name)?.found;
+            if found.is_empty() {
+                break;
+            }
+            let partial = self.folder.join(format!("{name}.partial"));
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&partial).map_err(local)?;
+            let mut hasher = blake3::Hasher::new();
+            repository.read_segment(&found, &mut |piece| {
+                hasher.update(piece);
+                file.write_all(piece).map_err(|source| RepoError::Local {
+                    doing: "cannot write",
+                    path: partial.display().to_string(),
+                    source,
+                })
+            })?;
+            file.write_all(hasher.finalize().as_bytes()).map_err(local)?;
+            fs::rename(&partial, &path).map_err(local)?;
+            fetched += 1;
+        }
+        Ok(fetched)
+    }
+
+    /// Removes what is not wanted any more: what was passed, another timeline's, what a dead process left.
+    fn clear_but(&self, window: &[SegmentName]) -> io::Result<()> {
+        let wanted: BTreeSet<String> = window.iter().map(SegmentName::to_string).collect();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let keep = entry.file_name().to_str().is_some_and(|name| name == LOCK || wanted.contains(name));
+            if !keep {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn first_page(path: &Path) -> Option<FirstPage> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(File::open(path).ok()?, 64), &mut bytes).ok()?;
+    FirstPage::read(&bytes).ok()
+}
