@@ -17,7 +17,9 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -183,6 +185,17 @@ impl Session {
     /// signals by how the command ends.
     pub fn open_for_server(&self) -> Result<Arc<Repository>, Fault> {
         Self::finish_opening(self.unlock()?)
+    }
+
+    /// Starts this program once more with the same arguments and one more, and does not wait for it. That it
+    /// could not be started costs time only.
+    pub fn start_beside(&self, argument: &str) {
+        let Ok(program) = std::env::current_exe() else { return };
+        let mut command = Command::new(program);
+        command.args(std::env::args_os().skip(1)).arg(argument);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // What a server tells its own children is not meant for it.
+        let _ = command.process_group(0).spawn();
     }
 
     fn finish_opening((environment, opening): (Environment, Opening)) -> Result<Arc<Repository>, Fault> {

@@ -515,3 +515,67 @@ fn segments_are_fetched_ahead() {
     let absent = ["archive-get", "--cluster", "main", "--prefetch", "4", "0000000100000000000000FE", path];
     assert_eq!(code(&archive.command(&absent).output().unwrap()), 1);
 }
+
+/// A1, A4: with `--async` what waits is archived ahead; a receipt counts only for the very bytes, and once.
+#[test]
+fn what_waits_is_archived_ahead() {
+    let archive = Archive::new();
+    let own = some_segments(&archive, "own", "1");
+    assert!(own.len() >= 8, "{} segments", own.len());
+    let wal = archive.place("data/pg_wal");
+    let status = archive.place("data/pg_wal/archive_status");
+    let control = archive.place("data/global").join("pg_control");
+    fs::write(control, &fs::read(&own[0]).unwrap()[24..32]).unwrap();
+    let mut paths = Vec::new();
+    for path in &own {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let copy = wal.join(name);
+        fs::copy(path, &copy).unwrap();
+        check("chown", Command::new("chown").arg(USER).arg(&copy).output());
+        fs::write(status.join(format!("{name}.ready")), "").unwrap();
+        paths.push(copy);
+    }
+    let push = |path: &Path| {
+        let path = path.to_str().unwrap();
+        archive.command(&["archive-push", "--cluster", "main", "--async", path]).output().unwrap()
+    };
+    let receipts = || {
+        let mut found = Vec::new();
+        for folder in fs::read_dir(archive.home().join("cache/receipts")).into_iter().flatten() {
+            for entry in fs::read_dir(folder.unwrap().path()).unwrap() {
+                found.push(entry.unwrap().path());
+            }
+        }
+        found.retain(|path| !path.ends_with("lock") && path.extension().is_none());
+        found.sort();
+        found
+    };
+    assert_eq!(code(&push(&paths[0])), 0);
+    let started = Instant::now();
+    while receipts().len() < own.len() - 1 {
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", receipts());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Each is durable: the repository has all of them.
+    let held = archive.open().all_logs().unwrap().found;
+    assert_eq!(held.iter().filter(|found| found.record.name.len() == 24).count(), own.len());
+    // The repository is out of reach: a receipt is all that is needed, for the very bytes, once.
+    let away = archive.home().join("away");
+    fs::rename(archive.repository(), &away).unwrap();
+    assert_eq!(code(&push(&paths[1])), 0);
+    assert!((1..=125).contains(&code(&push(&paths[1]))), "a receipt is good once");
+    let mut bytes = fs::read(&paths[2]).unwrap();
+    bytes[9000] ^= 1;
+    fs::write(&paths[2], &bytes).unwrap();
+    assert!((1..=125).contains(&code(&push(&paths[2]))), "other bytes have no receipt");
+    fs::write(&receipts()[0], [0; 32]).unwrap();
+    assert!((1..=125).contains(&code(&push(&paths[3]))), "a receipt of other bytes");
+    fs::rename(&away, archive.repository()).unwrap();
+    // Without a receipt it is archived as ever: the same bytes are there, other bytes are refused.
+    for path in &paths {
+        let output = push(path);
+        assert_eq!(code(&output), i32::from(*path == paths[2]), "{}", said(&output));
+        let _ =
+            fs::remove_file(status.join(format!("{}.ready", path.file_name().unwrap().to_str().unwrap())));
+    }
+}

@@ -1,10 +1,12 @@
 //! The data directory around a file in `pg_wal`, looked at by name: the link that `pg_wal` may be is not
 //! followed.
 
+use crate::postgres::lineage::ClusterName;
 use crate::postgres::segment::LogFile;
 use crate::postgres::wal::FirstPage;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes of a segment that its first page's header takes.
@@ -34,6 +36,26 @@ pub(super) fn system_identifier(file: &Path) -> Option<u64> {
     let mut bytes = [0; 8];
     control.read_exact(&mut bytes).ok()?;
     Some(u64::from_le_bytes(bytes)).filter(|identifier| *identifier != 0)
+}
+
+/// Returns a folder below `root` for what is kept of the data directory around a file: one for each kind,
+/// repository, cluster and directory; `None` where the directory does not say which cluster it is.
+pub(super) fn folder_of(
+    root: &Path,
+    kind: &str,
+    repository: &str,
+    cluster: &ClusterName,
+    file: &Path,
+) -> Option<PathBuf> {
+    let system_identifier = system_identifier(file)?;
+    let directory = std::fs::canonicalize(data_directory(file)?).ok()?;
+    let mut hasher = blake3::Hasher::new();
+    for part in [repository.as_bytes(), cluster.to_string().as_bytes(), directory.as_os_str().as_bytes()] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    hasher.update(&system_identifier.to_le_bytes());
+    let name = hasher.finalize().to_hex();
+    Some(root.join(kind).join(name.get(..32)?))
 }
 
 /// Reads the first page of some segment that lies beside a file.

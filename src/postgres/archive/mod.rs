@@ -1,15 +1,18 @@
 //! The two commands that a server calls: one takes a file of its log away, one brings it back.
 //!
 //! - `push`: into the repository; success means durable
+//! - `ahead`: into it before the server asks for that, with a receipt
 //! - `get`: out of it; "absent" means that the repository says so
 //! - `spool`: segments that are fetched before they are asked for
 //! - `data`: what the data directory around a file says
 
+mod ahead;
 mod data;
 mod get;
 mod push;
 mod spool;
 
+pub use ahead::{Receipts, is_waiting};
 pub use data::is_standby;
 pub use get::{Got, get};
 pub use push::{Pushed, push};

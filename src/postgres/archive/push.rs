@@ -240,7 +240,7 @@ fn note(entry: &mut LogEntry, noted: &Noted, start: u64, length: u64) {
     }
 }
 
-fn whole_digest(path: &Path) -> Result<LogDigest, OpsError> {
+pub(super) fn whole_digest(path: &Path) -> Result<LogDigest, OpsError> {
     let mut hasher = blake3::Hasher::new();
     let mut source = File::open(path).map_err(read_error(path))?;
     io::copy(&mut source, &mut hasher).map_err(read_error(path))?;

@@ -16,7 +16,6 @@ use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -38,15 +37,7 @@ impl Spool {
     /// not say which cluster it is. `repository` tells repositories apart.
     pub fn of(root: &Path, repository: &str, cluster: &ClusterName, file: &Path) -> Option<Self> {
         let system_identifier = data::system_identifier(file)?;
-        let directory = fs::canonicalize(data::data_directory(file)?).ok()?;
-        let mut hasher = blake3::Hasher::new();
-        for part in [repository.as_bytes(), cluster.to_string().as_bytes(), directory.as_os_str().as_bytes()]
-        {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-        }
-        hasher.update(&system_identifier.to_le_bytes());
-        let name = hasher.finalize().to_hex();
-        let folder = root.join("spool").join(name.get(..32)?);
+        let folder = data::folder_of(root, "spool", repository, cluster, file)?;
         Some(Self { folder, cluster: cluster.clone(), system_identifier })
     }
 

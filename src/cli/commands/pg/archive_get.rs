@@ -8,9 +8,7 @@ use crate::cli::settings::CachePlace;
 use crate::postgres::archive::{Got, Spool, get, is_standby};
 use clap::Args;
 use serde_json::json;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// "It is not in the archive": what the server takes for the end of the log.
@@ -128,13 +126,8 @@ fn fetch_ahead(session: &Session, arguments: &Arguments) {
     let most = usize::from(arguments.prefetch);
     let Ok(Some(spool)) = spool(session, arguments) else { return };
     let Some(ahead) = spool.ahead(&arguments.name, &arguments.path, most) else { return };
-    let Ok(program) = std::env::current_exe() else { return };
     if ahead * 2 <= most {
-        let mut command = Command::new(program);
-        command.args(std::env::args_os().skip(1)).arg("--fill-spool");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // It ends by itself, and what the server tells its own children is not meant for it.
-        let _ = command.process_group(0).spawn();
+        session.start_beside("--fill-spool");
     }
 }
 

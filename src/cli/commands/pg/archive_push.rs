@@ -4,12 +4,16 @@ use super::Cluster;
 use crate::cli::edges;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::session::Session;
-use crate::postgres::archive::push;
+use crate::cli::settings::CachePlace;
+use crate::postgres::archive::{Receipts, is_waiting, push};
 use crate::postgres::lineage::Archiver;
 use crate::repo::LogPut;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
+
+/// Waiting files that are worth a process of their own.
+const WORTH_A_PROCESS: usize = 2;
 
 /// Archives a file of the write-ahead log: the server's archive_command
 ///
@@ -24,18 +28,48 @@ pub struct Arguments {
     pub path: PathBuf,
     #[command(flatten)]
     pub cluster: Cluster,
+    /// When files wait: archives them ahead in a process beside the server, which leaves receipts
+    #[arg(long = "async")]
+    pub ahead: bool,
+    /// Files that are archived ahead at once
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: u16,
+    /// The folder for receipts [default: the cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// Archives ahead only: what this command starts by itself
+    #[arg(long, hide = true)]
+    pub archive_ready: bool,
 }
 
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.doing(format!("archive {}", arguments.path.display()));
-    let cluster = arguments.cluster.name(session)?;
-    let repository = session.open_for_server()?;
     let archiver = Archiver {
-        cluster,
+        cluster: arguments.cluster.name(session)?,
         host: edges::host_name(),
         program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
+    let receipts = receipts(session, arguments, &archiver)?;
+    if arguments.archive_ready {
+        if let Some(receipts) = receipts {
+            let repository = session.open_for_server()?;
+            let threads = usize::from(arguments.jobs);
+            receipts.archive_ready(&repository, &archiver, &arguments.path, threads)?;
+        }
+        return Ok(exit::DONE);
+    }
+    if receipts.as_ref().is_some_and(|receipts| receipts.redeem(&arguments.path)) {
+        archive_ahead(session, arguments);
+        let name = arguments.path.file_name().unwrap_or_default().to_string_lossy();
+        let fields =
+            json!({ "name": name, "bytes": null, "stream": null, "stored": false, "log_pack": null });
+        session.talk.event("summary", fields)?;
+        return Ok(exit::DONE);
+    }
+    let repository = session.open_for_server()?;
+    // Begun first, so that others are archived while this one is.
+    archive_ahead(session, arguments);
     let pushed = push(&repository, &archiver, &arguments.path)?;
     let (stored, id) = match pushed.outcome {
         LogPut::Stored(id) => (true, id),
@@ -52,4 +86,25 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         }),
     )?;
     Ok(exit::DONE)
+}
+
+fn receipts(
+    session: &Session,
+    arguments: &Arguments,
+    archiver: &Archiver,
+) -> Result<Option<Receipts>, Fault> {
+    let root = match (&arguments.spool, &session.settings.cache) {
+        _ if !arguments.ahead => return Ok(None),
+        (Some(folder), _) | (None, CachePlace::Folder(folder)) => folder,
+        (None, CachePlace::None) => return Ok(None),
+    };
+    Ok(Receipts::of(root, session.place()?, &archiver.cluster, &arguments.path))
+}
+
+/// Starts a process that archives what waits. One that is at it already goes on alone; what goes wrong with
+/// it costs time only, since this command archives whatever has no receipt.
+fn archive_ahead(session: &Session, arguments: &Arguments) {
+    if arguments.ahead && is_waiting(&arguments.path, WORTH_A_PROCESS) {
+        session.start_beside("--archive-ready");
+    }
 }
