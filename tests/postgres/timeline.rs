@@ -163,7 +163,8 @@ fn the_server_agrees_where_an_interval_ends() {
         [
             "archive_mode=off".to_owned(),
             format!("restore_command={get}"),
-            format!("recovery_target_time={at}"),
+            // B13: no abbreviation of a zone, not even Z.
+            format!("recovery_target_time={}", at.to_string().replace('Z', "+00")),
             "recovery_target_action=promote".to_owned(),
         ]
     };
@@ -178,7 +179,9 @@ fn the_server_agrees_where_an_interval_ends() {
     let mut postgres = as_user(USER, &tool("postgres"));
     postgres.arg("-D").arg(missed.path().join("server/data")).arg("-k").arg(missed.path().join("server"));
     postgres.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-    settings(to).iter().for_each(|setting| drop(postgres.arg("-c").arg(setting)));
+    for setting in settings(to) {
+        postgres.arg("-c").arg(setting);
+    }
     let output = postgres.output().unwrap();
     let log = said(&output);
     assert!(
