@@ -61,7 +61,7 @@ pub use damaged::{DamageListing, FoundDamage, Spoilt, SpoiltPacks, may_cancel};
 pub use environment::{Environment, KeyCache, NoKeyCache};
 pub use error::RepoError;
 pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};
-pub use index::{IndexSet, KnownPack, Located, NumberedIndex, RunContent, RunOutline};
+pub use index::{IndexSet, KnownPack, Located, NumberedIndex, RunContent, RunOutline, encode_run};
 pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
 pub use logs::{FoundLog, LogEntry, LogPut, OpenedLog};

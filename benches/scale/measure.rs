@@ -1,0 +1,89 @@
+//! One step, measured: seconds, requests, and the most anonymous memory that the process held.
+
+use super::fill::chunk_id;
+use super::{Failure, Scene, mib};
+use chronolith::format::pack::BlobClass;
+use chronolith::ops::Snapshots;
+use chronolith::ops::prune::{PruneOptions, prune};
+use chronolith::ops::stats::stats;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What is measured of streams, in this order: the first leaves the cache behind that the others use.
+pub const STREAM_STEPS: [&str; 6] = ["fetch and merge", "open", "known", "unknown", "reach", "prune plan"];
+/// What is measured of snapshots.
+pub const SNAPSHOT_STEPS: [&str; 1] = ["list"];
+
+const LOOK_UPS: u64 = 1 << 19;
+
+fn anonymous_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Takes one step and prints a row of a table.
+pub fn step(scene: &Scene, name: &str, chunks: u64) -> Result<(), Failure> {
+    let (stop, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let watch = {
+        let (stop, peak) = (stop.clone(), peak.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                peak.fetch_max(anonymous_bytes(), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        })
+    };
+    let began = Instant::now();
+    let (repository, store) = scene.open()?;
+    let result = match name {
+        "fetch and merge" => {
+            repository.load_index()?;
+            let index = repository.index();
+            let cache = mib(scene.stored_bytes("cache"));
+            format!("{} records in {} segments, {cache} on disk", index.len(), index.segment_count())
+        }
+        "open" => {
+            repository.load_index()?;
+            format!("{} records", repository.index().len())
+        }
+        "known" | "unknown" => {
+            repository.load_index()?;
+            let first = if name == "known" { 0 } else { u64::MAX / 2 };
+            let step = if name == "known" { (chunks / LOOK_UPS).max(1) } else { 1 };
+            let ids: Vec<_> =
+                (0..LOOK_UPS).map(|number| chunk_id(first + number * step % chunks.max(1))).collect();
+            let mut times = Vec::new();
+            for _ in 0..2 {
+                let began = Instant::now();
+                let found =
+                    ids.iter().filter(|id| black_box(repository.adoptable(BlobClass::Content, id))).count();
+                let each = began.elapsed().as_nanos() as f64 / ids.len() as f64;
+                times.push(format!("{each:.0} ns a look-up ({found} of {} found)", ids.len()));
+            }
+            times.join(", again: ")
+        }
+        "reach" => {
+            let snapshots = Snapshots::load(&repository)?;
+            let all = snapshots.iter().map(|view| (view.id, &view.snapshot));
+            let total = stats(&repository, all, None)?.total;
+            format!("{} snapshots, {} of content", total.snapshots, mib(total.raw_bytes))
+        }
+        "prune plan" => {
+            let options = PruneOptions { dry_run: true, ..PruneOptions::new("scale") };
+            let report = prune(&repository, &options)?;
+            format!("{} packs, {} condemned", report.packs, report.condemned_packs)
+        }
+        "list" => format!("{} snapshots", Snapshots::load(&repository)?.with_forgotten().len()),
+        other => return Err(Failure::Other(format!("there is no step {other:?}"))),
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    let _ = watch.join();
+    let peak = peak.load(Ordering::Relaxed).max(anonymous_bytes());
+    let requests = store.requests.load(Ordering::Relaxed);
+    println!("| {name} | {seconds:.3} s | {} | {requests} requests | {result} |", mib(peak));
+    Ok(())
+}
