@@ -141,6 +141,48 @@ impl<'a> Cutter<'a> {
         let decided = length < buffer.len() || at_end || buffer.len() >= self.maximum;
         (decided && length > 0).then_some(length)
     }
+
+    /// Cuts a region of a long stream before it is known where the first chunk in it begins: as if one
+    /// began with it. Returns where chunks end that no further bytes could change.
+    ///
+    /// Wherever the true cuts of the stream meet one of these, all that follow are true too, and after a
+    /// few chunks they usually do: [`Cutter::join`].
+    pub fn cut_ahead(&self, region: &[u8]) -> Vec<usize> {
+        let mut ends = Vec::with_capacity(2 * region.len() / self.average.max(1));
+        let mut at = 0;
+        while let Some(length) = self.cut(region.get(at..).unwrap_or_default(), false) {
+            at += length;
+            ends.push(at);
+        }
+        ends
+    }
+
+    /// Cuts `buffer` from `start`, where a chunk truly begins, with what [`Cutter::cut_ahead`] found in the
+    /// region from `from` to the end; calls `found` with the end of each chunk that no further bytes could
+    /// change. The outcome is that of cutting one after the other, whatever was found ahead.
+    pub fn join(
+        &self,
+        buffer: &[u8],
+        start: usize,
+        from: usize,
+        ahead: &[usize],
+        mut found: impl FnMut(usize),
+    ) {
+        let mut at = start;
+        loop {
+            let met = at.checked_sub(from).and_then(|within| match within {
+                0 => Some(0),
+                within => ahead.binary_search(&within).ok().map(|place| place + 1),
+            });
+            if let Some(next) = met {
+                ahead.iter().skip(next).for_each(|end| found(from + end));
+                return;
+            }
+            let Some(length) = self.cut(buffer.get(at..).unwrap_or_default(), false) else { return };
+            at += length;
+            found(at);
+        }
+    }
 }
 
 /// Cuts a database file into chunks of one fixed length, so that a page never straddles two.
@@ -343,6 +385,43 @@ mod tests {
     }
 
     proptest! {
+        /// However a stream is divided into regions that are cut ahead, the chunks are those of the whole.
+        #[test]
+        fn regions_cut_ahead_join_into_the_same_chunks(
+            stretches in proptest::collection::vec((0_u8..4, 1_usize..30_000), 1..8),
+            regions in proptest::collection::vec(1_usize..40_000, 1..12),
+        ) {
+            let table = table();
+            let cutter = Cutter::new(&table, CutParameters::new(256, 1024, 8192).unwrap());
+            let mut data = vec![];
+            for (kind, length) in stretches {
+                match kind {
+                    0 => data.extend(std::iter::repeat_n(0, length)),
+                    1 => data.extend((0..length).map(|at| (at % 7) as u8)),
+                    _ => data.extend(noise("chronolith test regions", length)),
+                }
+            }
+            let (mut start, mut from, mut found) = (0, 0, vec![]);
+            for region in regions.iter().cycle() {
+                let to = (from + region).min(data.len());
+                let ahead = cutter.cut_ahead(&data[from..to]);
+                cutter.join(&data[..to], start, from, &ahead, |end| found.push(end));
+                start = found.last().copied().unwrap_or(0);
+                prop_assert!(to - start < 8192, "only what may still change is left");
+                from = to;
+                if to == data.len() {
+                    break;
+                }
+            }
+            while let Some(length) = cutter.cut(&data[start..], true) {
+                start += length;
+                found.push(start);
+            }
+            let mut whole = lengths(&cutter, &data);
+            whole.iter_mut().fold(0, |at, length| { *length += at; *length });
+            prop_assert_eq!(found, whole);
+        }
+
         /// Whatever is read at a time, the chunks are those of the whole.
         #[test]
         fn cuts_do_not_depend_on_the_reads(

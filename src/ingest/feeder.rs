@@ -1,5 +1,6 @@
 //! The front of the pipeline: reads sources, cuts them, fills batches.
 
+use super::ahead::{CutAhead, Region};
 use super::batch::{Batch, Event, FileEnd};
 use super::parent::ParentWalk;
 use crate::base::{Clock, Observer, Phase};
@@ -7,11 +8,16 @@ use crate::chunker::{CutParameters, Cutter, GearTable, PageCutter};
 use crate::format::tree::{Content, CutKind, TreeEntry};
 use crate::repo::{BlobReader, RepoError, Repository};
 use crossbeam_channel::{Receiver, Sender};
+use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Events after which a batch is handed on even though its bytes are few.
 const EVENTS_MAX: usize = 4096;
+
+/// A stream of which so many batches are filled is worth cutting ahead.
+const LONG_BATCHES: u64 = 2;
 
 /// What a whole stream turned out to be.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +26,15 @@ pub struct StreamEnd {
     pub length: u64,
     /// BLAKE3 of all bytes.
     pub digest: [u8; 32],
+}
+
+/// Bytes of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchSizes {
+    /// A batch that holds so many is handed on.
+    pub fill_bytes: usize,
+    /// Room for the start of a chunk that the batch before could not decide.
+    pub longest_chunk: usize,
 }
 
 enum Cut<'a> {
@@ -48,7 +63,7 @@ pub struct Feeder {
     batch: Batch,
     /// How many of the batch's bytes are filled.
     filled: usize,
-    batch_bytes: usize,
+    sizes: BatchSizes,
     free: Receiver<Vec<u8>>,
     work: Sender<Batch>,
     table: Arc<GearTable>,
@@ -63,26 +78,28 @@ pub struct Feeder {
     parent: Option<ParentWalk>,
     /// How far that file has come.
     offset: u64,
+    ahead: Option<CutAhead>,
 }
 
 impl Feeder {
     pub(super) fn new(
         repository: &Arc<Repository>,
-        table: GearTable,
-        batch_bytes: usize,
+        table: Arc<GearTable>,
+        sizes: BatchSizes,
         differences: bool,
         free: Receiver<Vec<u8>>,
         work: Sender<Batch>,
+        ahead: Option<CutAhead>,
     ) -> Result<Self, RepoError> {
         let bytes = free.recv().map_err(|_| RepoError::Interrupted)?;
         let environment = repository.environment();
         Ok(Self {
             batch: Batch { sequence: 0, bytes, events: Vec::new(), parent: None },
             filled: 0,
-            batch_bytes,
+            sizes,
             free,
             work,
-            table: Arc::new(table),
+            table,
             parameters: repository.cut_parameters(),
             page_chunk_bytes: repository.page_chunk_bytes(),
             observer: environment.observer.clone(),
@@ -91,22 +108,29 @@ impl Feeder {
             differences,
             parent: None,
             offset: 0,
+            ahead,
         })
     }
 
     /// Hands the batch on; the bytes from `from` on, not yet cut, move to the next one.
     fn flush(&mut self, from: usize) -> Result<(), RepoError> {
         // Both channels close only when a worker has failed; the pipeline then knows why.
-        let mut bytes = self.free.recv().map_err(|_| RepoError::Interrupted)?;
+        let bytes = self.free.recv().map_err(|_| RepoError::Interrupted)?;
+        let length = self.filled.saturating_sub(from);
+        self.go_on_in(bytes, from, 0)?;
+        self.filled = length;
+        Ok(())
+    }
+
+    /// Hands the batch on; its bytes from `from` on move to a place in those of the next.
+    fn go_on_in(&mut self, mut bytes: Vec<u8>, from: usize, to: usize) -> Result<(), RepoError> {
         let rest = self.batch.bytes.get(from..self.filled).unwrap_or_default();
-        let length = rest.len();
-        if let Some(place) = bytes.get_mut(..length) {
+        if let Some(place) = bytes.get_mut(to..to + rest.len()) {
             place.copy_from_slice(rest);
         }
         let parent = self.parent.as_ref().map(|walk| walk.window().clone());
         let next = Batch { sequence: self.batch.sequence + 1, bytes, events: Vec::new(), parent };
         let full = std::mem::replace(&mut self.batch, next);
-        self.filled = length;
         self.work.send(full).map_err(|_| RepoError::Interrupted)
     }
 
@@ -199,7 +223,14 @@ impl Feeder {
             if self.observer.interrupted() {
                 return Err(FeedError::Pipeline(RepoError::Interrupted));
             }
-            if self.filled >= self.batch_bytes {
+            if self.filled >= self.sizes.fill_bytes {
+                if let Cut::Content(cutter, _) = &cutter
+                    && self.ahead.is_some()
+                    && length >= LONG_BATCHES * self.sizes.fill_bytes as u64
+                {
+                    let more = limit - length;
+                    length += self.data_ahead(reader, cutter, &mut start, more, digest)?;
+                }
                 self.flush(start)?;
                 start = 0;
             }
@@ -219,19 +250,113 @@ impl Feeder {
             while start < self.filled && (at_end || self.filled - start >= cutter.enough()) {
                 let rest = self.batch.bytes.get(start..self.filled).unwrap_or_default();
                 let Some(chunk) = cutter.cut(rest, at_end).filter(|chunk| *chunk > 0) else { break };
-                if let Some(parent) = &mut self.parent {
-                    parent.advance(&mut self.reader, self.offset);
-                }
-                let (range, offset) = (start..start + chunk, self.offset);
-                self.batch.events.push(Event::Chunk { range, offset, pages });
+                self.chunk(start..start + chunk, pages);
                 start += chunk;
-                self.offset = self.offset.saturating_add(chunk as u64);
             }
             if at_end {
                 return Ok(length);
             }
         }
     }
+
+    /// Adds a chunk of the batch's bytes.
+    fn chunk(&mut self, range: Range<usize>, pages: bool) {
+        if let Some(parent) = &mut self.parent {
+            parent.advance(&mut self.reader, self.offset);
+        }
+        let (offset, length) = (self.offset, range.len() as u64);
+        self.batch.events.push(Event::Chunk { range, offset, pages });
+        self.offset = offset.saturating_add(length);
+    }
+
+    /// Reads on to the end or the limit, and has others cut what was read. Returns how much that was; what
+    /// is left uncut begins at `start`.
+    fn data_ahead(
+        &mut self,
+        reader: &mut dyn Read,
+        cutter: &Cutter<'_>,
+        start: &mut usize,
+        limit: u64,
+        digest: &mut blake3::Hasher,
+    ) -> Result<u64, FeedError> {
+        let depth = self.ahead.as_ref().map_or(0, |ahead| ahead.depth);
+        let mut under_way: VecDeque<Receiver<Region>> = VecDeque::new();
+        let mut length = 0;
+        let mut ended: Option<io::Result<()>> = None;
+        loop {
+            if self.observer.interrupted() {
+                return Err(FeedError::Pipeline(RepoError::Interrupted));
+            }
+            if ended.is_none() && under_way.len() < depth {
+                // Those under way hold buffers too: whoever waits for one while there are some joins first.
+                let bytes = match under_way.is_empty() {
+                    true => self.free.recv().ok(),
+                    false => self.free.try_recv().ok(),
+                };
+                if let Some(bytes) = bytes {
+                    let (region, end) = self.region(reader, bytes, limit - length, digest);
+                    length += region.range.len() as u64;
+                    ended = end;
+                    let answer =
+                        self.ahead.as_ref().and_then(|ahead| ahead.begin(region.bytes, region.range));
+                    under_way.push_back(answer.ok_or(RepoError::Interrupted)?);
+                    continue;
+                }
+            }
+            let Some(next) = under_way.pop_front() else {
+                return match ended {
+                    Some(Err(error)) => Err(FeedError::Source(error)),
+                    Some(Ok(())) => Ok(length),
+                    None => Err(FeedError::Pipeline(RepoError::Interrupted)),
+                };
+            };
+            let region = next.recv().map_err(|_| RepoError::Interrupted)?;
+            // What is left of the batch before stands right before the region.
+            let rest = self.filled.saturating_sub(*start);
+            let at = region.range.start.saturating_sub(rest);
+            self.go_on_in(region.bytes, *start, at)?;
+            self.filled = region.range.end;
+            let bytes = self.batch.bytes.get(..self.filled).unwrap_or_default();
+            let mut ends = Vec::with_capacity(region.ends.len() + 1);
+            cutter.join(bytes, at, region.range.start, &region.ends, |end| ends.push(end));
+            *start = at;
+            for end in ends {
+                self.chunk(*start..end, false);
+                *start = end;
+            }
+        }
+    }
+
+    /// Fills a buffer behind the place for what is left of the one before; says why it is the last.
+    fn region(
+        &self,
+        reader: &mut dyn Read,
+        mut bytes: Vec<u8>,
+        limit: u64,
+        digest: &mut blake3::Hasher,
+    ) -> (Region, Option<io::Result<()>>) {
+        let from = self.sizes.longest_chunk;
+        let wanted = self.sizes.fill_bytes.min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let space = bytes.get_mut(from..from + wanted).unwrap_or_default();
+        let (got, result) = read_whole(reader, space);
+        digest.update(space.get(..got).unwrap_or_default());
+        self.observer.advance(Phase::Backup, got as u64, 0);
+        let is_last = got < wanted || got as u64 == limit || result.is_err();
+        (Region { bytes, range: from..from + got, ends: Vec::new() }, is_last.then_some(result))
+    }
+}
+
+/// Reads until `space` is full or there is no more; returns how much that was.
+fn read_whole(reader: &mut dyn Read, space: &mut [u8]) -> (usize, io::Result<()>) {
+    let mut filled = 0;
+    while let Some(rest) = space.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read_some(reader, rest) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(error) => return (filled, Err(error)),
+        }
+    }
+    (filled, Ok(()))
 }
 
 /// Reads once, whatever was interrupted is tried again; 0 is the end.

@@ -1,14 +1,15 @@
 //! The threads of the write path and the channels between them.
 
+use super::ahead::{CutAhead, threads_for};
 use super::assembler::{Assembler, Failure, TreeCounts};
 use super::batch::{Batch, Processed};
-use super::feeder::Feeder;
+use super::feeder::{BatchSizes, Feeder};
 use super::worker::Worker;
 use crate::base::BlobId;
 use crate::chunker::GearTable;
 use crate::repo::{RepoError, WriteSession};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Memory for batches, whatever the number of cores.
 const BATCH_MEMORY_BYTES: usize = 48 << 20;
@@ -70,10 +71,13 @@ pub fn ingest<E: From<RepoError>>(
 ) -> Result<Ingested, E> {
     let repository = session.repository();
     let parameters = repository.cut_parameters();
-    let table = GearTable::derive(repository.keyring().chunker_seed()?);
+    let table = Arc::new(GearTable::derive(repository.keyring().chunker_seed()?));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if options.workers == 0 { cores } else { options.workers }.clamp(1, WORKERS_MAX);
-    let batches = 2 * workers + 2;
+    let cutters = threads_for(workers);
+    let (ahead, to_cut) = CutAhead::new(cutters);
+    let ahead = (cutters > 0).then_some(ahead);
+    let batches = 2 * workers + 2 + ahead.as_ref().map_or(0, |ahead| ahead.depth);
     let longest = parameters.maximum().max(repository.page_chunk_bytes()) as usize;
     let batch_bytes = (BATCH_MEMORY_BYTES / batches).clamp(longest, BATCH_BYTES_MAX);
     let (free, to_fill) = bounded(batches);
@@ -90,12 +94,24 @@ pub fn ingest<E: From<RepoError>>(
         .collect::<Result<Vec<_>, _>>()?;
     let assembler = Assembler::new(session)?;
     let (ended, counted) = bounded(1);
-    let mut feeder = Feeder::new(repository, table, batch_bytes, options.differences, to_fill, work)?;
+    let mut feeder = Feeder::new(
+        repository,
+        table.clone(),
+        BatchSizes { fill_bytes: batch_bytes, longest_chunk: longest },
+        options.differences,
+        to_fill,
+        work,
+        ahead,
+    )?;
     let (fed, assembled) = std::thread::scope(|scope| {
         for worker in encoders.drain(..) {
             let (to_process, done, free) = (to_process.clone(), done.clone(), free.clone());
             let stop = &stop;
             scope.spawn(move || run_worker(worker, &to_process, &done, &free, stop));
+        }
+        for _ in 0..cutters {
+            let (to_cut, table) = (&to_cut, &table);
+            scope.spawn(move || to_cut.run(table, parameters));
         }
         drop((to_process, done, free));
         let assembling = {

@@ -1,5 +1,6 @@
 //! The operations through the public API.
 
+mod ahead;
 mod base_cache;
 mod cat;
 mod check;
