@@ -10,8 +10,10 @@
 mod fill;
 mod measure;
 mod store;
+#[path = "../support/mod.rs"]
+mod support;
 
-use chronolith::base::{Clock, Entropy, Quiet, SecretBytes, Timestamp};
+use chronolith::base::{Quiet, SecretBytes};
 use chronolith::crypto::Suite;
 use chronolith::format::FormatError;
 use chronolith::ops::OpsError;
@@ -23,8 +25,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use store::Simulated;
+use support::{Now, Random};
 
 /// Whatever went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -39,23 +42,6 @@ pub enum Failure {
     Storage(#[from] StorageError),
     #[error("{0}")]
     Other(String),
-}
-
-struct Now;
-
-impl Clock for Now {
-    fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_nanoseconds(since.as_nanos() as i64)
-    }
-}
-
-struct Random;
-
-impl Entropy for Random {
-    fn fill(&self, buffer: &mut [u8]) {
-        aws_lc_rs::rand::fill(buffer).expect("the system gives randomness");
-    }
 }
 
 /// A repository in a folder of its own.

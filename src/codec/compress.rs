@@ -67,6 +67,11 @@ impl Compressor {
         Ok(Self { context, level: DEFAULT_LEVEL })
     }
 
+    /// Returns the level.
+    pub fn level(&self) -> i32 {
+        self.level
+    }
+
     /// Appends the encoded form of `plain` to `out` and says which encoding it is: zstd where it
     /// saves at least one byte in 64, else the bytes as they are, which decode for free.
     ///

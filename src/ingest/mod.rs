@@ -21,6 +21,7 @@ mod ahead;
 mod assembler;
 mod bases;
 mod batch;
+mod effort;
 mod feeder;
 mod metadata;
 mod parent;
@@ -29,6 +30,7 @@ mod worker;
 
 pub use assembler::TreeCounts;
 pub use batch::{Event, FileEnd};
+pub use effort::Effort;
 pub use feeder::{FeedError, Feeder, StreamEnd};
 pub use metadata::MetadataWriter;
 pub use parent::ParentWindow;

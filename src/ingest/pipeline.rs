@@ -3,6 +3,7 @@
 use super::ahead::{CutAhead, threads_for};
 use super::assembler::{Assembler, Failure, TreeCounts};
 use super::batch::{Batch, Processed};
+use super::effort::{Controller, Effort};
 use super::feeder::{BatchSizes, Feeder};
 use super::worker::Worker;
 use crate::base::BlobId;
@@ -21,8 +22,8 @@ const WORKERS_MAX: usize = 12;
 /// How to ingest.
 #[derive(Debug, Clone, Copy)]
 pub struct IngestOptions {
-    /// zstd level of content.
-    pub level: i32,
+    /// How hard content is compressed.
+    pub effort: Effort,
     /// Plain bytes of neighbouring new chunks that share a frame.
     pub frame_bytes: usize,
     /// Stores new chunks as differences against what their files held before, where that pays and
@@ -89,8 +90,9 @@ pub fn ingest<E: From<RepoError>>(
     let (done, to_assemble) = bounded::<Processed>(batches);
     let failure = Mutex::new(None);
     let stop = Stop(&failure);
+    let controller = Controller::new(options.effort, workers);
     let mut encoders = (0..workers)
-        .map(|_| Worker::new(session, options.level, options.frame_bytes))
+        .map(|_| Worker::new(session, &controller, options.frame_bytes))
         .collect::<Result<Vec<_>, _>>()?;
     let assembler = Assembler::new(session)?;
     let (ended, counted) = bounded(1);

@@ -2,16 +2,19 @@
 
 use super::bases::{Bases, Unknown};
 use super::batch::{Batch, Event, Outcome, Processed};
+use super::effort::Controller;
 use crate::base::{BlobId, Phase};
 use crate::chunker::Sketcher;
 use crate::format::pack::BlobClass;
 use crate::repo::{FrameEncoder, RepoError, WriteSession};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// Turns batches into sealed frames and outcomes; one per thread.
 pub(super) struct Worker<'a> {
     session: &'a WriteSession,
     encoder: FrameEncoder,
+    controller: &'a Controller,
     bases: Bases<'a>,
     sketcher: Sketcher,
     frame_bytes: usize,
@@ -19,10 +22,15 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub fn new(session: &'a WriteSession, level: i32, frame_bytes: usize) -> Result<Self, RepoError> {
+    pub fn new(
+        session: &'a WriteSession,
+        controller: &'a Controller,
+        frame_bytes: usize,
+    ) -> Result<Self, RepoError> {
         Ok(Self {
             session,
-            encoder: FrameEncoder::new(level)?,
+            encoder: FrameEncoder::new(controller.first())?,
+            controller,
             bases: Bases::new(session)?,
             sketcher: Sketcher::derive(session.repository().keyring().chunker_seed()?),
             frame_bytes,
@@ -85,6 +93,9 @@ impl<'a> Worker<'a> {
             }
             &self.gathered
         };
+        let now = self.session.repository().environment().clock.now();
+        let waited = self.session.counts().waited_nanoseconds.load(Ordering::Relaxed);
+        self.encoder.set_level(self.controller.level(now, waited))?;
         self.session.store_frame(&mut self.encoder, BlobClass::Content, plain, blobs)
     }
 }

@@ -178,6 +178,18 @@ impl FrameEncoder {
         })
     }
 
+    /// Goes on at another zstd level.
+    ///
+    /// # Errors
+    ///
+    /// As [`FrameEncoder::new`].
+    pub fn set_level(&mut self, level: i32) -> Result<(), RepoError> {
+        if self.compressor.level() != level {
+            self.compressor = Compressor::new(level).map_err(coding("preparing compression"))?;
+        }
+        Ok(())
+    }
+
     /// Encodes and seals one frame, then opens, decodes and identifies it again, before anything is
     /// published: a flaw of the compressor or of memory shows here and not at the restore.
     ///

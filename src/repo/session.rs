@@ -43,6 +43,8 @@ pub struct SessionCounts {
     pub sealed_bytes: [AtomicU64; 2],
     /// Blobs of content that were stored as differences.
     pub differences: AtomicU64,
+    /// How long those who made packs waited until the store took them, added up.
+    pub waited_nanoseconds: AtomicU64,
     /// Bytes of packs and index runs put into the store.
     pub stored_bytes: AtomicU64,
 }
@@ -351,7 +353,12 @@ impl WriteSession {
         let repository = &self.shared.repository;
         let entropy = repository.environment().entropy.as_ref();
         let finished = pack.finish(repository.suite(), repository.id(), repository.keyring(), entropy)?;
-        match self.queue.as_ref().map(|queue| queue.send(finished)) {
+        let clock = &repository.environment().clock;
+        let began = clock.now().nanoseconds();
+        let sent = self.queue.as_ref().map(|queue| queue.send(finished));
+        let waited = u64::try_from(clock.now().nanoseconds().saturating_sub(began)).unwrap_or(0);
+        self.shared.counts.waited_nanoseconds.fetch_add(waited, Ordering::Relaxed);
+        match sent {
             Some(Ok(())) => Ok(()),
             _ => Err(self.take_failure()),
         }

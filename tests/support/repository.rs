@@ -7,7 +7,7 @@ use chronolith::crypto::{PasswordParameters, Suite};
 use chronolith::format::cbor::Extra;
 use chronolith::format::snapshot::{Snapshot, SnapshotMode, SnapshotSummary};
 use chronolith::format::tree::{CutKind, EntryKind, TreeEntry};
-use chronolith::ingest::{Event, FeedError, Feeder, FileEnd, IngestOptions, ingest};
+use chronolith::ingest::{Effort, Event, FeedError, Feeder, FileEnd, IngestOptions, ingest};
 use chronolith::ops::OpsError;
 use chronolith::ops::backup::{BackupOptions, BackupReport, Source, backup};
 use chronolith::repo::{
@@ -181,7 +181,8 @@ fn feed_file(feeder: &mut Feeder, entry: TreeEntry, parts: Vec<Part>) -> Result<
 pub fn store_tree(repository: &Arc<Repository>, label: &str, nodes: Vec<Node>) -> (SnapshotId, BlobId) {
     repository.load_index().unwrap();
     let session = WriteSession::begin(repository).unwrap();
-    let options = IngestOptions { level: 3, differences: true, frame_bytes: 32 << 10, workers: 2 };
+    let options =
+        IngestOptions { effort: Effort::default(), differences: true, frame_bytes: 32 << 10, workers: 2 };
     let ingested = ingest(&session, &options, |feeder| feed(feeder, nodes).map_err(OpsError::from)).unwrap();
     session.finish().unwrap();
     let (trust_sequence, trust) = repository.registry().head();

@@ -180,7 +180,7 @@ impl Client {
     pub fn options(&self) -> BackupOptions {
         BackupOptions {
             label: Some("app".to_owned()),
-            level: 1,
+            effort: chronolith::ingest::Effort::Level(1),
             workers: 1,
             ..BackupOptions::new(&self.host, "root", "test")
         }

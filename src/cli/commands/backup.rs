@@ -7,6 +7,7 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::format::snapshot::SnapshotMode;
+use crate::ingest::Effort;
 use crate::ops::backup::{BackupOptions, BackupReport, BasesFrom, Differences, Source, backup};
 use crate::repo::Repository;
 use clap::Args;
@@ -71,9 +72,10 @@ pub struct Arguments {
     /// The page of files named by --pages
     #[arg(long, value_name = "BYTES", default_value = "8K", requires = "pages", value_parser = page_size)]
     pub page_size: u32,
-    /// The level of compression, 1 (fast) to 19 (small)
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
-    pub level: i32,
+    /// The level of compression, 1 (fast) to 19 (small), or `auto`: 3, and up to 9 while the store is slower
+    /// than the processor
+    #[arg(long, value_name = "N", default_value = "3", value_parser = effort)]
+    pub level: Effort,
     /// Stores what changed as differences against the previous snapshot's chunks
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
     pub differences: When,
@@ -107,6 +109,15 @@ impl From<When> for Differences {
             When::Cached => Self::Cached,
             When::Never => Self::Never,
         }
+    }
+}
+
+/// Reads `--level`.
+pub fn effort(text: &str) -> Result<Effort, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Effort::Auto),
+        Ok(level) if (1..=19).contains(&level) => Ok(Effort::Level(level)),
+        _ => Err("a level is a number from 1 to 19, or auto".to_owned()),
     }
 }
 
@@ -206,7 +217,7 @@ impl Arguments {
             skipped: own_folders(session, repository),
             pages: (!self.pages.is_empty()).then(|| (self.pages.clone(), self.page_size)),
             dry_run: self.dry_run,
-            level: self.level,
+            effort: self.level,
             differences: self.differences.into(),
             base_cache_bytes: self.base_cache,
             ..BackupOptions::new(&host, &edges::user_name(), program)

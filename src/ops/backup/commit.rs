@@ -63,7 +63,7 @@ impl Job {
         let (bases, advice) = options.find_bases(repository);
         progress.advice.extend(advice.filter(|_| parent.is_some()));
         let ingest_options = IngestOptions {
-            level: options.level,
+            effort: options.effort,
             frame_bytes: FRAME_BYTES,
             differences: bases != BasesFrom::Nowhere,
             workers: options.workers,

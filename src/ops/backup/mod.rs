@@ -32,10 +32,10 @@ use self::plan::{Place, Plan};
 use self::watch::Watched;
 use super::error::OpsError;
 use crate::base::{SnapshotId, Timestamp};
-use crate::codec::DEFAULT_LEVEL;
+
 use crate::format::snapshot::{SnapshotMode, SnapshotSummary};
 use crate::format::tree::{Content, CutKind, EntryKind, TreeEntry};
-use crate::ingest::{Event, FeedError, Feeder};
+use crate::ingest::{Effort, Event, FeedError, Feeder};
 use crate::localfs::{Excludes, printable};
 use crate::repo::{Repository, WriteSession};
 use std::collections::{BTreeMap, HashSet};
@@ -69,8 +69,8 @@ pub struct BackupOptions {
     pub read_everything: bool,
     /// Reads and compares, stores nothing.
     pub dry_run: bool,
-    /// zstd level.
-    pub level: i32,
+    /// How hard content is compressed.
+    pub effort: Effort,
     /// When chunks that are new are stored as differences against the parent's.
     pub differences: Differences,
     /// Bytes that the base cache takes at most; 0 goes without one.
@@ -98,7 +98,7 @@ impl BackupOptions {
             pages: None,
             read_everything: false,
             dry_run: false,
-            level: DEFAULT_LEVEL,
+            effort: Effort::default(),
             differences: Differences::default(),
             base_cache_bytes: BASE_CACHE_BYTES,
             program: program.to_owned(),

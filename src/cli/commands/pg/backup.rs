@@ -10,6 +10,7 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::format::snapshot::SnapshotMode;
+use crate::ingest::Effort;
 use crate::ops::backup::BackupOptions;
 use crate::postgres::SegmentName;
 use crate::postgres::base::{BaseOptions, BaseReport, LogChoice, LogPlace, base_backup, missing_log};
@@ -81,9 +82,10 @@ pub struct Arguments {
     /// Tags the snapshot; may be given several times
     #[arg(long, value_name = "K[=V]")]
     pub tag: Vec<String>,
-    /// The level of compression, 1 (fast) to 19 (small)
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
-    pub level: i32,
+    /// The level of compression, 1 (fast) to 19 (small), or `auto`: 3, and up to 9 while the store is slower
+    /// than the processor
+    #[arg(long, value_name = "N", default_value = "3", value_parser = super::super::backup::effort)]
+    pub level: Effort,
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -130,7 +132,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         backup: BackupOptions {
             mode: arguments.mode(),
             tags,
-            level: arguments.level,
+            effort: arguments.level,
             workers: arguments.jobs.unwrap_or(0),
             skipped: own_folders(session, &repository),
             ..BackupOptions::new(&edges::host_name(), &edges::user_name(), program)
