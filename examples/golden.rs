@@ -140,7 +140,7 @@ fn differences(golden: &mut Golden, repository: &Arc<Repository>) -> Outcome<()>
         let id = repository.keyring().blob_id(BlobClass::Content, plain)?;
         let length = u32::try_from(plain.len())?;
         let older = base.map(|id| (id, versions[usize::from(depth) - 1].as_slice()));
-        let older = older.map(|(id, plain)| Base { id, plain, depth: depth - 1 });
+        let older = older.map(|(id, plain)| Base { id, plain, depth: depth - 1, thorough: false });
         match older {
             Some(base) => _ = session.store_difference(&mut encoder, plain, id, &base, usize::MAX)?,
             None => session.store_frame(&mut encoder, BlobClass::Content, plain, vec![(id, length)])?,

@@ -93,11 +93,11 @@ impl<'a> Bases<'a> {
         let (here, similar) = (window.at(place), window.similar(chunk.sketch, place));
         let other = |of: Option<Candidate>| move |found: &Candidate| of.is_none_or(|of| of.id != found.id);
         if chunk.pages {
-            return Ok(self.attempt(encoder, chunk, here)?
-                || self.attempt(encoder, chunk, similar.filter(other(here)))?);
+            return Ok(self.attempt(encoder, chunk, here, false)?
+                || self.attempt(encoder, chunk, similar.filter(other(here)), false)?);
         }
         if let Some(similar) = similar
-            && self.attempt(encoder, chunk, Some(similar))?
+            && self.attempt(encoder, chunk, Some(similar), false)?
         {
             self.drift = window.matched(chunk.offset, &similar);
             return Ok(true);
@@ -106,9 +106,31 @@ impl<'a> Bases<'a> {
             self.fruitless += 1;
             return Ok(false);
         }
-        let stored = self.attempt(encoder, chunk, here.filter(other(similar)))?;
+        let stored = self.attempt(encoder, chunk, here.filter(other(similar)), false)?
+            || self.store_beside(encoder, chunk, &window, [here, similar])?
+            || self.attempt(encoder, chunk, similar.or(here), true)?;
         self.fruitless = if stored { 0 } else { self.fruitless + 1 };
         Ok(stored)
+    }
+
+    /// Tries the chunks before and after the one that stood at this place: rows that were inserted or removed
+    /// since the last match have moved what is here by less than a chunk.
+    fn store_beside(
+        &mut self,
+        encoder: &mut FrameEncoder,
+        chunk: &Unknown<'_>,
+        window: &ParentWindow,
+        tried: [Option<Candidate>; 2],
+    ) -> Result<bool, RepoError> {
+        let (place, length) = (self.place(chunk.offset), chunk.bytes.len() as u64);
+        for place in [place.saturating_add(length), place.saturating_sub(length)] {
+            let beside =
+                window.at(place).filter(|beside| tried.iter().flatten().all(|tried| tried.id != beside.id));
+            if self.attempt(encoder, chunk, beside, false)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn attempt(
@@ -116,6 +138,7 @@ impl<'a> Bases<'a> {
         encoder: &mut FrameEncoder,
         chunk: &Unknown<'_>,
         candidate: Option<Candidate>,
+        thorough: bool,
     ) -> Result<bool, RepoError> {
         // A chunk that the parent has and nobody may adopt is stored whole, or it would never be.
         let candidate = candidate.filter(|candidate| candidate.id != chunk.id);
@@ -139,7 +162,7 @@ impl<'a> Bases<'a> {
             }
         };
         self.unreadable = 0;
-        let base = Base { id: record.id, plain: plain.bytes(), depth: record.depth };
+        let base = Base { id: record.id, plain: plain.bytes(), depth: record.depth, thorough };
         let alone = chunk.bytes.len() as u64 * u64::from(chosen.whole.0) / u64::from(chosen.whole.1.max(1));
         let worth = usize::try_from(alone).unwrap_or(usize::MAX) / WORTH.1 * WORTH.0;
         self.session.store_difference(encoder, chunk.bytes, chunk.id, &base, worth)

@@ -138,6 +138,8 @@ pub struct Base<'a> {
     pub plain: &'a [u8],
     /// Depth of the copy that readers will decode it from.
     pub depth: u8,
+    /// Whether time is taken to find all that both have in common.
+    pub thorough: bool,
 }
 
 /// Compresses and seals frames; one per thread, so that contexts and buffers are reused.
@@ -227,9 +229,11 @@ impl FrameEncoder {
         encoded_max: usize,
     ) -> Result<Option<SealedFrame<'_>>, RepoError> {
         self.sealed.clear();
-        self.compressor
-            .difference(base.plain, plain, &mut self.sealed)
-            .map_err(coding("encoding a difference"))?;
+        let encoded = match base.thorough {
+            false => self.compressor.difference(base.plain, plain, &mut self.sealed),
+            true => self.compressor.thorough_difference(base.plain, plain, &mut self.sealed),
+        };
+        encoded.map_err(coding("encoding a difference"))?;
         if self.sealed.len() > encoded_max {
             return Ok(None);
         }
