@@ -24,7 +24,7 @@ const DEFAULT_MINIMUM_MATCH: u32 = 7;
 const DEFAULT_TABLE_LOG: u32 = 17;
 
 /// Level of differences that a quick search did not find worth it; see `docs/differences.md`.
-pub const THOROUGH_LEVEL: i32 = 6;
+const THOROUGH_LEVEL: i32 = 6;
 
 /// Bases beyond this many bytes get larger hash tables: in those of the default level the start of such
 /// a base is already forgotten when the search for its matches begins.
@@ -101,7 +101,7 @@ impl Compressor {
         difference(self.level, base, plain, out)
     }
 
-    /// Does the same at [`THOROUGH_LEVEL`] or more: it finds what moved about within a chunk, at a third of
+    /// Does the same at level 6 or more: it finds what moved about within a chunk, at a third of
     /// the speed.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ impl BadPages {
         self.ranges.iter().map(|(first, last)| last.saturating_sub(*first).saturating_add(1)).sum()
     }
 
-    /// Reads what [`BadPages::to_string`] wrote; what cannot be read is left out.
+    /// Reads the text of them; what cannot be read is left out.
     pub fn parse(text: &str) -> Self {
         let range = |part: &str| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
