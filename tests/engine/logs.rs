@@ -13,7 +13,9 @@ use chronolith::ops::keys::{self, NewKey};
 use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::ops::stats::stats;
 use chronolith::repo::{LogEntry, LogPut, NewSlot, RepoError, Repository};
-use chronolith::storage::{MemoryStore, Operation, Store};
+use chronolith::storage::{
+    Capabilities, MemoryStore, ObjectInfo, Operation, PutOutcome, StorageError, Store,
+};
 use std::sync::Arc;
 
 const STREAM: &str = "pg/main/7312345678901234567";
@@ -90,16 +92,136 @@ fn a_segment_is_one_object_and_comes_back() {
     assert!(other.search_log("pg/other", "000000010000000000000001").unwrap().found.is_empty());
 }
 
-/// [LOG-PACK-7]: one listing of the segment's folder and one put; no index, no session, no lock.
+/// [LOG-PACK-7]: the segment's folder is listed, before and after one put; no index, no session, no lock.
 #[test]
-fn archiving_asks_the_store_for_two_things() {
+fn archiving_asks_the_store_for_three_things() {
     let (store, client) = client();
     let counting = Arc::new(FaultStore::sound(store));
     let repository = client.through(counting.clone()).open();
     let opened = counting.log().len();
     repository.archive_log(&entry("000000010000000000000001"), &noise(1, 1 << 20)).unwrap();
     let asked: Vec<Operation> = counting.log()[opened..].iter().map(|(operation, _)| *operation).collect();
-    assert_eq!(asked, [Operation::List, Operation::Put]);
+    assert_eq!(asked, [Operation::List, Operation::Put, Operation::List]);
+}
+
+/// A3, A4: whoever put it may have died before it was durable: what stands there is put once more.
+#[test]
+fn what_is_there_already_is_made_durable() {
+    let (store, client) = client();
+    let name = "000000010000000000000001";
+    client.open().archive_log(&entry(name), &noise(1, 1 << 20)).unwrap();
+    let object = store.list("logs/").unwrap().remove(0).name;
+    let counting = Arc::new(FaultStore::sound(store));
+    let repository = client.through(counting.clone()).open();
+    let opened = counting.log().len();
+    assert!(matches!(repository.archive_log(&entry(name), &noise(1, 1 << 20)).unwrap(), LogPut::Present(_)));
+    assert!(counting.log()[opened..].contains(&(Operation::Put, object)), "{:?}", counting.log());
+    // A store that cannot say so makes it no success.
+    let number = counting.log().len() as u64;
+    let failing =
+        Arc::new(FaultStore::failing_at(counting.inner().clone(), number, Fault::Before(Failure::NoSpace)));
+    let repository = client.through(failing.clone()).open();
+    repository.archive_log(&entry(name), &noise(1, 1 << 20)).unwrap_err();
+    assert!(failing.fired());
+}
+
+/// [CONCURRENCY-39]: of two that stored different bytes at the same moment only one is told of success, and
+/// stays with it.
+#[test]
+fn of_two_contents_the_first_counts() {
+    let (store, client) = client();
+    let name = "000000010000000000000001";
+    let (mine, theirs) = (b"mine".as_slice(), b"theirs".as_slice());
+    // Both looked before the other put: what each stored goes into one store.
+    let other = Arc::new(copy_of(store.as_ref()));
+    client.open().archive_log(&entry(name), mine).unwrap();
+    let their_client = Client::holding(other.clone(), client.key_file.clone());
+    their_client.open().archive_log(&entry(name), theirs).unwrap();
+    let object = other.list("logs/").unwrap().remove(0).name;
+    store.put(&object, &other.get(&object, u64::MAX).unwrap()).unwrap();
+    let repository = client.open();
+    let first = read(&repository, name).unwrap();
+    for bytes in [mine, theirs, mine, theirs] {
+        match repository.archive_log(&entry(name), bytes) {
+            Ok(put) => assert!(bytes == first && matches!(put, LogPut::Present(_))),
+            Err(error) => assert!(bytes != first && matches!(error, RepoError::LogTaken { .. }), "{error}"),
+        }
+    }
+    assert!(repository.lists_log(STREAM, name, &digest_of(&first)).unwrap());
+    let second = if first == mine { theirs } else { mine };
+    assert!(!repository.lists_log(STREAM, name, &digest_of(second)).unwrap());
+}
+
+fn digest_of(bytes: &[u8]) -> LogDigest {
+    LogDigest { length: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() }
+}
+
+/// The same, while it happens: the other's object appears between the first look and the end of the put.
+#[test]
+fn a_race_is_seen_before_success_is_told() {
+    let (store, client) = client();
+    let name = "000000010000000000000001";
+    let other = Arc::new(copy_of(store.as_ref()));
+    Client::holding(other.clone(), client.key_file.clone())
+        .open()
+        .archive_log(&entry(name), b"theirs")
+        .unwrap();
+    let object = other.list("logs/").unwrap().remove(0).name;
+    let bytes = other.get(&object, u64::MAX).unwrap();
+    let repository = client.through(Arc::new(Racing { inner: store.clone(), object, bytes })).open();
+    let told = repository.archive_log(&entry(name), b"mine");
+    let first = read(&client.open(), name).unwrap();
+    assert_eq!(told.is_ok(), first == b"mine");
+    if let Err(error) = told {
+        assert!(matches!(error, RepoError::LogTaken { .. }), "{error}");
+        assert_eq!(repository.log_records(STREAM).unwrap().found.len(), 1);
+    }
+}
+
+/// Puts another's object just before the first put of a log.
+struct Racing {
+    inner: Arc<MemoryStore>,
+    object: String,
+    bytes: Vec<u8>,
+}
+
+impl Store for Racing {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<PutOutcome, StorageError> {
+        if name.starts_with("logs/") {
+            self.inner.put(&self.object, &self.bytes)?;
+        }
+        self.inner.put(name, bytes)
+    }
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        self.inner.replace(name, bytes)
+    }
+    fn get(&self, name: &str, limit_bytes: u64) -> Result<Vec<u8>, StorageError> {
+        self.inner.get(name, limit_bytes)
+    }
+    fn get_range(
+        &self,
+        name: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StorageError> {
+        self.inner.get_range(name, offset, length, out)
+    }
+    fn head(&self, name: &str) -> Result<ObjectInfo, StorageError> {
+        self.inner.head(name)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(prefix)
+    }
+    fn delete(&self, name: &str) -> Result<(), StorageError> {
+        self.inner.delete(name)
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    fn location(&self) -> String {
+        self.inner.location()
+    }
 }
 
 /// A2, A3, [LOG-PACK-7]: the same bytes are a success; other bytes are refused, and that is recorded once.

@@ -25,7 +25,7 @@ const THREADS: usize = 2;
 /// A log pack read whole: name, signature, records and table of contents hold.
 pub struct OpenedLog {
     object: String,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// Who put it together.
     pub signer: KeyId,
     /// Its records, with those who signed them.

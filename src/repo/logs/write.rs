@@ -1,8 +1,9 @@
 //! A segment becomes a log pack.
 //!
 //! Write order, and what a crash leaves: the folder of the segment is listed; the log pack is put, durable
-//! once that returns; only then does anybody hear of success. A crash before the put leaves nothing, one
-//! after it a segment that the next attempt finds ([LOG-PACK-7]).
+//! once that returns; the folder is listed again, for another who stored other bytes at the same moment; only
+//! then does anybody hear of success. A crash before the put leaves nothing, one after it a segment that the
+//! next attempt finds and makes durable itself ([LOG-PACK-7]).
 
 use super::find::FoundLog;
 use crate::base::{BlobId, LogPackId, ObjectId, Timestamp, limits};
@@ -16,8 +17,9 @@ use crate::repo::error::RepoError;
 use crate::repo::frames::{FrameEncoder, SessionOrigin, length_u32};
 use crate::repo::packs::finish_pack;
 use crate::repo::repository::Repository;
+use crate::repo::roots::Listing;
 use crate::repo::sealed::seal;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 /// Threads that compress one segment.
@@ -98,6 +100,29 @@ pub(super) fn digest(bytes: &[u8]) -> LogDigest {
     LogDigest { length: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() }
 }
 
+/// Returns the one of several that counts for a segment, or for a piece of one.
+fn first_that_counts(found: &[FoundLog], piece: Option<(u64, Option<LogDigest>)>) -> Option<&FoundLog> {
+    found.iter().find(|log| match piece {
+        None => log.record.kind == LogRecordKind::Segment,
+        Some((offset, _)) => log.record.piece_offset == Some(offset),
+    })
+}
+
+/// Says whether what stands there cannot be true beside what is offered.
+fn differs(log: &FoundLog, piece: Option<(u64, Option<LogDigest>)>, digest: &LogDigest) -> bool {
+    let held = log.record.content.as_ref().map(|content| content.digest);
+    match (piece, log.record.piece_offset) {
+        (None, None) => held.is_some_and(|held| held != *digest),
+        (None, Some(_)) => log.record.whole.is_some_and(|whole| whole != *digest),
+        (Some((_, whole)), None) => whole.is_some_and(|whole| held.is_some_and(|held| held != whole)),
+        (Some((offset, whole)), Some(held_at)) => {
+            let other = |held: LogDigest| held.length == digest.length && held != *digest;
+            (held_at == offset && held.is_some_and(other))
+                || whole.zip(log.record.whole).is_some_and(|(offered, held)| offered != held)
+        }
+    }
+}
+
 impl Repository {
     /// Refuses unless this key may archive segments of the stream.
     ///
@@ -127,7 +152,8 @@ impl Repository {
             }
         }
         let record = entry.record(LogRecordKind::Segment, self.environment().clock.now());
-        self.put_log(record, bytes).map(LogPut::Stored)
+        let stored = self.put_log(record, bytes)?;
+        self.settle(entry, &found, stored, None, bytes)
     }
 
     /// Archives a piece of a long segment, which begins at `offset`; the piece that ends the segment says
@@ -156,11 +182,39 @@ impl Repository {
             whole,
             ..entry.record(LogRecordKind::Piece, self.environment().clock.now())
         };
-        self.put_log(record, bytes).map(LogPut::Stored)
+        let stored = self.put_log(record, bytes)?;
+        self.settle(entry, &found, stored, Some((offset, whole)), bytes)
     }
 
-    /// Says whether one of these holds the same bytes, whole; puts a conflict and fails where the one that
-    /// counts holds others.
+    /// Looks once more after a put: of two that stored different bytes under one name at the same moment
+    /// only the one that counts may be told of success.
+    fn settle(
+        &self,
+        entry: &LogEntry,
+        before: &Listing<FoundLog>,
+        stored: LogPackId,
+        piece: Option<(u64, Option<LogDigest>)>,
+        bytes: &[u8],
+    ) -> Result<LogPut, RepoError> {
+        let known =
+            before.found.iter().map(|log| &log.object).chain(before.refused.iter().map(|(name, _)| name));
+        let known: HashSet<&String> = known.collect();
+        let folder = format!("{}/", self.log_segment_folder(&entry.stream, &entry.name));
+        let own = stored.to_string();
+        let is_new = |name: &String| !known.contains(name) && name.strip_prefix(&folder) != Some(&own);
+        if self.environment().store.list(&folder)?.iter().any(|object| is_new(&object.name)) {
+            let found = self.find_log(&entry.stream, &entry.name)?.found;
+            let digest = digest(bytes);
+            if let Some(against) = first_that_counts(&found, piece).filter(|log| differs(log, piece, &digest))
+            {
+                return Err(self.taken(entry, &digest, against.id)?);
+            }
+        }
+        Ok(LogPut::Stored(stored))
+    }
+
+    /// Says whether one of these holds the same bytes, whole, and makes it durable; puts a conflict and fails
+    /// where the one that counts holds others.
     fn present(
         &self,
         entry: &LogEntry,
@@ -168,6 +222,9 @@ impl Repository {
         piece: Option<(u64, Option<LogDigest>)>,
         digest: &LogDigest,
     ) -> Result<Option<LogPackId>, RepoError> {
+        if let Some(against) = first_that_counts(found, piece).filter(|log| differs(log, piece, digest)) {
+            return Err(self.taken(entry, digest, against.id)?);
+        }
         for log in found {
             let record = &log.record;
             let Some(content) = &record.content else { continue };
@@ -178,28 +235,50 @@ impl Repository {
                 }
             };
             // A record says what the bytes were; whether they are still there, the bytes say.
-            if same && self.open_log(log).is_ok() {
+            if same && let Ok(opened) = self.open_log(log) {
+                // Whoever put them may not have come to the end of it: only a put of one's own that has
+                // returned says that they are durable.
+                self.environment().store.put(&log.object, &opened.bytes)?;
                 return Ok(Some(log.id));
             }
         }
-        let conflict = found.iter().find(|log| match (piece, log.record.piece_offset) {
-            (None, None) => log.record.content.as_ref().is_some_and(|content| content.digest != *digest),
-            (None, Some(_)) => log.record.whole.is_some_and(|whole| whole != *digest),
-            (Some((_, whole)), None) => {
-                let held = log.record.content.as_ref().map(|content| content.digest);
-                whole.is_some_and(|whole| held.is_some_and(|held| held != whole))
-            }
-            (Some((offset, whole)), Some(held_at)) => {
-                let held = log.record.content.as_ref().map(|content| content.digest);
-                let other = |held: LogDigest| held.length == digest.length && held != *digest;
-                (held_at == offset && held.is_some_and(other))
-                    || whole.zip(log.record.whole).is_some_and(|(offered, held)| offered != held)
-            }
-        });
-        let Some(against) = conflict else { return Ok(None) };
-        let reason = "other bytes have this name already";
-        self.record_conflict(entry, *digest, Some(against.id), reason)?;
-        Err(RepoError::LogTaken { stream: entry.stream.clone(), name: entry.name.clone() })
+        match found.iter().find(|log| differs(log, piece, digest)) {
+            Some(against) => Err(self.taken(entry, digest, against.id)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Records that a name is taken, and returns the error that says so.
+    fn taken(
+        &self,
+        entry: &LogEntry,
+        digest: &LogDigest,
+        against: LogPackId,
+    ) -> Result<RepoError, RepoError> {
+        self.record_conflict(entry, *digest, Some(against), "other bytes have this name already")?;
+        Ok(RepoError::LogTaken { stream: entry.stream.clone(), name: entry.name.clone() })
+    }
+
+    /// Says whether a segment is listed with these bytes: whole, or in pieces that reach from end to end.
+    /// Reads records only.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn lists_log(&self, stream: &str, name: &str, digest: &LogDigest) -> Result<bool, RepoError> {
+        let found = self.find_log(stream, name)?.found;
+        if let Some(whole) = first_that_counts(&found, None) {
+            return Ok(!differs(whole, None, digest));
+        }
+        let ends_so = |log: &FoundLog| log.record.whole == Some(*digest);
+        let mut at = 0;
+        while at < digest.length {
+            let here = found.iter().filter(|log| log.record.piece_offset == Some(at));
+            let longest = here.filter_map(|log| Some(log.record.content.as_ref()?.digest.length)).max();
+            let Some(length) = longest.filter(|length| *length > 0) else { return Ok(false) };
+            at += length;
+        }
+        Ok(at == digest.length && found.iter().any(ends_so))
     }
 
     /// Records that bytes were refused, unless that is recorded already: whoever is refused tries for ever.
@@ -346,7 +425,7 @@ impl Repository {
         let blobs: Vec<(BlobId, u32)> =
             sealed.iter().filter_map(|(_, frame, _)| frame.blobs.first().copied()).collect();
         let ids = place.iter().filter_map(|number| blobs.get(*number).copied()).collect();
-        let mut placed = std::collections::HashSet::new();
+        let mut placed = HashSet::new();
         sealed.retain(|(_, frame, _)| frame.blobs.first().is_some_and(|(id, _)| placed.insert(*id)));
         let frames = sealed.into_iter().map(|(_, frame, bytes)| (frame, bytes)).collect();
         Ok(SealedPieces { ids, frames })
