@@ -559,18 +559,46 @@ fn what_waits_is_archived_ahead() {
     // Each is durable: the repository has all of them.
     let held = archive.open().all_logs().unwrap().found;
     assert_eq!(held.iter().filter(|found| found.record.name.len() == 24).count(), own.len());
-    // The repository is out of reach: a receipt is all that is needed, for the very bytes, once.
+    // A receipt speaks for no repository that is out of reach, and stays.
     let away = archive.home().join("away");
     fs::rename(archive.repository(), &away).unwrap();
-    assert_eq!(code(&push(&paths[1])), 0);
-    assert!((1..=125).contains(&code(&push(&paths[1]))), "a receipt is good once");
+    let before = receipts();
+    assert!((1..=125).contains(&code(&push(&paths[1]))), "nobody can say that it is archived");
+    assert_eq!(receipts(), before);
+    fs::rename(&away, archive.repository()).unwrap();
+    // With it a receipt is good for the very bytes, once.
+    let stored = |path: &Path| {
+        let path = path.to_str().unwrap();
+        let output = archive
+            .command(&["archive-push", "--json", "--cluster", "main", "--async", path])
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0, "{}", said(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        (text.contains("\"log_pack\":null"), text.contains("\"stored\":true"))
+    };
+    assert_eq!(stored(&paths[1]), (true, false));
+    assert!(!receipts().iter().any(|receipt| receipt.file_name() == paths[1].file_name()));
+    // One whose log pack is not listed any more is not believed: the segment is stored again.
+    let lost = paths[4].file_name().unwrap().to_str().unwrap();
+    let repository = archive.open();
+    let of_lost = || {
+        let found = repository.all_logs().unwrap().found;
+        found.into_iter().filter(|found| found.record.name == lost).collect::<Vec<_>>()
+    };
+    for found in of_lost() {
+        LocalStore::open(&archive.repository()).unwrap().delete(&found.object).unwrap();
+    }
+    assert_eq!(stored(&paths[4]), (false, true));
+    assert_eq!(of_lost().len(), 1);
     let mut bytes = fs::read(&paths[2]).unwrap();
     bytes[9000] ^= 1;
     fs::write(&paths[2], &bytes).unwrap();
     assert!((1..=125).contains(&code(&push(&paths[2]))), "other bytes have no receipt");
-    fs::write(&receipts()[0], [0; 32]).unwrap();
-    assert!((1..=125).contains(&code(&push(&paths[3]))), "a receipt of other bytes");
-    fs::rename(&away, archive.repository()).unwrap();
+    let of_third =
+        receipts().into_iter().find(|receipt| receipt.file_name() == paths[3].file_name()).unwrap();
+    fs::write(of_third, [0; 64]).unwrap();
+    assert_eq!(stored(&paths[3]), (false, false), "a receipt of other bytes");
     // Without a receipt it is archived as ever: the same bytes are there, other bytes are refused.
     for path in &paths {
         let output = push(path);

@@ -1,9 +1,9 @@
 //! Segments that are archived before the server hands them over.
 //!
 //! The server hands over one file at a time. When several wait, a process beside it archives those that are
-//! ready, on a few threads, and leaves a receipt for each: its digest, written once it is durable. Whoever is
-//! then handed the file compares: the same bytes have been archived under that name, or they have not. So
-//! nothing is claimed that is not durable; nothing is copied anywhere, and nothing is ever dropped: what is
+//! ready, on a few threads, and leaves a receipt for each: its digest and where it went, written once it is
+//! durable. Whoever is then handed the file compares, and asks the repository whether it lists the file: a
+//! receipt saves reading and storing, and never speaks for a repository that cannot be asked. So nothing is claimed that is not durable; nothing is copied anywhere, and nothing is ever dropped: what is
 //! not archived stays in the server's own folder.
 
 use super::data;
@@ -25,6 +25,10 @@ use std::sync::{Mutex, PoisonError};
 const LOCK: &str = "lock";
 /// Ends the name of a file's mark in `archive_status` that says that it waits.
 const READY: &str = ".ready";
+/// Ends the name of the history of a timeline.
+const HISTORY: &str = ".history";
+/// Length of the digest that a receipt begins with; the stream follows.
+const DIGEST_BYTES: usize = 32;
 /// Files that one process archives before it looks again who waits.
 const BATCH_MAX: usize = 256;
 
@@ -36,18 +40,33 @@ pub struct Receipts {
 
 impl Receipts {
     /// Returns the folder for the data directory around a file, below `root`; `None` where the directory does
-    /// not say which cluster it is. `repository` tells repositories apart.
-    pub fn of(root: &Path, repository: &str, cluster: &ClusterName, file: &Path) -> Option<Self> {
-        data::folder_of(root, "receipts", repository, cluster, file).map(|folder| Self { folder })
+    /// not say which cluster it is. What one repository has received says nothing of another at the same place:
+    /// the repository's id is in the folder's name.
+    pub fn of(root: &Path, repository: &Repository, cluster: &ClusterName, file: &Path) -> Option<Self> {
+        let id = repository.id().to_string();
+        data::folder_of(root, "receipts", &id, cluster, file).map(|folder| Self { folder })
     }
 
-    /// Says whether the file was archived already, byte for byte as it is now. A receipt is good once.
-    pub fn redeem(&self, path: &Path) -> bool {
-        let Some(receipt) = self.receipt(path) else { return false };
-        let Ok(kept) = fs::read(&receipt) else { return false };
-        let same = whole_digest(path).is_ok_and(|digest| digest.blake3.as_slice() == kept);
+    /// Says whether the file was archived already, byte for byte as it is now, and the repository lists it
+    /// still. A receipt is good once.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read; then the receipt stays.
+    pub fn redeem(&self, repository: &Repository, path: &Path) -> Result<bool, OpsError> {
+        let Some(receipt) = self.receipt(path) else { return Ok(false) };
+        let Ok(kept) = fs::read(&receipt) else { return Ok(false) };
+        let kept = kept.split_first_chunk::<DIGEST_BYTES>();
+        let kept = kept.and_then(|(digest, stream)| Some((digest, std::str::from_utf8(stream).ok()?)));
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let good = match (kept, whole_digest(path)) {
+            (Some((kept, stream)), Ok(digest)) if digest.blake3 == *kept => {
+                repository.lists_log(stream, name, &digest)?
+            }
+            _ => false,
+        };
         let _ = fs::remove_file(&receipt);
-        same
+        Ok(good)
     }
 
     fn receipt(&self, path: &Path) -> Option<PathBuf> {
@@ -78,8 +97,15 @@ impl Receipts {
         let wal = file.parent().unwrap_or(Path::new("."));
         let ready = waiting(file).map_err(local)?;
         self.clear_but(&ready).map_err(local)?;
-        let queue: VecDeque<String> =
-            ready.into_iter().filter(|name| !self.folder.join(name).is_file()).take(BATCH_MAX).collect();
+        let queue = ready.into_iter().filter(|name| !self.folder.join(name).is_file()).take(BATCH_MAX);
+        let (histories, queue): (Vec<String>, VecDeque<String>) = {
+            let (histories, others): (Vec<_>, Vec<_>) = queue.partition(|name| name.ends_with(HISTORY));
+            (histories, others.into())
+        };
+        // A timeline's segments lead nowhere without its history (A15): what follows waits until it is durable.
+        for name in &histories {
+            self.archive_one(repository, archiver, &wal.join(name), name)?;
+        }
         let (queue, failure) = (Mutex::new(queue), Mutex::new(None::<OpsError>));
         let next = || {
             let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
@@ -104,7 +130,7 @@ impl Receipts {
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
-            None => Ok(count),
+            None => Ok(histories.len() + count),
         }
     }
 
@@ -117,10 +143,10 @@ impl Receipts {
     ) -> Result<(), OpsError> {
         // The digest of before: should the file change meanwhile, nobody redeems this receipt.
         let digest = whole_digest(path)?;
-        push(repository, archiver, path)?;
+        let pushed = push(repository, archiver, path)?;
         let local = |source| OpsError::Write { name: self.folder.display().to_string(), source };
         let partial = self.folder.join(format!("{name}.written"));
-        fs::write(&partial, digest.blake3).map_err(local)?;
+        fs::write(&partial, [digest.blake3.as_slice(), pushed.stream.as_bytes()].concat()).map_err(local)?;
         fs::rename(&partial, self.folder.join(name)).map_err(local)
     }
 
@@ -150,7 +176,7 @@ pub(super) fn waiting(file: &Path) -> io::Result<Vec<String>> {
             ready.push(name.to_owned());
         }
     }
-    ready.sort_by_key(|name| (!name.ends_with(".history"), name.clone()));
+    ready.sort_by_key(|name| (!name.ends_with(HISTORY), name.clone()));
     Ok(ready)
 }
 

@@ -7,7 +7,7 @@ use crate::cli::session::Session;
 use crate::cli::settings::CachePlace;
 use crate::postgres::archive::{Receipts, is_waiting, push};
 use crate::postgres::lineage::Archiver;
-use crate::repo::LogPut;
+use crate::repo::{LogPut, Repository};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -50,16 +50,18 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         host: edges::host_name(),
         program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    let receipts = receipts(session, arguments, &archiver)?;
+    // Before any receipt is looked at: what is archived, only the repository can say.
+    let repository = session.open_for_server()?;
+    let receipts = receipts(session, arguments, &archiver, &repository);
     if arguments.archive_ready {
         if let Some(receipts) = receipts {
-            let repository = session.open_for_server()?;
             let threads = usize::from(arguments.jobs);
             receipts.archive_ready(&repository, &archiver, &arguments.path, threads)?;
         }
         return Ok(exit::DONE);
     }
-    if receipts.as_ref().is_some_and(|receipts| receipts.redeem(&arguments.path)) {
+    let redeemed = receipts.map(|receipts| receipts.redeem(&repository, &arguments.path)).transpose()?;
+    if redeemed == Some(true) {
         archive_ahead(session, arguments);
         let name = arguments.path.file_name().unwrap_or_default().to_string_lossy();
         let fields =
@@ -67,10 +69,16 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         session.talk.event("summary", fields)?;
         return Ok(exit::DONE);
     }
-    let repository = session.open_for_server()?;
-    // Begun first, so that others are archived while this one is.
-    archive_ahead(session, arguments);
+    // Begun first, so that others are archived while this one is; but no segment of a timeline is to be
+    // there before its history is.
+    let is_history = arguments.path.extension().is_some_and(|extension| extension == "history");
+    if !is_history {
+        archive_ahead(session, arguments);
+    }
     let pushed = push(&repository, &archiver, &arguments.path)?;
+    if is_history {
+        archive_ahead(session, arguments);
+    }
     let (stored, id) = match pushed.outcome {
         LogPut::Stored(id) => (true, id),
         LogPut::Present(id) => (false, id),
@@ -92,13 +100,14 @@ fn receipts(
     session: &Session,
     arguments: &Arguments,
     archiver: &Archiver,
-) -> Result<Option<Receipts>, Fault> {
+    repository: &Repository,
+) -> Option<Receipts> {
     let root = match (&arguments.spool, &session.settings.cache) {
-        _ if !arguments.ahead => return Ok(None),
+        _ if !arguments.ahead => return None,
         (Some(folder), _) | (None, CachePlace::Folder(folder)) => folder,
-        (None, CachePlace::None) => return Ok(None),
+        (None, CachePlace::None) => return None,
     };
-    Ok(Receipts::of(root, session.place()?, &archiver.cluster, &arguments.path))
+    Receipts::of(root, repository, &archiver.cluster, &arguments.path)
 }
 
 /// Starts a process that archives what waits. One that is at it already goes on alone; what goes wrong with
