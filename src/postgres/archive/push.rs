@@ -146,7 +146,7 @@ struct Pieces<'a> {
 impl Pieces<'_> {
     fn push(&mut self, repository: &Repository, archiver: &Archiver) -> Result<Pushed, OpsError> {
         let piece_bytes = limits::LOG_PIECE_BYTES_MAX;
-        let mut bytes = self.read(piece_bytes)?;
+        let mut bytes = self.read(piece_bytes.min(self.length))?;
         let first = FirstPage::read(&bytes).map_err(|why: PageError| refused(self.name, why))?;
         self.check(&first)?;
         let lineage = Lineage::of(&first);
@@ -169,7 +169,8 @@ impl Pieces<'_> {
             note(&mut entry, &noted, first.address.0, self.length);
             outcome = repository.archive_log(&entry, &bytes)?;
         } else {
-            let whole = whole_digest(path)?;
+            // Of the very bytes that are stored: read again, the file could be another.
+            let mut hasher = blake3::Hasher::new();
             let mut at = 0;
             loop {
                 let here = FirstPage { address: Lsn(first.address.0 + at), ..first };
@@ -177,14 +178,16 @@ impl Pieces<'_> {
                 let mut piece = entry.clone();
                 note(&mut piece, &noted, here.address.0, bytes.len() as u64);
                 let end = at + bytes.len() as u64;
-                let last = (end == whole.length).then_some(whole);
+                hasher.update(&bytes);
+                let whole = || LogDigest { length: end, blake3: *hasher.finalize().as_bytes() };
+                let last = (end == self.length).then(whole);
                 let put = repository.archive_log_piece(&piece, at, &bytes, last)?;
                 if last.is_some() {
                     outcome = put;
                     break;
                 }
                 at = end;
-                bytes = self.read(piece_bytes)?;
+                bytes = self.read(piece_bytes.min(self.length - at))?;
                 if bytes.is_empty() {
                     return Err(refused(self.name, "it became shorter while it was read"));
                 }
