@@ -51,8 +51,9 @@ pub fn get(
     let is_whole =
         |record: &crate::format::log::LogRecord| record.piece_offset.is_none() || record.whole.is_some();
     if !listing.found.iter().any(|found| is_whole(&found.record)) {
-        // Pieces of a segment whose archiving has not ended, or of one that is still being received.
-        return Ok(Got::Absent);
+        // Pieces of a segment whose archiving has not ended, or of one that is still being received; unless
+        // what would end it stands there and cannot be read.
+        return listing.refused.pop().map_or(Ok(Got::Absent), |(_, error)| Err(error.into()));
     }
     let mut unfinished = Unfinished::create(target)?;
     let mut bytes = 0;
