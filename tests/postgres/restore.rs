@@ -362,6 +362,44 @@ fn a_restore_that_was_killed_cannot_start_and_goes_on() {
     }
 }
 
+/// R9, A15: a server that was restored and promoted archives from then on, but never the history of its own
+/// timeline, which began while it did not archive; what is backed up of it comes back all the same.
+#[test]
+fn a_restored_server_is_backed_up_and_comes_back() {
+    let server = Server::start_with(&[], &[]);
+    server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n");
+    let program = Program::new(env!("CARGO_BIN_EXE_chronolith"));
+    expect(&back_up(&program, &server, &[]), 0);
+    drop(server);
+    let (folder, data) = target();
+    expect(&restore(&program, &data, &[]), 0);
+    let mut second = recovered(folder);
+    second.stop("fast");
+    let archive = Archive::new();
+    let push = archive.command_line("archive-push --cluster main %p");
+    second.set(&["archive_mode=on".to_owned(), format!("archive_command={push}")]);
+    second.launch();
+    second.sql("postgres", "INSERT INTO t VALUES (2)");
+    let mut more = arguments(&second, &["--archive-timeout", "120"]);
+    more.remove(0);
+    let output = archive.command(&more.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap();
+    assert!(expect(&output, 0).contains("timeline 2"));
+    second.sql("postgres", "INSERT INTO t VALUES (3)");
+    archive_all(&second);
+    let files = archive.engine(&["ls", "latest:wal"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&files.stdout).contains("00000002.history"), "{files:?}");
+    for (more, rows) in [(&[][..], "6"), (&["--target-timeline", "current"][..], "6"), (&["--target", "immediate"][..], "3")] {
+        let (folder, data) = target();
+        let mut more = restore_arguments(&data, more);
+        more.remove(0);
+        expect(&archive.command(&more.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap(), 0);
+        let third = recovered(folder);
+        assert_eq!(third.sql("postgres", "SELECT sum(n) FROM t").trim(), rows, "{more:?}");
+        let reached = third.sql("postgres", "SELECT timeline_id FROM pg_control_checkpoint()");
+        assert_eq!(reached.trim(), "3", "{more:?}");
+    }
+}
+
 /// R: in place only what differs is written, the cluster's own control file and log are kept, and what is not
 /// that cluster is refused.
 #[test]

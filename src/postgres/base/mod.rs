@@ -19,7 +19,7 @@
 //! | `data` | the data directory, without what a restore must write last |
 //! | `tablespaces/OID` | what a tablespace holds for this version of the server |
 //! | `vital` | `backup_label`, `pg_control`, `tablespace_map` |
-//! | `wal` | segments of the log, where they are inside |
+//! | `wal` | histories of timelines; segments of the log, where they are inside |
 
 mod configuration;
 mod facts;
@@ -293,9 +293,7 @@ impl Preparation {
             databases,
             bad_pages: rules.into_bad_pages(),
         };
-        if self.log == LogPlace::Inside {
-            self.take_log(&facts, taking)?;
-        }
+        self.take_log(&facts, taking)?;
         Ok(facts)
     }
 
@@ -358,12 +356,19 @@ impl Preparation {
         Ok(())
     }
 
-    /// Takes the segments that make the backup consistent out of the server's own folder.
+    /// Takes the segments that make the backup consistent out of the server's own folder, where they go
+    /// into the snapshot; and always the histories of its timelines: a server that was promoted while it did
+    /// not archive never archives its own, and another cannot recover along a timeline without it.
     fn take_log(&self, facts: &BaseFacts, taking: &mut Taking<'_>) -> Result<(), PostgresError> {
         let folder = self.data_directory.join("pg_wal");
+        let mut names = history_files(&folder);
+        if self.log == LogPlace::Inside {
+            names.extend(facts.needed_segments().iter().map(SegmentName::to_string));
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
         taking.open_folder(b"wal")?;
-        let mut names: Vec<String> = facts.needed_segments().iter().map(SegmentName::to_string).collect();
-        names.extend(history_files(&folder));
         names.sort();
         for name in names {
             let path = folder.join(&name);

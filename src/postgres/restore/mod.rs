@@ -210,6 +210,15 @@ impl ClusterRestore {
         Ok(Self { repository, options, base, plan, standing, places, programs, archived, vital })
     }
 
+    /// Returns the timeline that the server is told to recover along; `None` for that of its control file,
+    /// where no history of it is archived: the server takes no number that it finds no history of.
+    fn named_timeline(&self) -> Option<u64> {
+        let timeline = self.plan.timeline;
+        let of_control = ControlFile::parse(&self.vital.control).map(|control| u64::from(control.timeline));
+        let is_known = timeline == 1 || self.plan.histories.contains(&timeline);
+        (is_known || of_control.ok() != Some(timeline)).then_some(timeline)
+    }
+
     /// Says whether the server will be past its recovery once it has come to its target.
     pub fn promotes(&self) -> bool {
         !self.options.standby

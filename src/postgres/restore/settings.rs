@@ -90,12 +90,13 @@ fn target(options: &RestoreOptions) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// Returns the content of `postgresql.auto.conf` for a restored server, from what the old one had.
+/// Returns the content of `postgresql.auto.conf` for a restored server, from what the old one had. Without
+/// a timeline the server stays on that of its control file, which needs no history.
 pub(super) fn automatic_configuration(
     before: &str,
     options: &RestoreOptions,
     facts: &BaseFacts,
-    timeline: u64,
+    timeline: Option<u64>,
 ) -> String {
     let stays = |line: &&str| {
         let name = name_of(line).to_ascii_lowercase();
@@ -117,7 +118,7 @@ pub(super) fn automatic_configuration(
     let timeline = match options.timeline {
         // A standby goes on to whatever timeline comes.
         Timeline::Latest if options.standby => "latest".to_owned(),
-        _ => timeline.to_string(),
+        _ => timeline.map_or_else(|| "current".to_owned(), |timeline| timeline.to_string()),
     };
     set("recovery_target_timeline", &timeline);
     set("hot_standby", "on");
@@ -153,7 +154,7 @@ mod tests {
 
     fn configure(target: Target, before: &str) -> String {
         let options = RestoreOptions { target, ..RestoreOptions::new("/data".into()) };
-        automatic_configuration(before, &options, &sample_facts(), 3)
+        automatic_configuration(before, &options, &sample_facts(), Some(3))
     }
 
     /// B13: one target only, in a form that reads the same in every zone, inclusive unless said otherwise.

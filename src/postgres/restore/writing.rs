@@ -311,7 +311,7 @@ impl ClusterRestore {
         let path = self.folder().join("postgresql.auto.conf");
         let before = fs::read(&path).unwrap_or_default();
         let before = String::from_utf8_lossy(&before);
-        let text = automatic_configuration(&before, &self.options, &self.base.facts, self.plan.timeline);
+        let text = automatic_configuration(&before, &self.options, &self.base.facts, self.named_timeline());
         write(&path, text.as_bytes(), owner)?;
         // B14: one of the two, since the other would win.
         let (signal, other) = match self.options.standby {
