@@ -36,6 +36,10 @@ const TARGETS: [&str; 5] = [
     "recovery_target_xid",
     "recovery_target_name",
 ];
+/// What configuration files may say of the old server that a copy must not do: these commands remove what
+/// others still need, or tell the world that another server has taken over.
+const OVERRIDDEN: [(&str, &str); 3] =
+    [("archive_cleanup_command", ""), ("recovery_end_command", ""), ("recovery_min_apply_delay", "0")];
 /// A command that says that nothing is archived.
 const NOTHING_ARCHIVED: &str = "exit 1";
 
@@ -83,11 +87,13 @@ fn target(options: &RestoreOptions) -> Vec<(&'static str, String)> {
         RecoveryAction::Pause => "pause",
         RecoveryAction::Shutdown => "shutdown",
     };
-    let mut settings = vec![(name, value), ("recovery_target_action", action.to_owned())];
-    if !inclusive {
-        settings.push(("recovery_target_inclusive", "off".to_owned()));
-    }
-    settings
+    // Always said: a configuration file may say otherwise from an earlier recovery.
+    let inclusive = if inclusive { "on" } else { "off" };
+    vec![
+        (name, value),
+        ("recovery_target_action", action.to_owned()),
+        ("recovery_target_inclusive", inclusive.to_owned()),
+    ]
 }
 
 /// Returns the content of `postgresql.auto.conf` for a restored server, from what the old one had. Without
@@ -108,6 +114,14 @@ pub(super) fn automatic_configuration(
     let mut text: String = before.lines().filter(stays).map(|line| format!("{line}\n")).collect();
     let mut set = |name: &str, value: &str| text.push_str(&format!("{name} = {}\n", quote(value)));
     set("restore_command", options.restore_command.as_deref().unwrap_or(NOTHING_ARCHIVED));
+    for (name, value) in OVERRIDDEN {
+        set(name, value);
+    }
+    if !options.standby {
+        for name in ["primary_conninfo", "primary_slot_name"] {
+            set(name, "");
+        }
+    }
     let target = target(options);
     for name in TARGETS.iter().filter(|name| target.iter().all(|(set, _)| set != *name)) {
         set(name, "");
@@ -168,7 +182,8 @@ mod tests {
         let set = text.lines().filter(|line| line.starts_with("recovery_target_time =")).count();
         assert_eq!(set, 1);
         let text = configure(Target::Position { at: 0x1_0000_0028, inclusive: true }, "");
-        assert!(text.contains("\nrecovery_target_lsn = '1/28'\n") && !text.contains("inclusive"), "{text}");
+        assert!(text.contains("\nrecovery_target_lsn = '1/28'\n"), "{text}");
+        assert!(text.contains("\nrecovery_target_inclusive = 'on'\n"), "{text}");
         let text = configure(Target::Latest, "");
         assert!(
             text.contains("\nrecovery_target_timeline = '3'\n") && !text.contains("target_action"),
@@ -184,6 +199,19 @@ mod tests {
             assert!(text.contains(&format!("\n{name} = {value}\n")), "{name}: {text}");
         }
         assert!(text.ends_with("\narchive_mode = 'off'\n"));
+    }
+
+    /// What `postgresql.conf` says is overridden: commands of the original must not run in a copy.
+    #[test]
+    fn a_copy_runs_no_commands_and_follows_nobody() {
+        let text = configure(Target::Latest, "");
+        for line in ["archive_cleanup_command = ''", "recovery_end_command = ''", "primary_conninfo = ''"] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+        }
+        assert!(text.contains("\nrecovery_min_apply_delay = '0'\n"), "{text}");
+        let options = RestoreOptions { standby: true, ..RestoreOptions::new("/data".into()) };
+        let text = automatic_configuration("", &options, &sample_facts(), None);
+        assert!(!text.contains("primary_conninfo") && text.contains("\nrecovery_end_command = ''\n"), "{text}");
     }
 
     #[test]
