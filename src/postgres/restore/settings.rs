@@ -135,7 +135,10 @@ pub(super) fn automatic_configuration(
         _ => timeline.map_or_else(|| "current".to_owned(), |timeline| timeline.to_string()),
     };
     set("recovery_target_timeline", &timeline);
-    set("hot_standby", "on");
+    // A server that can be read while it recovers waits, for ever, where the log says that the old one's limits
+    // were raised after the backup (B15); one that cannot be read does not need them.
+    let is_read = options.standby || options.action == RecoveryAction::Pause;
+    set("hot_standby", if is_read { "on" } else { "off" });
     text.push_str("# chronolith: recovery must not have less than the old server had\n");
     for (name, value) in facts.settings.by_name() {
         text.push_str(&format!("{name} = {value}\n"));
@@ -189,6 +192,21 @@ mod tests {
             text.contains("\nrecovery_target_timeline = '3'\n") && !text.contains("target_action"),
             "{text}"
         );
+    }
+
+    /// B15: limits that were raised after the backup stop only a server that can be read meanwhile.
+    #[test]
+    fn only_who_is_read_meanwhile_needs_the_limits() {
+        let configure = |standby: bool, action: RecoveryAction| {
+            let options = RestoreOptions { standby, action, ..RestoreOptions::new("/data".into()) };
+            automatic_configuration("hot_standby = on\n", &options, &sample_facts(), Some(3))
+        };
+        let off = "\nhot_standby = 'off'\n";
+        assert!(configure(false, RecoveryAction::Promote).contains(off));
+        assert!(configure(false, RecoveryAction::Shutdown).contains(off));
+        for text in [configure(true, RecoveryAction::Promote), configure(false, RecoveryAction::Pause)] {
+            assert!(text.contains("\nhot_standby = 'on'\n"), "{text}");
+        }
     }
 
     /// B15, B16: what recovery needs is pinned, and a copy does not archive.
