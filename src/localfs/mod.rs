@@ -35,5 +35,5 @@ pub use owners::Owners;
 pub use path::{check_component, printable};
 pub use scan::{Entry, Scan, ScanEvent, ScanOptions};
 pub use source::SourceFile;
-pub use target::{Durability, Ownership, RestoreOptions, TEMPORARY_PREFIX, TargetFolder};
+pub use target::{Durability, Ownership, RESTORE_MARKER, RestoreOptions, TEMPORARY_PREFIX, TargetFolder};
 pub use writer::{FileWriter, StandingFile};

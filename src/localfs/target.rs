@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// How the names of unfinished files begin; what follows is made from the name they will have.
 pub const TEMPORARY_PREFIX: &str = ".chronolith-restore-";
+/// A file that says that its folder is being restored into, and outlives what is unfinished.
+pub const RESTORE_MARKER: &str = ".chronolith-restore-marker";
 
 /// Whose the restored files are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -388,7 +388,9 @@ fn a_restored_server_is_backed_up_and_comes_back() {
     archive_all(&second);
     let files = archive.engine(&["ls", "latest:wal"]).output().unwrap();
     assert!(String::from_utf8_lossy(&files.stdout).contains("00000002.history"), "{files:?}");
-    for (more, rows) in [(&[][..], "6"), (&["--target-timeline", "current"][..], "6"), (&["--target", "immediate"][..], "3")] {
+    for (more, rows) in
+        [(&[][..], "6"), (&["--target-timeline", "current"][..], "6"), (&["--target", "immediate"][..], "3")]
+    {
         let (folder, data) = target();
         let mut more = restore_arguments(&data, more);
         more.remove(0);
@@ -398,6 +400,52 @@ fn a_restored_server_is_backed_up_and_comes_back() {
         let reached = third.sql("postgres", "SELECT timeline_id FROM pg_control_checkpoint()");
         assert_eq!(reached.trim(), "3", "{more:?}");
     }
+}
+
+/// B4, B21: what cannot be put aside is refused before the cluster is touched; an attempt that was broken off
+/// while it put things aside goes on; what is not marked as our own is left alone, and so is what is locked.
+#[test]
+fn a_cluster_is_put_aside_whole_or_not_touched() {
+    let mut server = Server::start();
+    server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n");
+    let program = Program::new(env!("CARGO_BIN_EXE_chronolith"));
+    expect(&back_up(&program, &server, &[]), 0);
+    server.stop("fast");
+    let data = server.data();
+    let (log, elsewhere) = (data.join("pg_wal"), data.with_file_name("elsewhere"));
+    let control = data.join("global/pg_control");
+    // As `initdb --waldir` has it.
+    fs::rename(&log, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &log).unwrap();
+    let said = expect(&restore(&program, &data, &["--delta"]), 2);
+    assert!(said.contains("pg_wal is a link") && control.exists() && log.is_symlink(), "{said}");
+    fs::remove_file(&log).unwrap();
+    fs::rename(&elsewhere, &log).unwrap();
+
+    let lock = fs::File::open(&data).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let said = expect(&restore(&program, &data, &["--delta"]), 2);
+    assert!(said.contains("another restore into") && control.exists(), "{said}");
+    drop(lock);
+
+    // Without the marker: what another program is bringing there.
+    let aside = data.with_file_name("data.before-restore-1");
+    fs::create_dir(&aside).unwrap();
+    fs::rename(&control, aside.join("pg_control")).unwrap();
+    for more in [&[][..], &["--delta"]] {
+        expect(&restore(&program, &data, more), 2);
+    }
+    assert!(data.join("postmaster.opts").exists());
+    // With it: killed between the control file and the log.
+    let segments = fs::read_dir(&log).unwrap().count();
+    let marker = format!("base backup x\nput aside into {}\n", aside.display());
+    fs::write(data.join(".chronolith-restore-marker"), marker).unwrap();
+    let said = expect(&restore(&program, &data, &[]), 0);
+    assert!(said.contains("data.before-restore-1"), "{said}");
+    assert_eq!(fs::read_dir(aside.join("pg_wal")).unwrap().count(), segments);
+    assert!(!data.join(".chronolith-restore-marker").exists());
+    server.launch();
+    assert_eq!(server.sql("postgres", "SELECT n FROM t").trim(), "1");
 }
 
 /// R: in place only what differs is written, the cluster's own control file and log are kept, and what is not

@@ -9,7 +9,7 @@ use super::steps::{FileStart, Step};
 use super::{RestoreProblem, RestoreReport, Severity};
 use crate::base::{Classify, ErrorClass, Observer, Phase, explain};
 use crate::format::tree::{EntryKind, TreeEntry};
-use crate::localfs::{FileWriter, LocalError, TEMPORARY_PREFIX, TargetFolder, printable};
+use crate::localfs::{FileWriter, LocalError, RESTORE_MARKER, TEMPORARY_PREFIX, TargetFolder, printable};
 use crate::ops::OpsError;
 use crate::ops::cat::check_digest;
 use crate::repo::RepoError;
@@ -171,6 +171,7 @@ impl Writing {
     fn tidy(&mut self, folder: &TargetFolder) {
         for name in folder.names().unwrap_or_default() {
             if name.starts_with(TEMPORARY_PREFIX.as_bytes())
+                && name != RESTORE_MARKER.as_bytes()
                 && let Err(error) = folder.remove(&name)
             {
                 self.failed(error);

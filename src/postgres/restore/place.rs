@@ -1,19 +1,21 @@
 //! Where a restore writes: what stands there, and whether it may be written to.
 
 use super::RestoreOptions;
+use crate::localfs::{RESTORE_MARKER, TEMPORARY_PREFIX};
 use crate::postgres::base::{Base, BaseFacts, read_control};
 use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::error::PostgresError;
 use crate::postgres::layout::tablespace_folder;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use std::fs;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Says that a folder is being restored into: which snapshot, and which tablespaces with it.
-pub(super) const MARKER: &str = ".chronolith-restore-marker";
-/// Names in a data directory; one without `global/pg_control` that has no others is an unfinished restore.
-const KNOWN: [&str; 6] = ["PG_VERSION", "base", "global", "backup_label", "tablespace_map", "postmaster.pid"];
+/// Begins the line of the marker that says where the old control file and log are being put.
+pub(super) const PUT_ASIDE: &str = "put aside into ";
 /// Room that is left over beside what is restored.
 const SPARE_BYTES: u64 = 64 << 20;
 
@@ -39,18 +41,27 @@ pub struct TablespacePlace {
     pub target: PathBuf,
 }
 
+/// Says whether nothing stands in a folder; a marker of which only the beginning was written is nothing.
 fn is_empty(folder: &Path) -> Result<bool, PostgresError> {
     match fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
+        Ok(entries) => Ok(entries
+            .flatten()
+            .all(|entry| entry.file_name().as_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(PostgresError::file("look into", folder)(error)),
     }
 }
 
-/// Reads the marker: its lines.
+/// Reads the marker, which says that a folder is being restored into: from which snapshot, into which
+/// tablespaces, and where an old cluster is being put aside.
 fn marker(folder: &Path) -> Option<Vec<String>> {
-    let text = fs::read_to_string(folder.join(MARKER)).ok()?;
+    let text = fs::read_to_string(folder.join(RESTORE_MARKER)).ok()?;
     Some(text.lines().map(str::to_owned).collect())
+}
+
+/// Returns the folder into which an attempt that was broken off was putting the old cluster.
+pub(super) fn aside(folder: &Path) -> Option<PathBuf> {
+    marker(folder)?.iter().find_map(|line| line.strip_prefix(PUT_ASIDE)).map(PathBuf::from)
 }
 
 /// Says whether a server runs on a data directory: its pid file names a process that is a server, or
@@ -85,7 +96,9 @@ pub(super) fn look(options: &RestoreOptions, base: &Base) -> Result<Standing, Po
     if fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir() && !folder.is_dir()) {
         return Err(PostgresError::refused(format!("{} is not a folder", folder.display()), ""));
     }
-    if is_empty(folder)? {
+    // What another program left half done, or is doing right now, has no marker and is not ours to write over.
+    let is_ours = marker(folder).is_some();
+    if !is_ours && is_empty(folder)? {
         return Ok(Standing::Nothing);
     }
     if is_running(folder) {
@@ -94,7 +107,7 @@ pub(super) fn look(options: &RestoreOptions, base: &Base) -> Result<Standing, Po
             "stop it first: pg_ctl -D DIR -m fast stop",
         ));
     }
-    if !folder.join("global/pg_control").exists() && (marker(folder).is_some() || is_leftover(folder)) {
+    if is_ours && !folder.join("global/pg_control").exists() {
         return Ok(Standing::Unfinished);
     }
     if !options.delta {
@@ -103,6 +116,7 @@ pub(super) fn look(options: &RestoreOptions, base: &Base) -> Result<Standing, Po
             "name another folder; --delta restores over the same cluster and writes only what differs",
         ));
     }
+    check_aside(folder)?;
     let theirs = read_control(folder).map(|(_, control)| control.system_identifier);
     match theirs {
         Ok(identifier) if identifier == base.facts.system_identifier => Ok(Standing::Cluster),
@@ -122,21 +136,33 @@ pub(super) fn look(options: &RestoreOptions, base: &Base) -> Result<Standing, Po
     }
 }
 
-/// Says whether only names of a data directory stand in a folder, some of them certain ones.
-fn is_leftover(folder: &Path) -> bool {
-    let names: Vec<String> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    let known = |name: &String| {
-        KNOWN.contains(&name.as_str())
-            || name.starts_with("pg_")
-            || name.starts_with("postgresql.")
-            || name.starts_with(".chronolith-restore-")
+/// Refuses a cluster whose control file and log cannot be put aside, which is done by giving them other
+/// names: that works only within one file system, and a link would become a folder.
+fn check_aside(folder: &Path) -> Result<(), PostgresError> {
+    let folder = folder.canonicalize().map_err(PostgresError::file("find", folder))?;
+    let log = folder.join("pg_wal");
+    let parent = folder.parent().unwrap_or(&folder);
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let is_elsewhere = |path: &Path| device(path) != device(parent) || is_mount(path);
+    let why = if is_elsewhere(&folder) {
+        format!("{} is a mount point", folder.display())
+    } else if fs::symlink_metadata(&log).is_ok_and(|found| found.is_symlink()) {
+        format!("{} is a link", log.display())
+    } else if log.exists() && is_elsewhere(&log) {
+        format!("{} is a mount point", log.display())
+    } else {
+        return Ok(());
     };
-    names.iter().all(known) && names.iter().any(|name| name == "PG_VERSION" || name == "base")
+    Err(PostgresError::refused(
+        format!("{why}: the old control file and log cannot be put aside beside the data directory"),
+        "restore into another folder, or put the old cluster away yourself and restore into the empty folder",
+    ))
+}
+
+/// Says whether a folder is the root of something mounted, also where that is of the same file system.
+fn is_mount(path: &Path) -> bool {
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Finds a place for each tablespace, and refuses those that hold something.
@@ -199,7 +225,6 @@ pub(super) fn check_room(
     places: &[TablespacePlace],
     bytes: u64,
 ) -> Result<(), PostgresError> {
-    use std::os::unix::fs::MetadataExt;
     let existing = |path: &Path| path.ancestors().find(|path| path.exists()).map(Path::to_owned);
     let Some(folder) = existing(&options.data_directory) else { return Ok(()) };
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();

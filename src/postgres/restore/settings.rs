@@ -229,7 +229,10 @@ mod tests {
         assert!(text.contains("\nrecovery_min_apply_delay = '0'\n"), "{text}");
         let options = RestoreOptions { standby: true, ..RestoreOptions::new("/data".into()) };
         let text = automatic_configuration("", &options, &sample_facts(), None);
-        assert!(!text.contains("primary_conninfo") && text.contains("\nrecovery_end_command = ''\n"), "{text}");
+        assert!(
+            !text.contains("primary_conninfo") && text.contains("\nrecovery_end_command = ''\n"),
+            "{text}"
+        );
     }
 
     #[test]

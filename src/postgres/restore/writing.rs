@@ -1,14 +1,17 @@
 //! The writing side of a restore, in an order in which what is broken off cannot start (B4).
 
-use super::place::{MARKER, Standing, TablespacePlace};
+use super::place::{self, PUT_ASIDE, Standing, TablespacePlace};
 use super::settings::{automatic_configuration, configuration_here};
 use super::{ClusterRestore, RestoreReport, read_file};
+use crate::localfs::RESTORE_MARKER;
 use crate::ops::OpsError;
 use crate::ops::listing::{Found, list, locate};
 use crate::ops::restore::{RestoreOptions, RestorePlan, Severity};
 use crate::postgres::base::{read_tablespace_map, write_tablespace_map};
 use crate::postgres::error::PostgresError;
 use crate::postgres::layout::tablespace_folder;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -101,27 +104,41 @@ impl ClusterRestore {
 
     /// Restores. Steps, and what a crash after each leaves:
     ///
-    /// 1. a cluster that stands there loses its control file and its log, which are kept beside it: it
-    ///    cannot start any more; everywhere a marker says what is going on, and the next attempt goes on;
-    /// 2. the data directory and the tablespaces: a cluster without a control file, which cannot start;
-    /// 3. the log, the links to tablespaces, `backup_label` and `tablespace_map`;
-    /// 4. settings and the signal of recovery;
-    /// 5. everything is durable; then the control file gets its name: the cluster can start.
+    /// 1. a marker says what is going on, and where to; without one nothing is taken for our own work;
+    /// 2. a cluster that stands there loses its control file and its log, which are kept beside it: it
+    ///    cannot start any more, and the next attempt goes on with this;
+    /// 3. the data directory and the tablespaces: a cluster without a control file, which cannot start;
+    /// 4. the log, the links to tablespaces, `backup_label` and `tablespace_map`;
+    /// 5. settings and the signal of recovery;
+    /// 6. everything is durable; then the control file gets its name: the cluster can start.
     ///
     /// # Errors
     ///
-    /// When something cannot be read or written; what is there cannot start then.
+    /// When something cannot be read or written; what is there cannot start then. Nothing is written when
+    /// the folder is not as it was when it was looked at, or another restore is at work on it.
     pub fn run(&self) -> Result<RestoreReport, PostgresError> {
         let mut report = RestoreReport::default();
         make_folder(self.folder())?;
-        if self.standing == Standing::Cluster {
-            report.kept_aside = Some(self.set_aside()?);
+        let _lock = self.lock()?;
+        if place::look(&self.options, &self.base)? != self.standing {
+            return Err(PostgresError::refused(
+                format!("{} has changed since it was looked at", self.folder().display()),
+                "make sure that nobody else writes there, and run it again",
+            ));
         }
-        self.mark()?;
+        let aside = match self.standing {
+            Standing::Nothing => None,
+            Standing::Unfinished => place::aside(self.folder()),
+            Standing::Cluster => Some(self.make_aside()?),
+        };
+        self.mark(aside.as_deref())?;
+        if let Some(aside) = aside {
+            self.put_aside(&aside)?;
+            self.mark(None)?;
+            report.kept_aside = Some(aside);
+        }
         let delete = self.standing != Standing::Nothing;
         self.restore(&["data"], self.folder(), delete, &mut report)?;
-        // The unfinished files that are removed at the end of a folder are of the marker's kind.
-        self.mark()?;
         let owner = Owner::of(self.folder())?;
         for place in &self.places {
             self.restore_tablespace(place, owner, &mut report)?;
@@ -133,52 +150,74 @@ impl ClusterRestore {
             sync_folder(&self.folder().join(folder))?;
         }
         write(&self.control(), &self.vital.control, owner)?;
-        remove(&self.folder().join(MARKER))?;
+        remove(&self.folder().join(RESTORE_MARKER))?;
         Ok(report)
     }
 
-    /// Notes in the folder what is going on.
-    fn mark(&self) -> Result<(), PostgresError> {
+    /// Keeps other restores away as long as it is held.
+    fn lock(&self) -> Result<File, PostgresError> {
+        let folder = File::open(self.folder()).map_err(PostgresError::file("open", self.folder()))?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => Err(PostgresError::refused(
+                format!("another restore into {} is going on", self.folder().display()),
+                "wait until it has ended",
+            )),
+            // Not every file system can lock folders.
+            _ => Ok(folder),
+        }
+    }
+
+    /// Notes in the folder what is going on, and where the old cluster is being put.
+    fn mark(&self, aside: Option<&Path>) -> Result<(), PostgresError> {
         let mut text = format!("base backup {}\n", self.base.view.id);
+        if let Some(aside) = aside {
+            text.push_str(&format!("{PUT_ASIDE}{}\n", aside.display()));
+        }
         for place in &self.places {
             text.push_str(&format!("{}\n", place.target.display()));
         }
-        write(&self.folder().join(MARKER), text.as_bytes(), None)
+        write(&self.folder().join(RESTORE_MARKER), text.as_bytes(), None)
     }
 
-    /// Takes the control file and the log out of a cluster, so that it can't start and nothing is lost.
-    fn set_aside(&self) -> Result<PathBuf, PostgresError> {
-        let mut aside = None;
+    /// Makes a folder beside the data directory (not beside a link to it) for what is put aside.
+    fn make_aside(&self) -> Result<PathBuf, PostgresError> {
+        let real = self.folder().canonicalize().map_err(PostgresError::file("find", self.folder()))?;
         for number in 1..=ASIDE_MAX {
-            let mut name = self.folder().file_name().unwrap_or_default().to_owned();
+            let mut name = real.file_name().unwrap_or_default().to_owned();
             name.push(format!(".before-restore-{number}"));
-            let folder = self.folder().with_file_name(name);
+            let folder = real.with_file_name(name);
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
-                Ok(()) => {
-                    aside = Some(folder);
-                    break;
-                }
+                Ok(()) => return Ok(folder),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(PostgresError::file("make the folder", &folder)(error)),
             }
         }
-        let aside = aside.ok_or_else(|| {
-            PostgresError::failed("too many earlier restores left folders beside this one", "remove some")
-        })?;
-        let control = self.control();
-        fs::rename(&control, aside.join("pg_control")).map_err(PostgresError::file("put aside", &control))?;
-        sync_folder(&self.folder().join("global"))?;
-        let log = self.folder().join("pg_wal");
-        make_folder(&aside.join("pg_wal"))?;
-        for entry in fs::read_dir(&log).into_iter().flatten() {
+        Err(PostgresError::failed("too many earlier restores left folders beside this one", "remove some"))
+    }
+
+    /// Takes the control file and the log out of a cluster, so that it can't start and nothing is lost; what
+    /// is gone from there was put aside before.
+    fn put_aside(&self, aside: &Path) -> Result<(), PostgresError> {
+        let rename = |from: &Path, to: PathBuf| match fs::rename(from, to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(PostgresError::file("put aside", from)(error))
+            }
+            _ => Ok(()),
+        };
+        let (global, log) = (self.folder().join("global"), self.folder().join("pg_wal"));
+        for folder in [&global, &log, &aside.join("pg_wal")] {
+            make_folder(folder)?;
+        }
+        rename(&self.control(), aside.join("pg_control"))?;
+        sync_folder(&global)?;
+        for entry in fs::read_dir(&log).map_err(PostgresError::file("look into", &log))? {
             let from = entry.map_err(PostgresError::file("look into", &log))?.path();
             if let Some(name) = from.file_name() {
-                fs::rename(&from, aside.join("pg_wal").join(name))
-                    .map_err(PostgresError::file("put aside", &from))?;
+                rename(&from, aside.join("pg_wal").join(name))?;
             }
         }
-        sync_folder(&aside)?;
-        Ok(aside)
+        sync_folder(&aside.join("pg_wal"))?;
+        sync_folder(aside)
     }
 
     /// Restores a folder of the snapshot; nothing of it may be missing.
