@@ -1,5 +1,6 @@
 //! Commands that a server calls: with the whole path of this program, and without any secret.
 
+use crate::base::Observer;
 use crate::cli::fault::Fault;
 use crate::cli::session::Session;
 use crate::cli::settings::Way;
@@ -23,7 +24,13 @@ pub fn server_command(
     let (option, value) = match &session.settings.way {
         Some(Way::KeyFile(file)) => ("--key-file", absolute(file)?.display().to_string()),
         Some(Way::PasswordFile(file)) => ("--password-file", absolute(file)?.display().to_string()),
-        Some(Way::PasswordCommand(command)) => ("--password-command", command.clone()),
+        Some(Way::PasswordCommand(command)) => {
+            session.talk.warn(&format!(
+                "the text of --password-command becomes a part of the command for pg {verb}, which every user of \
+                 the database can read (SHOW, pg_settings): let it hold no secret, or give --key-file or --password-file"
+            ));
+            ("--password-command", command.clone())
+        }
         Some(Way::Password(_)) | None => {
             return Err(Fault::usage(
                 "the server calls this program by itself, and cannot be asked for a password",
