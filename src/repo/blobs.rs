@@ -7,7 +7,8 @@ use super::packs::pack_name;
 use super::repository::Repository;
 use crate::base::{BlobId, PackId, explain};
 use crate::format::pack::BlobClass;
-use std::collections::{HashSet, VecDeque};
+use crate::storage::{Operation, StorageError};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -140,7 +141,8 @@ pub struct BlobReader {
     sealed: Vec<u8>,
     /// Frames that did not serve during the present read, on such bases: a chain of differences meets its
     /// lower links again and again, and each try that fails costs as much as all below it.
-    failed: HashSet<(FramePlace, Bases)>,
+    /// With each, whether the store gave no answer.
+    failed: HashMap<(FramePlace, Bases), bool>,
     /// Whether a read is under way that tries everything there is, so that those within it need not.
     reading: bool,
     /// How many differences are being opened, each for the one before.
@@ -158,7 +160,7 @@ impl BlobReader {
             repository: repository.clone(),
             decoder: FrameDecoder::new()?,
             sealed: Vec::new(),
-            failed: HashSet::new(),
+            failed: HashMap::new(),
             reading: false,
             nesting: 0,
         })
@@ -173,7 +175,8 @@ impl BlobReader {
     ///
     /// # Errors
     ///
-    /// [`RepoError::Missing`] with a reason for every copy that was tried.
+    /// [`RepoError::Missing`] with a reason for every copy that was tried; the store's own error where it gave
+    /// no answer about one of them, which may be whole.
     pub fn read(&mut self, class: BlobClass, what: &'static str, id: &BlobId) -> Result<Blob, RepoError> {
         self.read_shallower(class, what, id, u8::MAX)
     }
@@ -202,11 +205,12 @@ impl BlobReader {
         first: bool,
     ) -> Result<Blob, RepoError> {
         let mut reasons = Vec::new();
-        let mut forbidden = None;
+        let (mut forbidden, mut unanswered) = (None, None);
         for attempt in 0..if first { 3 } else { 1 } {
             if first {
                 self.failed.clear();
             }
+            unanswered = None;
             let mut copies = self.repository.index().find(class, id, false, |_| true);
             copies.retain(|copy| copy.record.depth < depth_below);
             copies.sort_by_key(|copy| copy.record.depth);
@@ -216,6 +220,7 @@ impl BlobReader {
                     Err(RepoError::Interrupted) => return Err(RepoError::Interrupted),
                     // Another copy may lie in an epoch that this key was granted.
                     Err(error @ RepoError::Forbidden { .. }) => forbidden = Some(error),
+                    Err(error) if error.is_unanswered() => unanswered = Some(error),
                     Err(error) => {
                         let why = match &error {
                             // The base of a difference is missing, which names the base's packs only.
@@ -239,6 +244,10 @@ impl BlobReader {
                 _ => {}
             }
         }
+        // What an outage hides is not lost.
+        if let Some(error) = unanswered {
+            return Err(error);
+        }
         if let Some(error) = forbidden.filter(|_| reasons.is_empty()) {
             return Err(error);
         }
@@ -253,7 +262,7 @@ impl BlobReader {
     pub fn read_copy(&mut self, copy: &Located) -> Result<Blob, RepoError> {
         self.check_failed(copy, Bases::Verified)?;
         let read = self.read_this(copy);
-        self.note_failed(copy, Bases::Verified, read.is_err());
+        self.note_failed(copy, Bases::Verified, read.as_ref().err());
         read
     }
 
@@ -315,22 +324,28 @@ impl BlobReader {
     ) -> Result<Arc<Vec<u8>>, RepoError> {
         self.check_failed(copy, Bases::Hoped)?;
         let decoded = self.decode(copy, fetch);
-        self.note_failed(copy, Bases::Hoped, decoded.is_err());
+        self.note_failed(copy, Bases::Hoped, decoded.as_ref().err());
         decoded
     }
 
     /// Passes over a frame that failed for a difference that is being opened already.
     fn check_failed(&self, copy: &Located, bases: Bases) -> Result<(), RepoError> {
         let place = (copy.pack.id, copy.record.frame_offset);
-        if self.nesting > 0 && self.failed.contains(&(place, bases)) {
-            return Err(self.unreadable(copy, "it cannot be read"));
+        match self.failed.get(&(place, bases)).filter(|_| self.nesting > 0) {
+            None => Ok(()),
+            Some(false) => Err(self.unreadable(copy, "it cannot be read")),
+            Some(true) => {
+                let (operation, name) = (Operation::GetRange, pack_name(&copy.pack.id));
+                let source = "the store did not answer just now".into();
+                Err(StorageError::Transient { operation, name, source }.into())
+            }
         }
-        Ok(())
     }
 
-    fn note_failed(&mut self, copy: &Located, bases: Bases, failed: bool) {
-        if failed && self.nesting > 0 {
-            self.failed.insert(((copy.pack.id, copy.record.frame_offset), bases));
+    fn note_failed(&mut self, copy: &Located, bases: Bases, error: Option<&RepoError>) {
+        if let Some(error) = error.filter(|_| self.nesting > 0) {
+            let place = (copy.pack.id, copy.record.frame_offset);
+            self.failed.insert((place, bases), error.is_unanswered());
         }
     }
 

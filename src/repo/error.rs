@@ -137,6 +137,11 @@ pub enum RepoError {
 }
 
 impl RepoError {
+    /// Says whether the store gave no answer, so that what it holds is not known: neither lost nor damaged.
+    pub const fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Transient { .. } | StorageError::Denied { .. }))
+    }
+
     /// Names the object that a format error is about.
     pub fn damaged(object: impl Into<String>) -> impl FnOnce(FormatError) -> Self {
         let object = object.into();

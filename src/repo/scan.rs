@@ -243,9 +243,13 @@ impl PackScanner {
                 Err(id) => FrameState::Bad(format!("blob {} is not what its id says", id.short())),
             },
             Err(RepoError::Forbidden { .. }) => FrameState::Closed,
-            Err(error @ RepoError::Interrupted) => return Err(error),
+            Err(error @ (RepoError::Interrupted | RepoError::Storage(StorageError::Transient { .. }))) => {
+                return Err(error);
+            }
             // The base: the frame itself was fetched already.
-            Err(error @ RepoError::Missing { .. }) => FrameState::Baseless(explain(&error)),
+            Err(error @ (RepoError::Missing { .. } | RepoError::Storage(_))) => {
+                FrameState::Baseless(explain(&error))
+            }
             Err(error) => FrameState::Bad(explain(&error)),
         })
     }

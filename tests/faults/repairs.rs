@@ -2,7 +2,7 @@
 
 use crate::support::world::{Client, Content, content, copy_of, dump, noise, read_snapshot};
 use crate::support::{Failure, Fault, FaultStore};
-use chronolith::base::SnapshotId;
+use chronolith::base::{Classify, ErrorClass, SnapshotId};
 use chronolith::ops::backup::{Source, backup};
 use chronolith::ops::cat::cat;
 use chronolith::ops::check::{CheckOptions, CheckReport, ReadData, check};
@@ -13,7 +13,7 @@ use chronolith::ops::repair::{
     SnapshotsOptions, SnapshotsPlan,
 };
 use chronolith::ops::{OpsError, Snapshots};
-use chronolith::storage::{MemoryStore, Store};
+use chronolith::storage::{MemoryStore, Operation, Store};
 use std::sync::Arc;
 
 /// Names of packs of a kind (3 content, 4 metadata), oldest first.
@@ -267,6 +267,54 @@ fn a_hurt_snapshot_gets_a_copy_that_holds_the_rest() {
     assert!(!look(&scene.owner).is_damaged());
     assert_eq!(read_snapshot(&scene.owner.open(), scene.second.0).unwrap(), scene.second.1);
     assert_eq!(Snapshots::load(&scene.owner.open()).unwrap().iter().count(), 2);
+}
+
+#[test]
+fn what_an_outage_hides_is_not_lost() {
+    let transient = Fault::Before(Failure::Transient);
+    let is_read = |operation: Operation, name: &str| {
+        matches!(operation, Operation::Get | Operation::GetRange) && name.starts_with("packs/")
+    };
+    let class = |error: &dyn Classify| error.class();
+    // Everything is whole, and no pack answers.
+    let scene = scene_of(50_000);
+    let away = FaultStore::with_plan(scene.store.clone(), move |_, operation, name| {
+        is_read(operation, name).then_some(transient)
+    });
+    let away = scene.owner.through(Arc::new(away));
+    assert_eq!(class(&away.read(scene.first.0).unwrap_err()), ErrorClass::Transient);
+    let Err(error) = repair_snapshots(&away, true) else { panic!("nobody knows what is hurt") };
+    assert_eq!(class(&error), ErrorClass::Transient);
+    assert_eq!(scene.owner.snapshots(), [scene.first.0, scene.second.0]);
+    // One is hurt, and one answer after the other fails: no more is lost than that.
+    let pack = packs(&scene.store, 3).remove(0);
+    change(&scene.store, &pack, |bytes| bytes[1000] ^= 1);
+    look(&scene.owner);
+    let aside = || Arc::new(copy_of(scene.store.as_ref()));
+    let lost = repair_snapshots(&scene.owner.through(aside()), true).unwrap().repaired.remove(0).lost;
+    let mut failed = 0;
+    for number in 1.. {
+        let store = aside();
+        let faulty = FaultStore::with_plan(store.clone(), move |n, operation, name| {
+            (n >= number && n < number + 3 && is_read(operation, name)).then_some(transient)
+        });
+        let faulty = Arc::new(faulty);
+        match repair_snapshots(&scene.owner.through(faulty.clone()), true) {
+            Ok(plan) if !plan.repaired.is_empty() => {
+                assert_eq!(plan.repaired[0].lost, lost, "request {number}");
+            }
+            // It fails, or does not learn that anything is hurt.
+            other => {
+                failed += u64::from(other.is_err());
+                let left = scene.owner.through(store).snapshots();
+                assert!(left.contains(&scene.first.0), "request {number}");
+            }
+        }
+        if faulty.requests() < number {
+            break;
+        }
+    }
+    assert!(failed > 0);
 }
 
 #[test]

@@ -409,6 +409,6 @@ fn holds(scanner: &mut PackScanner, copy: &Located) -> bool {
     match scanner.reader().read_copy(copy) {
         Ok(_) => true,
         // What this key cannot look at is not known to be bad.
-        Err(error) => matches!(error, RepoError::Forbidden { .. }),
+        Err(error) => matches!(error, RepoError::Forbidden { .. }) || error.is_unanswered(),
     }
 }

@@ -13,6 +13,7 @@ use crate::format::tree::{Content, TreeEntry, TreeNode, TreePart};
 use crate::ops::OpsError;
 use crate::ops::bits::Bits;
 use crate::repo::{BlobReader, FoundSnapshot, NumberedIndex, RepoError, Repository};
+use crate::storage::StorageError;
 use crate::view::{TreeWalk, WalkEvent};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -166,7 +167,7 @@ impl<'a> Trees<'a> {
         let node = match decoded {
             Ok(node) => node,
             Err(error) => {
-                self.lost(&error, number)?;
+                self.lost(error, number)?;
                 return Ok(Entered::Known(true));
             }
         };
@@ -190,16 +191,14 @@ impl<'a> Trees<'a> {
     }
 
     /// Tells that a node cannot be read, and remembers it.
-    fn lost(&self, error: &RepoError, number: Option<u64>) -> Result<(), OpsError> {
-        if let RepoError::Interrupted = error {
-            return Err(RepoError::Interrupted.into());
-        }
-        let object = match error {
+    fn lost(&self, error: RepoError, number: Option<u64>) -> Result<(), OpsError> {
+        let error = told(error)?;
+        let object = match &error {
             RepoError::Missing { what, id, .. } => format!("{what} {id}"),
             RepoError::Damaged { object, .. } => object.clone(),
             _ => "a tree".to_owned(),
         };
-        self.findings.add(Gravity::Damage, object, reasons(error));
+        self.findings.add(Gravity::Damage, object, reasons(&error));
         if let Some(number) = number {
             self.tainted.set(number);
         }
@@ -243,7 +242,7 @@ impl<'a> Trees<'a> {
         let tainted = match node {
             Ok(node) => self.recipe_node(&node, depth)?,
             Err(error) => {
-                self.lost(&error, number)?;
+                self.lost(error, number)?;
                 true
             }
         };
@@ -307,7 +306,7 @@ impl<'a> Trees<'a> {
                     }
                 }
                 WalkEvent::Leave(_) => {}
-                WalkEvent::Problem(error) => add(walk.path(), Vec::new(), self.because(&error)),
+                WalkEvent::Problem(error) => add(walk.path(), Vec::new(), self.because(&told(error)?)),
             }
         }
         Ok(())
@@ -335,7 +334,10 @@ impl<'a> Trees<'a> {
         let mut offset = 0_u64;
         let mut pieces = match crate::repo::Pieces::open(&mut reader, content) {
             Ok(pieces) => pieces,
-            Err(error) => return Ok((std::iter::once(0..content.length).collect(), self.because(&error))),
+            Err(error) => {
+                let because = self.because(&told(error)?);
+                return Ok((std::iter::once(0..content.length).collect(), because));
+            }
         };
         loop {
             match pieces.next(&mut reader) {
@@ -351,7 +353,7 @@ impl<'a> Trees<'a> {
                 }
                 Ok(None) => return Ok((ranges, because)),
                 Err(error) => {
-                    because.extend(self.because(&error));
+                    because.extend(self.because(&told(error)?));
                     add_range(&mut ranges, offset..content.length);
                     return Ok((ranges, because));
                 }
@@ -372,6 +374,14 @@ fn add_range(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
     match ranges.last_mut() {
         Some(last) if last.end == range.start || !room => last.end = range.end,
         _ => ranges.push(range),
+    }
+}
+
+/// Passes on what is to be told of: not that the store did not answer, which is no damage.
+fn told(error: RepoError) -> Result<RepoError, RepoError> {
+    match error {
+        RepoError::Interrupted | RepoError::Storage(StorageError::Transient { .. }) => Err(error),
+        error => Ok(error),
     }
 }
 

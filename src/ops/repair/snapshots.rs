@@ -165,7 +165,7 @@ impl SnapshotsPlan {
             surveyed.walk_trees(report)?;
             for (id, paths) in &report.hurt {
                 let Some(view) = snapshots.get(id).filter(|view| plan.wants(view)) else { continue };
-                plan.hurt.push(plan.look_at(&snapshots, view, *paths));
+                plan.hurt.push(plan.look_at(&snapshots, view, *paths)?);
             }
             for affected in report.affected.iter().filter(|a| plan.hurt.iter().any(|h| h.id == a.snapshot)) {
                 let lost = Lost { path: affected.path.clone(), ranges: affected.ranges.clone() };
@@ -187,12 +187,17 @@ impl SnapshotsPlan {
         if named.is_empty() { !view.forgotten } else { named.contains(&view.id) }
     }
 
-    fn look_at(&self, snapshots: &Snapshots, view: &SnapshotView, paths: u64) -> Hurt {
+    fn look_at(&self, snapshots: &Snapshots, view: &SnapshotView, paths: u64) -> Result<Hurt, OpsError> {
         let copies = snapshots.iter().filter(|other| repaired_from(&other.snapshot) == Some(view.id));
         let repaired = copies.map(|copy| copy.id).next();
-        let mut walk = TreeWalk::new(&self.repository, view.snapshot.root).ok();
-        let broken = walk.as_mut().is_none_or(|walk| matches!(walk.next(), Some(WalkEvent::Problem(_))));
-        Hurt { id: view.id, repaired, repairable: !broken, paths }
+        let broken = match TreeWalk::new(&self.repository, view.snapshot.root)?.next() {
+            Some(WalkEvent::Problem(error)) => {
+                lost(error)?;
+                true
+            }
+            _ => false,
+        };
+        Ok(Hurt { id: view.id, repaired, repairable: !broken, paths })
     }
 
     fn write(
@@ -359,8 +364,8 @@ impl<'a, 'b> Copy<'a, 'b> {
                     }
                     self.push(&mut levels, &entry)?;
                 }
-                WalkEvent::Problem(RepoError::Interrupted) => return Err(RepoError::Interrupted.into()),
                 WalkEvent::Problem(error) => {
+                    let error = lost(error)?;
                     self.repository.environment().observer.note(&explain(&error));
                     self.lose(walk.path(), Vec::new());
                 }
@@ -404,16 +409,9 @@ impl<'a, 'b> Copy<'a, 'b> {
         let mut reader = crate::repo::BlobReader::new(self.repository)?;
         let mut recipe = RecipeBuilder::new(SKETCH_ALGORITHM);
         let (mut ranges, mut offset, mut gap) = (Vec::new(), 0_u64, 0_u64);
-        let mut pieces = Pieces::open(&mut reader, &content).ok();
-        loop {
-            let piece = match &mut pieces {
-                Some(pieces) => match pieces.next(&mut reader) {
-                    Err(RepoError::Interrupted) => return Err(RepoError::Interrupted.into()),
-                    piece => piece.ok(),
-                },
-                None => None,
-            };
-            let Some(piece) = piece.flatten() else { break };
+        let mut pieces = what_is_left(Pieces::open(&mut reader, &content))?;
+        while let Some(pieces) = &mut pieces {
+            let Some(piece) = what_is_left(pieces.next(&mut reader))?.flatten() else { break };
             let end = offset.saturating_add(piece.length());
             let lost = match &piece {
                 RecipeEntry::Chunk { id, length, .. } => {
@@ -446,6 +444,22 @@ impl<'a, 'b> Copy<'a, 'b> {
         let recipe = recipe.finish(|node| self.put(node))?;
         // Neither what it was, nor to be taken for unchanged.
         Ok((Content { digest: None, read: None, recipe: recipe.root, ..content }, ranges))
+    }
+}
+
+/// Passes on what says that something is lost, and fails where nobody knows.
+fn lost(error: RepoError) -> Result<RepoError, RepoError> {
+    match error {
+        RepoError::Interrupted => Err(error),
+        error if error.is_unanswered() => Err(error),
+        error => Ok(error),
+    }
+}
+
+fn what_is_left<T>(read: Result<T, RepoError>) -> Result<Option<T>, RepoError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) => lost(error).map(|_| None),
     }
 }
 
