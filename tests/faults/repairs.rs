@@ -270,6 +270,40 @@ fn a_hurt_snapshot_gets_a_copy_that_holds_the_rest() {
 }
 
 #[test]
+fn who_only_claims_to_be_a_repaired_copy_has_no_original_forgotten() {
+    let scene = scene_of(50_000);
+    let thief = crate::keys::with_role(&scene.owner, chronolith::format::trust::Role::Writer, "thief");
+    let pack = packs(&scene.store, 3).remove(0);
+    change(&scene.store, &pack, |bytes| bytes[1000] ^= 1);
+    look(&scene.owner);
+    let original =
+        Snapshots::load(&scene.owner.open()).unwrap().get(&scene.first.0).unwrap().snapshot.clone();
+    // Of another tree, under the same label; and by an owner, but under another.
+    let theirs = thief.back_up(&content([("junk", noise(6, 1000))]));
+    let claim = |client: &Client, label: &str| {
+        let repository = client.open();
+        let found =
+            repository.snapshots().unwrap().found.into_iter().find(|found| found.id == theirs).unwrap();
+        let (trust_sequence, trust) = repository.registry().head();
+        let mut forged = chronolith::format::snapshot::Snapshot {
+            host: original.host.clone(),
+            label: label.to_owned(),
+            trust_sequence,
+            trust,
+            ..found.snapshot
+        };
+        forged.facts.insert(REPAIRED_FROM.to_owned(), scene.first.0.to_string());
+        repository.commit(&forged).unwrap()
+    };
+    let forged = [claim(&thief, &original.label), claim(&scene.owner, "elsewhere")];
+    assert!(forged.iter().all(|id| scene.owner.snapshots().contains(id)), "both count");
+    let plan = repair_snapshots(&scene.owner, true).unwrap();
+    let [copy] = plan.repaired.as_slice() else { panic!("a copy is made") };
+    assert_eq!((copy.from, plan.forgotten.as_slice()), (scene.first.0, [scene.first.0].as_slice()));
+    assert!(!forged.contains(&copy.id));
+}
+
+#[test]
 fn what_an_outage_hides_is_not_lost() {
     let transient = Fault::Before(Failure::Transient);
     let is_read = |operation: Operation, name: &str| {

@@ -11,7 +11,7 @@
 //! 4. a note that says what was lost;
 //! 5. only if that is wished: the originals of all copies are forgotten.
 
-use crate::base::{BlobId, SnapshotId, explain};
+use crate::base::{BlobId, KeyId, SnapshotId, explain};
 use crate::chunker::SKETCH_ALGORITHM;
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::pack::BlobClass;
@@ -20,7 +20,7 @@ use crate::format::session::SessionPurpose;
 use crate::format::sets::IdSet;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Content, TreeBuilder, TreeEntry};
-use crate::format::trust::Act;
+use crate::format::trust::{Act, Role, Standing};
 use crate::ingest::MetadataWriter;
 use crate::localfs::printable;
 use crate::ops::OpsError;
@@ -188,8 +188,8 @@ impl SnapshotsPlan {
     }
 
     fn look_at(&self, snapshots: &Snapshots, view: &SnapshotView, paths: u64) -> Result<Hurt, OpsError> {
-        let copies = snapshots.iter().filter(|other| repaired_from(&other.snapshot) == Some(view.id));
-        let repaired = copies.map(|copy| copy.id).next();
+        let mut copies = snapshots.iter().filter(|other| self.is_copy(other, view));
+        let repaired = copies.next().map(|copy| copy.id);
         let broken = match TreeWalk::new(&self.repository, view.snapshot.root)?.next() {
             Some(WalkEvent::Problem(error)) => {
                 lost(error)?;
@@ -198,6 +198,21 @@ impl SnapshotsPlan {
             _ => false,
         };
         Ok(Hurt { id: view.id, repaired, repairable: !broken, paths })
+    }
+
+    /// Says whether a snapshot is a repaired copy of another. Anybody can say so, and the original may be
+    /// forgotten on account of it: so only what this key made, or one that may forget snapshots itself.
+    fn is_copy(&self, copy: &SnapshotView, original: &SnapshotView) -> bool {
+        let same = |snapshot: &Snapshot| (snapshot.host.clone(), snapshot.label.clone());
+        let trusted = |signer: &KeyId| {
+            *signer == self.repository.keyring().identity.key
+                || self.repository.registry().trust().key(signer).is_some_and(|key| {
+                    matches!(key.role, Role::Owner | Role::Maintainer) && key.standing() != Standing::Revoked
+                })
+        };
+        repaired_from(&copy.snapshot) == Some(original.id)
+            && same(&copy.snapshot) == same(&original.snapshot)
+            && trusted(&copy.signer)
     }
 
     fn write(
