@@ -87,7 +87,7 @@ impl SpoiltPacks {
 }
 
 /// Says whether a key can see such a thing at all ([DAMAGED-1]).
-fn can_tell(role: Role, entry: &DamagedObject) -> bool {
+pub fn can_tell(role: Role, entry: &DamagedObject) -> bool {
     let reads_content = matches!(role, Role::Owner | Role::Reader);
     match (entry.finding, entry.place.kind()) {
         (Finding::Content, ObjectKind::ContentPack | ObjectKind::LogPack) => reads_content,

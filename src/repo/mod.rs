@@ -57,7 +57,7 @@ pub use base_cache::BaseCache;
 pub use blobs::{Blob, BlobReader, FramePlace};
 pub use condemned::{CondemnedListing, FoundCondemned, FoundSession, Sessions, UnreadableSessions};
 pub use copy::{Copied, FrameCopier, NotCopied};
-pub use damaged::{DamageListing, FoundDamage, Spoilt, SpoiltPacks, may_cancel};
+pub use damaged::{DamageListing, FoundDamage, Spoilt, SpoiltPacks, can_tell, may_cancel};
 pub use environment::{Environment, KeyCache, NoKeyCache};
 pub use error::RepoError;
 pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};

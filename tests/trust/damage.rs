@@ -155,3 +155,52 @@ fn a_false_report_costs_room_and_destroys_nothing() {
     assert_eq!((found.is_damaged(), found.cancelled), (false, 1), "{found:?}");
     assert!(!scene.stores_again(&scene.victim, "db1"));
 }
+
+#[test]
+fn what_still_holds_of_a_report_is_not_unsaid_by_who_cannot_tell() {
+    let scene = scene();
+    scene.victim.back_up(&content([("more.bin", noise(8, 60_000))]));
+    let reader = client_with(&scene.owner, Role::Reader, "reader", "", &[]);
+    let maintainer = client_with(&scene.owner, Role::Maintainer, "keeper", "", &[]);
+    let other = packs(&scene.owner.store).into_iter().find(|pack| *pack != scene.pack).unwrap();
+    let [first, second] = [[1; 32], [2; 32]].map(BlobId::new);
+    let object = |pack, finding, blobs: &[BlobId]| DamagedObject {
+        place: Place::new(ObjectKind::ContentPack, "", pack).unwrap(),
+        finding,
+        blobs: blobs.iter().copied().collect(),
+        expected_bytes: None,
+        found_bytes: None,
+        detail: None,
+        extra: Extra::new(),
+    };
+    for (finding, repeated) in [(Finding::Content, false), (Finding::Undecodable, true)] {
+        let (owner, _, store) = scene.aside();
+        for blob in [first, second] {
+            // A pack that is whole by now, and a blob of which only content tells.
+            let mut objects = vec![object(scene.pack, Finding::Hash, &[]), object(other, finding, &[blob])];
+            objects.sort_by_key(|object| object.place.id());
+            let damaged = Damaged {
+                created: chronolith::base::Timestamp::from_nanoseconds(1),
+                objects,
+                method: "test".to_owned(),
+                program: "test".to_owned(),
+                cancels: std::iter::empty().collect(),
+                extra: Extra::new(),
+            };
+            reader.through(store.clone()).open().report_damage(&damaged).unwrap();
+        }
+        let look = |client: &Client| {
+            let options =
+                CheckOptions { read_data: ReadData::All, keep_ledger: true, program: "test".to_owned() };
+            check(&client.through(store.clone()).open(), &options).unwrap();
+            let repository = owner.open();
+            let listing = repository.damage_reports().unwrap();
+            let spoilt = listing.spoilt(repository.registry(), repository.keyring().identity.key);
+            let names = |pack: ObjectId, blob| spoilt.names(&pack.into(), &blob);
+            [names(scene.pack, first), names(other, first), names(other, second)]
+        };
+        // Who can say all that still holds says it again, and both blobs are in it.
+        assert_eq!(look(&maintainer), [!repeated, true, true], "{finding:?}");
+        assert_eq!(look(&scene.owner), [false; 3], "{finding:?}: all is whole");
+    }
+}

@@ -11,11 +11,14 @@ use crate::format::damaged::{Damaged, DamagedObject, Finding};
 use crate::format::pack::BlobClass;
 use crate::format::place::Place;
 use crate::format::sets::IdSet;
+use crate::format::trust::Role;
 use crate::ops::OpsError;
 use crate::repo::{
-    DamageListing, FrameState, PackProblem, RepoError, Repository, ScannedPack, SpoiltPacks, may_cancel,
+    DamageListing, FrameState, PackProblem, RepoError, Repository, ScannedPack, SpoiltPacks, can_tell,
+    may_cancel,
 };
 use crate::storage::StorageError;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Blobs that one entry names at most; of more than these the whole pack is reported.
@@ -124,6 +127,14 @@ pub(super) fn entry(
     })
 }
 
+/// Adds what another entry says of the same pack: the blobs of one do not make those of another good.
+fn unite(before: &mut DamagedObject, entry: &DamagedObject) {
+    before.blobs = match before.blobs.is_empty() || entry.blobs.is_empty() {
+        true => IdSet::default(),
+        false => before.blobs.iter().chain(entry.blobs.iter()).copied().collect(),
+    };
+}
+
 impl Damage {
     /// Reads the reports that there are.
     pub fn load(repository: &Repository) -> Result<Self, OpsError> {
@@ -140,13 +151,7 @@ impl Damage {
             self.known_bad.insert(pack);
         }
         match self.found.get_mut(&pack) {
-            // The blobs of one finding do not make those of another good.
-            Some(before) if before.blobs.is_empty() || entry.blobs.is_empty() => {
-                before.blobs = IdSet::default();
-            }
-            Some(before) => {
-                before.blobs = before.blobs.iter().chain(entry.blobs.iter()).copied().collect();
-            }
+            Some(before) => unite(before, &entry),
             None => drop(self.found.insert(pack, entry)),
         }
         known
@@ -185,9 +190,18 @@ impl Damage {
             if cancelled.contains(id) || !may || !found.damaged.objects.iter().any(over) {
                 continue;
             }
+            // What else the report says still holds, and has to count for as much when this key says it: it
+            // stays where it is if this key is believed less, or its signer is.
+            let rest = || found.damaged.objects.iter().filter(|entry| !over(entry));
+            let signer = registry.trust().key(&found.signer).map(|key| key.role);
+            let as_good = |signer: Role| {
+                signer != Role::Writer && rest().all(|entry| can_tell(signer, entry) && can_tell(role, entry))
+            };
+            if found.signer != own && rest().next().is_some() && !signer.is_some_and(as_good) {
+                continue;
+            }
             cancels.insert(*id);
-            // What else the report says still holds.
-            again.extend(found.damaged.objects.iter().filter(|entry| !over(entry)).cloned());
+            again.extend(rest().filter(|entry| can_tell(role, entry)).cloned());
         }
         // What others will know once those are taken back.
         let mut left = self.listing.clone();
@@ -195,7 +209,10 @@ impl Damage {
         let known = left.spoilt(registry, own);
         let mut entries: BTreeMap<(ObjectKind, ObjectId), DamagedObject> = BTreeMap::new();
         for entry in self.found.into_values().filter(|entry| !known.covers(entry)).chain(again) {
-            entries.entry((entry.place.kind(), entry.place.id())).or_insert(entry);
+            match entries.entry((entry.place.kind(), entry.place.id())) {
+                Entry::Vacant(vacant) => drop(vacant.insert(entry)),
+                Entry::Occupied(mut before) => unite(before.get_mut(), &entry),
+            }
         }
         let published = Published { reported: entries.len() as u64, cancelled: cancels.len() as u64 };
         let mut cancels: Vec<DamagedId> = cancels.into_iter().collect();
