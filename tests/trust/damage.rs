@@ -1,15 +1,18 @@
 //! Reports of damage by keys of all roles: whom they count for, and that no false one destroys anything.
 
-use crate::forge::client_with;
+use crate::forge::{Claim, client_with, poison, records_of};
 use crate::support::world::{Client, Content, content, copy_of, noise};
 use chronolith::base::{BlobId, DamagedId, ObjectId, SnapshotId};
+use chronolith::codec::Encoding;
 use chronolith::format::ObjectKind;
 use chronolith::format::cbor::Extra;
 use chronolith::format::damaged::{Damaged, DamagedObject, Finding};
+use chronolith::format::pack::BlobClass;
 use chronolith::format::place::Place;
 use chronolith::format::trust::Role;
 use chronolith::ops::check::{CheckOptions, ReadData, check};
 use chronolith::ops::prune::{PruneOptions, prune};
+use chronolith::ops::repair::{PacksOptions, PacksPlan};
 use chronolith::storage::{MemoryStore, Store};
 use std::sync::Arc;
 
@@ -203,4 +206,32 @@ fn what_still_holds_of_a_report_is_not_unsaid_by_who_cannot_tell() {
         assert_eq!(look(&maintainer), [!repeated, true, true], "{finding:?}");
         assert_eq!(look(&scene.owner), [false; 3], "{finding:?}: all is whole");
     }
+}
+
+#[test]
+fn a_forged_copy_is_no_reason_to_leave_a_good_frame_in_a_damaged_pack() {
+    let scene = scene();
+    let thief = client_with(&scene.owner, Role::Writer, "thief", "shared", &["web"]);
+    for located in records_of(&scene.owner.open(), BlobClass::Content) {
+        let (id, length) = (located.record.id, located.record.length);
+        let encoded = noise(95, length as usize);
+        let claim = Claim { blob: (id, length), encoding: Encoding::Stored, base: None, encoded };
+        poison(&thief, BlobClass::Content, claim);
+    }
+    let name = chronolith::repo::pack_name(&scene.pack.into());
+    let mut bytes = scene.owner.store.get(&name, u64::MAX).unwrap();
+    bytes.pop();
+    scene.owner.store.replace(&name, &bytes).unwrap();
+    let plan = PacksPlan::new(&scene.owner.open(), PacksOptions::default()).unwrap();
+    let damaged = plan.packs.iter().find(|pack| ObjectId::from(pack.id) == scene.pack).unwrap();
+    assert_eq!((damaged.elsewhere, damaged.lost.len()), (0, 0), "{damaged:?}");
+    assert!(damaged.salvaged > 0, "{damaged:?}");
+    plan.run().unwrap();
+    scene.owner.store.delete(&name).unwrap();
+    assert_eq!(scene.owner.read(scene.id).unwrap(), scene.content);
+    // True copies are elsewhere by now.
+    scene.owner.store.put(&name, &bytes).unwrap();
+    let again = PacksPlan::new(&scene.owner.open(), PacksOptions::default()).unwrap();
+    let damaged = again.packs.iter().find(|pack| ObjectId::from(pack.id) == scene.pack).unwrap();
+    assert!(damaged.salvaged == 0 && damaged.elsewhere > 0, "{damaged:?}");
 }

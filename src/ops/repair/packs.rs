@@ -14,12 +14,12 @@ use crate::format::index::IndexRecord;
 use crate::format::pack::{BlobClass, FrameRecord};
 use crate::format::session::SessionPurpose;
 use crate::format::sets::IdSet;
-use crate::format::trust::Act;
+use crate::format::trust::{Act, Role, Standing};
 use crate::ops::OpsError;
 use crate::ops::parity::restore;
 use crate::repo::{
-    CondemnedListing, DescribedPack, FrameCopier, FrameState, KnownPack, NumberedIndex, PackProblem,
-    PackScanner, Presence, RepoError, Repository, SpoiltPacks, pack_name,
+    BlobReader, CondemnedListing, DescribedPack, FrameCopier, FrameState, KnownPack, NumberedIndex,
+    PackProblem, PackScanner, Presence, RepoError, Repository, SpoiltPacks, pack_name,
 };
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -86,19 +86,44 @@ struct Elsewhere<'a> {
     lengths: &'a HashMap<PackId, u64>,
     spoilt: &'a SpoiltPacks,
     condemned: &'a CondemnedListing,
+    reader: BlobReader,
 }
 
 impl Elsewhere<'_> {
-    fn has(&self, class: BlobClass, blob: &BlobId, not: &PackId) -> bool {
-        let mut has = false;
+    /// Says whether a blob is whole in a pack other than the one at hand. Anybody can claim to hold it: it is
+    /// read, and what this key cannot read is believed of whoever made that one, and of owners and maintainers.
+    fn has(&mut self, class: BlobClass, blob: &BlobId, not: &KnownPack) -> Result<bool, RepoError> {
+        let mut copies = Vec::new();
         self.index.copies(class, blob, |_, copy| {
             let pack = &copy.pack;
-            has |= pack.id != *not
+            if pack.id != not.id
                 && self.lengths.get(&pack.id) == Some(&u64::from(pack.length))
                 && !self.spoilt.names(&pack.id, blob)
-                && !self.condemned.found.values().any(|found| found.condemned.names(&pack.id));
+                && !self.condemned.found.values().any(|found| found.condemned.names(&pack.id))
+            {
+                copies.push(copy);
+            }
         });
-        has
+        for copy in &copies {
+            match self.reader.read_copy(copy) {
+                Ok(_) => return Ok(true),
+                Err(RepoError::Forbidden { .. }) => {
+                    let trust = self.reader.repository().registry().trust();
+                    let signer = copy.pack.signer;
+                    let believed = trust.key(&signer).is_some_and(|key| {
+                        matches!(key.role, Role::Owner | Role::Maintainer)
+                            && key.standing() != Standing::Revoked
+                    });
+                    if believed || signer == not.signer {
+                        return Ok(true);
+                    }
+                }
+                Err(error @ RepoError::Interrupted) => return Err(error),
+                Err(error) if error.is_unanswered() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -130,8 +155,9 @@ impl PacksPlan {
             !condemned.found.values().any(|found| found.condemned.names(id))
                 && (known.contains_key(id) || lengths.contains_key(id))
         });
-        let elsewhere =
-            Elsewhere { index: &index, lengths: &lengths, spoilt: &spoilt, condemned: &condemned };
+        let reader = BlobReader::new(repository)?;
+        let mut elsewhere =
+            Elsewhere { index: &index, lengths: &lengths, spoilt: &spoilt, condemned: &condemned, reader };
         let by_index = frames_by_index(&index, &chosen);
         let mut scanner = PackScanner::new(repository)?;
         let mut packs = Vec::new();
@@ -159,7 +185,7 @@ impl PacksPlan {
             damaged.by_parity =
                 restore(repository, &ObjectId::from(id), &pack_name(&id), true)? == Some(true);
             if let Some((pack, frames)) = described.filter(|_| !damaged.by_parity) {
-                judge(&mut scanner, &pack, frames, &elsewhere, &mut damaged)?;
+                judge(&mut scanner, &pack, frames, &mut elsewhere, &mut damaged)?;
             }
             packs.push(damaged);
         }
@@ -253,12 +279,17 @@ fn judge(
     scanner: &mut PackScanner,
     pack: &Arc<KnownPack>,
     frames: Vec<FrameRecord>,
-    elsewhere: &Elsewhere<'_>,
+    elsewhere: &mut Elsewhere<'_>,
     damaged: &mut DamagedPack,
 ) -> Result<(), OpsError> {
     for frame in frames {
-        let away = |blob: &BlobId| elsewhere.has(pack.class, blob, &pack.id);
-        if frame.blobs.iter().all(|(blob, _)| away(blob)) {
+        let mut here = Vec::new();
+        for (blob, length) in &frame.blobs {
+            if !elsewhere.has(pack.class, blob, pack)? {
+                here.push((*blob, *length));
+            }
+        }
+        if here.is_empty() {
             damaged.elsewhere += 1;
             continue;
         }
@@ -270,9 +301,9 @@ fn judge(
             }
             FrameState::Closed => damaged.closed += 1,
             FrameState::Bad(_) | FrameState::Baseless(_) => {
-                for (blob, length) in frame.blobs.iter().filter(|(blob, _)| !away(blob)) {
-                    damaged.lost.push(*blob);
-                    damaged.lost_bytes += u64::from(*length);
+                for (blob, length) in here {
+                    damaged.lost.push(blob);
+                    damaged.lost_bytes += u64::from(length);
                 }
             }
         }
