@@ -2,19 +2,23 @@
 //! anybody needs is lost, whatever somebody else claims to hold.
 
 use crate::forge::{Claim, client_with, entry_of, index_run, pack_under, poison, publish, put, records_of};
-use crate::packs;
 use crate::support::world::{Client, Content, content, copy_of, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use crate::sweep::{Scene, interleaved, run};
-use chronolith::base::SnapshotId;
+use crate::{condemn, packs};
+use chronolith::base::{ObjectId, SnapshotId, Timestamp};
 use chronolith::codec::Encoding;
+use chronolith::format::ObjectKind;
+use chronolith::format::cbor::Extra;
+use chronolith::format::damaged::{Damaged, DamagedObject, Finding};
 use chronolith::format::pack::BlobClass;
+use chronolith::format::place::Place;
 use chronolith::format::trust::Role;
 use chronolith::ops::check::{CheckOptions, ReadData, check};
 use chronolith::ops::forget::forget;
 use chronolith::ops::prune::{PruneOptions, PruneReport, Unused, prune};
 use chronolith::ops::{OpsError, Snapshots};
-use chronolith::storage::{MemoryStore, Store};
+use chronolith::storage::{MemoryStore, Operation, Store};
 use std::sync::Arc;
 
 fn options() -> PruneOptions {
@@ -336,4 +340,69 @@ fn a_pack_that_cannot_be_read_stays_and_the_others_are_repacked() {
     assert_eq!(repack(&scene.owner).unwrap().held_packs, 0);
     scene.holds(&scene.owner, "and repacked");
     run(&scene.owner, 0).unwrap();
+}
+
+#[test]
+fn what_cannot_be_read_is_not_given_up_for_what_claims_to_be_the_same() {
+    // The victim's smallest pack of content, and for each of its blobs a forged copy.
+    let besieged = || {
+        let domain = domain();
+        let mut packs: std::collections::BTreeMap<_, Vec<_>> = std::collections::BTreeMap::new();
+        for located in records_of(&domain.scene.owner.open(), BlobClass::Content) {
+            packs.entry(located.pack.id).or_default().push(located);
+        }
+        let held = packs.into_values().min_by_key(Vec::len).unwrap();
+        for located in &held {
+            let (id, length) = (located.record.id, located.record.length);
+            let encoded = noise(97, length as usize);
+            let claim = Claim { blob: (id, length), encoding: Encoding::Stored, base: None, encoded };
+            poison(&domain.thief, BlobClass::Content, claim);
+        }
+        (domain, held.into_iter().next().unwrap())
+    };
+    // Two describe it, and it does not say which of them is right.
+    let (domain, located) = besieged();
+    let mut record = located.record;
+    record.pack = 0;
+    let run = index_run(&domain.thief.open(), vec![entry_of(&located)], vec![record], None);
+    put(&domain.thief, "index/00000001", &run);
+    let name = chronolith::repo::pack_name(&located.pack.id);
+    let mut rotten = domain.scene.store.get(&name, u64::MAX).unwrap();
+    let end = rotten.len();
+    rotten[end - 192..].fill(0);
+    domain.scene.store.replace(&name, &rotten).unwrap();
+    domain.survives("a pack that does not tell who made it");
+    // And where it was condemned before.
+    condemn(&domain.scene.owner, &[located.pack.id]);
+    domain.survives("the same, condemned");
+    assert!(packs(&domain.scene.store).contains(&located.pack.id));
+    // It was reported, and the store does not hand it out.
+    let (domain, located) = besieged();
+    let auditor = client_with(&domain.scene.owner, Role::Auditor, "auditor", "", &[]);
+    let damaged = Damaged {
+        created: Timestamp::from_nanoseconds(1),
+        objects: vec![DamagedObject {
+            place: Place::new(ObjectKind::ContentPack, "", ObjectId::from(located.pack.id)).unwrap(),
+            finding: Finding::Unreadable,
+            blobs: std::iter::empty().collect(),
+            expected_bytes: None,
+            found_bytes: None,
+            detail: None,
+            extra: Extra::new(),
+        }],
+        method: "test".to_owned(),
+        program: "test".to_owned(),
+        cancels: std::iter::empty().collect(),
+        extra: Extra::new(),
+    };
+    auditor.open().report_damage(&damaged).unwrap();
+    let name = chronolith::repo::pack_name(&located.pack.id);
+    let store = FaultStore::with_plan(domain.scene.store.clone(), move |_, operation, object| {
+        (operation == Operation::Get && object == name).then_some(Fault::Before(Failure::Fatal))
+    });
+    let maintainer = domain.maintainer.through(Arc::new(store));
+    for _ in 0..3 {
+        repack(&maintainer).unwrap();
+    }
+    domain.survives("a pack that could not be read for some time");
 }

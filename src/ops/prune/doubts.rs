@@ -31,10 +31,11 @@ pub(super) fn doubts(
 fn is_rotten(repository: &Repository, pack: &PackId) -> Result<bool, RepoError> {
     match repository.environment().store.get(&pack_name(pack), limits::PACK_BYTES_MAX) {
         Ok(bytes) => Ok(blake3::hash(&bytes) != *pack.as_bytes()),
-        Err(StorageError::Truncated { .. } | StorageError::TooLarge { .. } | StorageError::Fatal { .. }) => {
-            Ok(true)
+        Err(StorageError::Truncated { .. } | StorageError::TooLarge { .. }) => Ok(true),
+        // What could not be read was not found to be wrong: another day it may be read.
+        Err(StorageError::NotFound { .. } | StorageError::Fatal { .. } | StorageError::Denied { .. }) => {
+            Ok(false)
         }
-        Err(StorageError::NotFound { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -134,6 +134,7 @@ impl Plan {
             // A copy of what is doubted would be doubted by nobody.
             let may = view.listed.contains_key(id)
                 && unused > 0
+                && !view.unread.contains(id)
                 && !view.doubts.spoilt.packs().any(|spoilt| spoilt == id)
                 && !view.may_be_in_use(pack, object)
                 && repository.registry().adopts(&own, &pack.signer, id);

@@ -38,11 +38,22 @@ pub(super) fn sweep(
     let own = (repository.keyring().identity.key, presence.id());
     let view = View::take(repository, presence, options)?;
     let mut held = before.held;
-    if !held.is_empty() || !view.damage.found.is_empty() || !view.still_rests_on(&before.roots, &before.packs)
+    if !held.is_empty()
+        || !view.damage.found.is_empty()
+        || !view.unread.is_empty()
+        || !view.still_rests_on(&before.roots, &before.packs)
     {
         let index = repository.index().numbered();
         let mut keeper = view.keep(repository, &index)?;
         let rescues = std::mem::take(&mut keeper.rescues);
+        if !view.unread.is_empty() {
+            // Nobody knows what a copy of such would be.
+            index.for_each(|number, copy| {
+                if view.unread.contains(&copy.pack.id) && keeper.chosen.get(number) {
+                    held.insert(copy.pack.id);
+                }
+            });
+        }
         drop(keeper);
         let copied = copy(repository, &rescues)?;
         report.copied_bytes += copied.copied.stored_bytes;

@@ -38,6 +38,8 @@ pub(super) struct View {
     as_forgotten: BTreeSet<SnapshotId>,
     /// Packs with keys that describe them, though another key signed them.
     lies: HashSet<(PackId, KeyId)>,
+    /// Packs that several keys describe, and that do not tell themselves which of them is right.
+    pub unread: HashSet<PackId>,
     /// Reports of damage.
     pub damage: DamageListing,
     pub doubts: Doubts,
@@ -81,7 +83,7 @@ impl View {
                 packs.insert(id, object);
             }
         }
-        let lies = lies(repository, &packs, &mut listed)?;
+        let (lies, unread) = lies(repository, &packs, &mut listed)?;
         let damage = repository.damage_reports()?;
         if let Some((id, why)) = damage.unreadable.iter().next() {
             return Err(OpsError::Stopped {
@@ -102,6 +104,7 @@ impl View {
             listed,
             packs,
             lies,
+            unread,
             damage,
             doubts,
             due,
@@ -256,6 +259,10 @@ impl View {
                 false => Said::ByAnybody,
                 true => Said::BySealer((!trusted(&pack.signer)).then_some(pack.signer)),
             };
+            // One of those who describe it tells the truth: it stays, and stands in for nobody.
+            if self.unread.contains(&pack.id) {
+                return Trust::Doubted(said);
+            }
             match self.is_condemned(&pack.id) || !self.listed.contains_key(&pack.id) {
                 true => Trust::Goes(said),
                 false => Trust::Stays(said),
@@ -295,22 +302,26 @@ impl View {
 }
 
 /// [INDEX-9]: where runs of several keys describe a pack, looks who signed it; the others' word counts for
-/// nothing.
+/// nothing. Returns those, and the packs that cannot be asked.
 fn lies(
     repository: &Repository,
     packs: &BTreeMap<PackId, ObjectInfo>,
     listed: &mut HashMap<PackId, Arc<KnownPack>>,
-) -> Result<HashSet<(PackId, KeyId)>, RepoError> {
-    let mut lies = HashSet::new();
+) -> Result<(HashSet<(PackId, KeyId)>, HashSet<PackId>), RepoError> {
+    let (mut lies, mut unread) = (HashSet::new(), HashSet::new());
     for (pack, signers) in repository.index().disputed() {
         let Some(object) = packs.get(&pack) else { continue };
         let truth = match repository.describe_pack(&pack, object.length) {
             Ok((truth, _)) => truth,
             Err(error @ RepoError::Storage(StorageError::Transient { .. })) => return Err(error),
-            // Nobody's word counts then: the pack is as good as gone.
+            Err(RepoError::Storage(StorageError::NotFound { .. })) => {
+                lies.extend(signers.into_iter().map(|signer| (pack, signer)));
+                continue;
+            }
+            // Its frames may be whole, and those who do not tell the truth may be who wants it to go.
             Err(error) => {
                 repository.environment().observer.warn(&explain(&error));
-                lies.extend(signers.into_iter().map(|signer| (pack, signer)));
+                unread.insert(pack);
                 continue;
             }
         };
@@ -319,7 +330,7 @@ fn lies(
         );
         listed.entry(pack).and_modify(|known| *known = truth);
     }
-    Ok(lies)
+    Ok((lies, unread))
 }
 
 /// Nanoseconds.
