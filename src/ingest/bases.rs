@@ -107,8 +107,10 @@ impl<'a> Bases<'a> {
             return Ok(false);
         }
         let stored = self.attempt(encoder, chunk, here.filter(other(similar)), false)?
-            || self.store_beside(encoder, chunk, &window, [here, similar])?
-            || self.attempt(encoder, chunk, similar.or(here), true)?;
+            // Where nothing was of use for long, the stream has gone its own way, and this costs most.
+            || (self.fruitless < FRUITLESS_MAX
+                && (self.store_beside(encoder, chunk, &window, [here, similar])?
+                    || self.attempt(encoder, chunk, similar.or(here), true)?));
         self.fruitless = if stored { 0 } else { self.fruitless + 1 };
         Ok(stored)
     }
