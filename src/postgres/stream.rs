@@ -149,7 +149,10 @@ impl ClusterLog {
                 match history(repository, u64::from(timeline), found) {
                     Ok(path) => self.stream.add_path(path),
                     Err(OpsError::Repo(error @ RepoError::Storage(_))) => return Err(error.into()),
-                    Err(error) => self.refused.push((name.to_owned(), explain(&error))),
+                    Err(error) => {
+                        self.stream.add_damaged_history(u64::from(timeline));
+                        self.refused.push((name.to_owned(), explain(&error)));
+                    }
                 }
                 self.others.push(name.to_owned());
             }

@@ -66,7 +66,7 @@ pub struct RecoveryPlan {
     pub latest: Option<Timestamp>,
     /// Whether the target will be reached.
     pub certainty: Certainty,
-    /// Where the log has a hole, for a recovery that goes on until the log ends: from, to.
+    /// Where the log has a hole, for a recovery that may go on until the log ends: from, to.
     pub cut: Option<(u64, u64)>,
 }
 
@@ -81,6 +81,15 @@ pub enum Refusal {
     NoHistory {
         /// The timeline.
         timeline: u64,
+    },
+    /// A newer timeline has no history that can be used, so nobody knows which is the newest that the backup
+    /// leads to (R9).
+    #[error("the history of timeline {lost} is lost, and {chosen} may not be the newest timeline")]
+    LostHistory {
+        /// The newer timeline.
+        lost: u64,
+        /// The newest to which a way is known.
+        chosen: u64,
     },
     /// The backup does not lead to the timeline (R10).
     #[error("the base backup {base} does not lead there: {why}")]
@@ -184,7 +193,15 @@ pub fn plan(
 ) -> Result<RecoveryPlan, Refusal> {
     let timeline = match timeline {
         Some(timeline) => timeline,
-        None => newest_timeline(stream, base).unwrap_or(base.timeline),
+        None => {
+            let chosen = newest_timeline(stream, base).unwrap_or(base.timeline);
+            // Where the backup is consistent all ways from it are one.
+            let matters = *target != Target::Immediate;
+            match stream.newest_without_history().filter(|lost| matters && *lost > chosen) {
+                Some(lost) => return Err(Refusal::LostHistory { lost, chosen }),
+                None => chosen,
+            }
+        }
     };
     // A timeline of which nothing is archived yet: that of the backup itself.
     let own = || (timeline == base.timeline).then(|| TimelinePath::root(timeline));
@@ -201,7 +218,7 @@ pub fn plan(
     let segments: Vec<&LogSegment> = reach.segments.iter().take(count).copied().collect();
     let end = segments.last().map_or(base.stop, |segment| segment.written_end);
     let histories = path.branches().map(|branch| branch.timeline).filter(|t| stream.has_history(*t));
-    let to_the_end = count == reach.segments.len() && !matches!(target, Target::Immediate);
+    let to_the_end = *target == Target::Latest || certainty == Certainty::Unknown;
     Ok(RecoveryPlan {
         base: name(),
         timeline,
@@ -256,8 +273,11 @@ fn needed(
             // The server stops at the first transaction that ended later; without one it takes the target for
             // not reached, and fails (B13).
             let later = |time: Timestamp| if *inclusive { time > *at } else { time >= *at };
-            certain(through(&|segment| segment.commits.is_some_and(|(_, latest)| later(latest))))
-                .ok_or_else(beyond)
+            match certain(through(&|segment| segment.commits.is_some_and(|(_, latest)| later(latest)))) {
+                Some(found) => Ok(found),
+                None if reach.segments.iter().all(|segment| segment.known) => Err(beyond()),
+                None => Ok((all, Certainty::Unknown)),
+            }
         }
         Target::Position { at, .. } => {
             certain(through(&|segment| segment.written_end > *at)).ok_or_else(beyond)

@@ -50,6 +50,7 @@ pub struct LogStream {
     segment_bytes: u64,
     segments: BTreeMap<(u64, u64), LogSegment>,
     paths: BTreeMap<u64, TimelinePath>,
+    damaged: BTreeSet<u64>,
 }
 
 /// How far a log reaches from a place on.
@@ -94,6 +95,18 @@ impl LogStream {
     /// Adds the way to a timeline; of two histories the first counts.
     pub fn add_path(&mut self, path: TimelinePath) {
         self.paths.entry(path.last()).or_insert(path);
+    }
+
+    /// Notes that the history of a timeline is there and cannot be used.
+    pub fn add_damaged_history(&mut self, timeline: u64) {
+        self.damaged.insert(timeline);
+    }
+
+    /// Returns the newest timeline that is known to exist and whose history cannot be used.
+    pub fn newest_without_history(&self) -> Option<u64> {
+        let of_segments = self.segments.keys().map(|(timeline, _)| *timeline);
+        let known = of_segments.chain(self.damaged.iter().copied());
+        known.filter(|timeline| *timeline > 1 && !self.has_history(*timeline)).max()
     }
 
     /// Returns the length of segments.

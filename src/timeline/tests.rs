@@ -160,6 +160,11 @@ fn gaps_end_what_can_be_recovered() {
     let refusal = Refusal::Beyond { timeline: 1, latest: Some(at(39)), end: 400, next: Some(600) };
     assert_eq!(plan(&stream, &first, &time, None), Err(refusal));
     assert_eq!(plan(&stream, &first, &Target::Latest, None).unwrap().cut, Some((400, 600)));
+    // What is certain to lie before the gap is not cut by it.
+    let time = Target::Time { at: at(38), inclusive: true };
+    assert_eq!(plan(&stream, &first, &time, None).unwrap().cut, None);
+    let transaction = Target::Transaction { number: 7 };
+    assert_eq!(plan(&stream, &first, &transaction, None).unwrap().cut, Some((400, 600)));
     assert_eq!(plan_from(&stream, &bases, &Target::Latest, None).unwrap().base, "third");
     // A backup that brings its own log is whole by itself.
     let whole = LogBase { holds_log: true, ..torn };
@@ -198,6 +203,50 @@ fn lost_histories_are_named() {
     let base = base("b", 1, 210, 290, 28);
     let on = |at| plan(&stream, &base, &Target::Position { at, inclusive: true }, Some(1));
     assert!(on(1009).is_ok() && on(1010).is_err());
+}
+
+/// R9: nobody ends on an older timeline by chance: a newer one whose way is lost stops a recovery to the newest.
+#[test]
+fn a_lost_history_refuses_the_newest_timeline() {
+    let mut stream = forked();
+    let base = base("b", 1, 210, 290, 28);
+    let on = |stream: &LogStream, target, timeline| plan(stream, &base, &target, timeline);
+    assert_eq!(on(&stream, Target::Latest, None).unwrap().timeline, 2);
+    stream.add_segment(segment(3, 7, None));
+    let refusal = Err(Refusal::LostHistory { lost: 3, chosen: 2 });
+    assert_eq!(on(&stream, Target::Latest, None), refusal);
+    assert_eq!(plan_from(&stream, std::slice::from_ref(&base), &Target::Latest, None), refusal);
+    let time = Target::Time { at: at(500), inclusive: true };
+    assert_eq!(on(&stream, time, None), refusal);
+    assert_eq!(on(&stream, Target::Immediate, None).unwrap().timeline, 2);
+    assert_eq!(on(&stream, Target::Latest, Some(2)).unwrap().timeline, 2);
+    // A backup on the lost timeline knows where it is.
+    let own = LogBase { timeline: 3, start: 710, stop: 720, ..base.clone() };
+    assert_eq!(plan(&stream, &own, &Target::Latest, None).unwrap().timeline, 3);
+    // Of a history that is damaged no segment need be there.
+    let mut stream = forked();
+    stream.add_damaged_history(3);
+    assert_eq!(on(&stream, Target::Latest, None), refusal);
+    // Archiving began on timeline 2, without its history; the backup is of timeline 1.
+    let mut stream = LogStream::new(SEGMENT);
+    stream.add_segment(segment(2, 4, None));
+    let whole = LogBase { holds_log: true, ..base.clone() };
+    assert!(matches!(
+        plan(&stream, &whole, &Target::Latest, None),
+        Err(Refusal::LostHistory { lost: 2, .. })
+    ));
+}
+
+/// B13: of segments whose records could not be read nobody knows the times.
+#[test]
+fn unknown_times_refuse_no_time() {
+    let mut stream = LogStream::new(SEGMENT);
+    stream.add_segment(segment(1, 1, Some((10, 19))));
+    stream.add_segment(LogSegment { known: false, ..segment(1, 2, None) });
+    let base = base("b", 1, 110, 150, 15);
+    let on = |second| plan(&stream, &base, &Target::Time { at: at(second), inclusive: true }, None).unwrap();
+    assert_eq!((on(18).certainty, on(18).segments.len()), (Certainty::Certain, 1));
+    assert_eq!((on(25).certainty, on(25).segments.len()), (Certainty::Unknown, 2));
 }
 
 #[test]

@@ -127,6 +127,19 @@ fn intervals_are_what_the_archive_covers() {
     assert_eq!(interval["cut"], true);
     assert!(instant(&interval["to"]) < to);
 
+    // Nobody loses what is behind it without having asked for that.
+    let place = archive.repository().with_file_name("restored");
+    let place = place.to_str().unwrap();
+    let restore = ["pg", "restore", "--cluster", "main", "--dry-run", "--json", "--pgdata", place];
+    let output = archive.run(&restore);
+    let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(code(&output) != 0 && said.contains("hole") && said.contains("--up-to-gap"), "{output:?}");
+    let events = Events::read(&archive, &[&restore[..], &["--up-to-gap"]].concat(), 0);
+    let summary = events.of("summary")[0];
+    assert_eq!((&summary["certain"], &summary["timeline"]), (&Value::from(false), &Value::from(1)));
+    assert!(summary["cut"]["from"].is_string() && summary["cut"]["to"].is_string(), "{summary}");
+
     // A cluster that nobody has archived.
     let output = archive.run(&["pg", "timeline", "--cluster", "nobody"]);
     assert_eq!(code(&output), 4);

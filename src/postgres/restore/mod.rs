@@ -70,6 +70,8 @@ pub struct RestoreOptions {
     pub action: RecoveryAction,
     /// From this base backup, instead of the newest that allows the target.
     pub base: Option<SnapshotId>,
+    /// Though the log has a hole, before which the recovery ends.
+    pub up_to_gap: bool,
     /// As a standby, which goes on and on.
     pub standby: bool,
     /// Over the same cluster, of which only what differs is written.
@@ -98,6 +100,7 @@ impl RestoreOptions {
             timeline: Timeline::Latest,
             action: RecoveryAction::Promote,
             base: None,
+            up_to_gap: false,
             standby: false,
             delta: false,
             force: false,
@@ -193,6 +196,18 @@ impl ClusterRestore {
         let usable: Vec<LogBase> = bases.iter().filter(wanted).map(log_base).collect();
         let plan =
             choose(&stream, &usable, &options).map_err(|refusal| explain_refusal(&refusal, archived))?;
+        if let Some((from, to)) = plan.cut.filter(|_| !options.up_to_gap) {
+            return Err(PostgresError::Refused {
+                why: format!(
+                    "the archived log has a hole from {} to {}: the recovery would end before it, without what is behind",
+                    Lsn(from),
+                    Lsn(to)
+                ),
+                cure: "archive what is missing (chronolith pg timeline shows what is there), choose another base \
+                       backup with --base, or give --up-to-gap to restore what lies before the hole"
+                    .to_owned(),
+            });
+        }
         let base = bases.iter().find(|base| base.view.id.to_string() == plan.base).cloned();
         let base = base.ok_or_else(|| explain_refusal(&Refusal::NoBase, archived))?;
         let standing = place::look(&options, &base)?;
@@ -281,9 +296,21 @@ fn explain_refusal(refusal: &Refusal, archived: bool) -> PostgresError {
                     "the archived log of timeline {timeline} ends at {} before the target{latest}{hole}",
                     Lsn(*end)
                 ),
-                "--target latest restores what there is".to_owned(),
+                match next {
+                    Some(_) => "--target latest --up-to-gap restores what lies before the hole".to_owned(),
+                    None => "--target latest restores what there is".to_owned(),
+                },
             )
         }
+        Refusal::LostHistory { lost, chosen } => (
+            format!(
+                "there is log of timeline {lost}, but no history of it that can be used: whether the newest \
+                 timeline is {chosen}, nobody can say"
+            ),
+            format!(
+                "archive {lost:08X}.history from a server that has it, or name the timeline: --target-timeline {chosen}"
+            ),
+        ),
         Refusal::Incomplete { timeline, missing, .. } => (
             format!(
                 "the log that makes the base backup consistent is not in the archive: timeline {timeline} from {} on",

@@ -73,6 +73,9 @@ pub struct Arguments {
     /// From this base backup [default: the newest that allows the target]
     #[arg(long, value_name = "SNAP")]
     pub base: Option<String>,
+    /// Restores what lies before a hole in the archived log, instead of refusing
+    #[arg(long)]
+    pub up_to_gap: bool,
     /// Makes a standby, which goes on following the log
     #[arg(long, conflicts_with = "targets")]
     pub standby: bool,
@@ -175,6 +178,7 @@ impl Arguments {
                 Action::Shutdown => RecoveryAction::Shutdown,
             },
             base: None,
+            up_to_gap: self.up_to_gap,
             standby: self.standby,
             delta: self.delta,
             force: self.force,
@@ -306,7 +310,8 @@ fn summary(
             "timeline": plan.timeline,
             "segments": plan.segments.len(),
             "latest": plan.latest.map(events::time),
-            "certain": plan.certainty == Certainty::Certain,
+            "certain": plan.certainty == Certainty::Certain && plan.cut.is_none(),
+            "cut": plan.cut.map(|(from, to)| json!({ "from": Lsn(from).to_string(), "to": Lsn(to).to_string() })),
             "archived": restore.archived,
             "delta": restore.standing == Standing::Cluster,
             "tablespaces": tablespaces,
