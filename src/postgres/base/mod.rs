@@ -167,6 +167,7 @@ pub fn base_backup(
             "name the data directory of that server with --pgdata; a server on another host cannot be read from here",
         ));
     }
+    rules::linked(&data_directory).map_or(Ok(()), |link| Err(refuse_link(&link)))?;
     let log = match (options.log, about.archives) {
         (LogChoice::Archive, _) | (LogChoice::Suitable, true) => LogPlace::Archive,
         (LogChoice::Inside, _) | (LogChoice::Suitable, false) => LogPlace::Inside,
@@ -207,6 +208,13 @@ pub fn base_backup(
     })?;
     let facts = remembered.ok_or_else(|| server.odd("back up"))?;
     Ok(BaseReport { backup: report, facts })
+}
+
+fn refuse_link(link: &Path) -> PostgresError {
+    PostgresError::refused(
+        format!("{} is a link: a copy on this host would write into the files of this server", link.display()),
+        "move what it leads to back into the data directory, or into a tablespace; only pg_wal may be a link",
+    )
 }
 
 fn data_directory(options: &BaseOptions, about: &About) -> Result<PathBuf, PostgresError> {
@@ -261,6 +269,9 @@ impl Preparation {
         let excludes = layout::excludes().map_err(OpsError::from)?;
         taking.scan(&self.data_directory, b"data", excludes.clone(), &mut rules)?;
         self.take_tablespaces(&tablespaces, &excludes, &mut rules, taking)?;
+        if let Some(link) = &rules.link {
+            return Err(refuse_link(link));
+        }
         let (control_bytes, control) = read_control(&self.data_directory)?;
         let names = server.databases()?;
         let stopped = server.stop_backup(major, observer.as_ref())?;

@@ -6,7 +6,7 @@ use crate::postgres::layout::{Fork, Place, RelationFile, is_temporary, place};
 use crate::postgres::pages::{BadPages, PageVerifier};
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Folders of which only the folder is kept, also where it is a link.
 const EMPTIED: [&[u8]; 7] = [
@@ -18,6 +18,41 @@ const EMPTIED: [&[u8]; 7] = [
     b"pg_stat_tmp",
     b"pg_subtrans",
 ];
+
+/// Folders that hold what is the server's alone. A link in them would lead a copy on this host into the files
+/// of the original, which it would change.
+const OWN: [&str; 9] = [
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_logical",
+    "pg_multixact",
+    "pg_stat",
+    "pg_tblspc",
+    "pg_twophase",
+    "pg_xact",
+];
+
+/// Says whether a path below a data directory is one of those folders or lies in one.
+fn is_own(below: &[u8]) -> bool {
+    let first = below.split(|byte| *byte == b'/').next().unwrap_or_default();
+    OWN.iter().any(|folder| folder.as_bytes() == first)
+}
+
+/// Finds such a link before anything is read, where it is one of these folders or lies right in one.
+pub(super) fn linked(data_directory: &Path) -> Option<PathBuf> {
+    OWN.iter().find_map(|name| {
+        let folder = data_directory.join(name);
+        if std::fs::symlink_metadata(&folder).is_ok_and(|found| found.is_symlink()) {
+            return Some(folder);
+        }
+        // The links there are those to tablespaces.
+        let entries = std::fs::read_dir(&folder).ok().filter(|_| *name != "pg_tblspc")?;
+        let mut entries = entries.flatten();
+        let link = entries.find(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+        link.map(|entry| entry.path())
+    })
+}
 
 /// The rules of one backup; they gather what is learnt on the way.
 pub(super) struct ClusterRules {
@@ -34,6 +69,8 @@ pub(super) struct ClusterRules {
     unlogged: (Vec<u8>, HashSet<u32>),
     /// Bytes by number of the database.
     pub sizes: BTreeMap<u32, u64>,
+    /// A link where there must be none.
+    pub link: Option<PathBuf>,
     /// What was left out, for people.
     pub notes: Vec<String>,
 }
@@ -56,6 +93,7 @@ impl ClusterRules {
             parent_bad,
             unlogged: (Vec::new(), HashSet::new()),
             sizes: BTreeMap::new(),
+            link: None,
             notes: Vec::new(),
         }
     }
@@ -106,6 +144,10 @@ impl ClusterRules {
         match place(below, self.in_tablespace) {
             Place::TablespaceLink(_) => Treatment::LeaveOut,
             Place::LogFolder => Treatment::EmptyFolder,
+            _ if self.in_tablespace || is_own(below) => {
+                self.link = Some(self.root.join(std::ffi::OsStr::from_bytes(below)));
+                Treatment::LeaveOut
+            }
             _ => {
                 let target = printable(found.target.as_deref().unwrap_or_default());
                 let link = self.name(below);
@@ -201,6 +243,26 @@ mod tests {
             let source = io::Error::from_raw_os_error(code);
             assert!(!rules.excuses(&LocalError::System { operation: "read", path: path(), source }));
         }
+    }
+
+    /// B7: a link among what is the server's alone is noticed, above and far below; others are not meant.
+    #[test]
+    fn links_into_the_servers_own_files_are_noticed() {
+        for below in ["base", "base/16401", "base/5/16385", "pg_xact", "pg_multixact/members/0000"] {
+            assert!(is_own(below.as_bytes()), "{below}");
+        }
+        for below in ["log", "postgresql.conf", "basement", "pg_wal", "pg_log/today", "mine/base"] {
+            assert!(!is_own(below.as_bytes()), "{below}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        std::fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        std::fs::create_dir_all(data.join("base")).unwrap();
+        std::os::unix::fs::symlink("/srv", data.join("pg_tblspc/16400")).unwrap();
+        std::os::unix::fs::symlink("/srv", data.join("log")).unwrap();
+        assert_eq!(linked(data), None);
+        std::os::unix::fs::symlink("/srv", data.join("base/16401")).unwrap();
+        assert_eq!(linked(data), Some(data.join("base/16401")));
     }
 
     /// B10: only files of relations are looked at, and a later part counts on from the first.
