@@ -39,6 +39,8 @@ pub struct ClusterLog {
     pub doubled: Vec<String>,
     /// Gaps that were recorded.
     pub recorded_gaps: Vec<Remark>,
+    /// The tablespaces that replay creates, by segment: their numbers and places.
+    pub tablespaces: BTreeMap<String, Vec<(u32, String)>>,
     /// Files of the log that are there besides segments: histories, labels, partial segments.
     pub others: Vec<String>,
     /// Bytes of all files, and of the objects that hold them.
@@ -92,6 +94,7 @@ pub fn read_log(
         conflicts: Vec::new(),
         doubled: Vec::new(),
         recorded_gaps: Vec::new(),
+        tablespaces: BTreeMap::new(),
         others: Vec::new(),
         bytes: (0, 0),
         refused: listing.refused.iter().map(|(name, error)| (name.clone(), explain(error))).collect(),
@@ -141,6 +144,10 @@ impl ClusterLog {
         self.bytes.1 += found.iter().map(|found| found.length).sum::<u64>();
         match name.parse() {
             Ok(LogFile::Segment(segment)) => {
+                let created: Vec<(u32, String)> = found.iter().flat_map(tablespaces_created).collect();
+                if !created.is_empty() {
+                    self.tablespaces.insert(name.to_owned(), created);
+                }
                 if let Some(segment) = self.segment(segment, found) {
                     self.stream.add_segment(segment);
                 }
@@ -194,6 +201,15 @@ impl ClusterLog {
             points: points.collect(),
         })
     }
+}
+
+fn tablespaces_created(found: &FoundLog) -> Vec<(u32, String)> {
+    let lines = found.record.facts.get("tablespaces_created").map_or("", String::as_str).lines();
+    let read = |line: &str| {
+        let (number, folder) = line.split_once(' ')?;
+        Some((number.parse().ok()?, folder.to_owned()))
+    };
+    lines.filter_map(read).collect()
 }
 
 /// Returns the length of what is archived whole under a name.

@@ -76,7 +76,7 @@ pub struct RestoreOptions {
     pub standby: bool,
     /// Over the same cluster, of which only what differs is written.
     pub delta: bool,
-    /// Over anything, and without the server's programs.
+    /// Over anything, without the server's programs, and into tablespaces of others that the log creates.
     pub force: bool,
     /// New places of tablespaces, by their old paths or their numbers.
     pub tablespaces: BTreeMap<String, PathBuf>,
@@ -186,6 +186,7 @@ impl ClusterRestore {
         let logs = read_cluster(repository, cluster)?;
         let log = logs.into_iter().find(|log| log.lineage.system_identifier == identifier);
         let archived = log.is_some();
+        let created = log.as_ref().map(|log| log.tablespaces.clone()).unwrap_or_default();
         let stream = log.map_or_else(|| LogStream::new(segment_bytes), |log| log.stream);
         if !archived {
             options.restore_command = None;
@@ -212,6 +213,10 @@ impl ClusterRestore {
         let base = base.ok_or_else(|| explain_refusal(&Refusal::NoBase, archived))?;
         let standing = place::look(&options, &base)?;
         let places = place::tablespaces(&options, &base.facts, standing)?;
+        let replayed = plan.segments.iter().filter_map(|name| Some((name, created.get(name)?)));
+        for (segment, created) in replayed {
+            place::check_created(&options, &base.facts, &places, segment, created)?;
+        }
         if standing == Standing::Nothing {
             place::check_room(&options, &places, base.view.snapshot.summary.bytes)?;
         }

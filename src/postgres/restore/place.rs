@@ -214,6 +214,35 @@ pub(super) fn tablespaces(
     Ok(places)
 }
 
+/// Refuses a segment whose replay creates a tablespace where one of another cluster is: the server makes it at
+/// its original path, whatever is there (B8).
+pub(super) fn check_created(
+    options: &RestoreOptions,
+    facts: &BaseFacts,
+    places: &[TablespacePlace],
+    segment: &str,
+    created: &[(u32, String)],
+) -> Result<(), PostgresError> {
+    let version = tablespace_folder(facts.major, facts.catalog_version);
+    for (oid, path) in created {
+        let target = Path::new(path);
+        let is_own = places.iter().any(|place| place.oid == *oid && place.target == target)
+            || is_linked(&options.data_directory, *oid, target);
+        // Without a path it lies in the data directory.
+        if options.force || is_own || path.is_empty() || !target.join(&version).exists() {
+            continue;
+        }
+        return Err(PostgresError::refused(
+            format!(
+                "segment {segment} of the log creates tablespace {oid} at {path}, which is in use here: the restored \
+                 server would write into it"
+            ),
+            "restore on another host, or to a target before it; --force does it all the same",
+        ));
+    }
+    Ok(())
+}
+
 /// Says whether the cluster that stands there has this tablespace at this place.
 fn is_linked(data_directory: &Path, oid: u32, target: &Path) -> bool {
     fs::read_link(data_directory.join(format!("pg_tblspc/{oid}"))).is_ok_and(|link| link == target)

@@ -94,7 +94,8 @@ pub struct Arguments {
     /// Starts the server and waits until it is up
     #[arg(long)]
     pub start: bool,
-    /// Restores over another cluster, or where the server's programs are missing
+    /// Restores over another cluster, where the server's programs are missing, or where the log creates a
+    /// tablespace at a place that is in use
     #[arg(long)]
     pub force: bool,
     /// Says what would be restored, and changes nothing
