@@ -111,6 +111,13 @@ impl Entry {
         &self.metadata
     }
 
+    /// Looks at the name once more, under which something else may stand by now.
+    pub fn again(&self, owners: &Owners) -> Result<Self, LocalError> {
+        let folder = self.folder.clone();
+        let metadata = Metadata::read(folder.handle.as_fd(), &folder.path, self.name(), self.follow, owners)?;
+        Ok(Self { path: self.path.clone(), metadata, folder, follow: self.follow })
+    }
+
     /// Opens a regular file for reading, if it is still the file that was found.
     pub fn open(&self) -> Result<SourceFile, LocalError> {
         let opened = open_entry(self.folder.handle.as_fd(), self.name(), self.follow, OFlags::empty());

@@ -30,6 +30,9 @@ pub trait PageInspector {
     fn inspect(&mut self, offset: u64, bytes: &mut [u8], again: ReadAgain<'_>);
 }
 
+/// How often a file is looked at again that another one replaces again and again.
+const REPLACED_TRIES: u32 = 8;
+
 /// What becomes of something that is no folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Treatment {
@@ -186,7 +189,7 @@ impl Taking<'_> {
                 ScanEvent::Leaf(entry) => {
                     let below = entry.path().get(source.len()..).unwrap_or_default();
                     let below = below.strip_prefix(b"/").unwrap_or(below).to_vec();
-                    self.leaf(&entry, &below, rules)?;
+                    self.leaf(&entry, &below, rules, REPLACED_TRIES)?;
                 }
                 ScanEvent::Problem(error) => excused(error, rules)?,
             }
@@ -194,7 +197,13 @@ impl Taking<'_> {
         Ok(())
     }
 
-    fn leaf(&mut self, entry: &Entry, below: &[u8], rules: &mut dyn FileRules) -> Result<(), OpsError> {
+    fn leaf(
+        &mut self,
+        entry: &Entry,
+        below: &[u8],
+        rules: &mut dyn FileRules,
+        tries: u32,
+    ) -> Result<(), OpsError> {
         let found = entry.metadata();
         let mut node = tree_entry(entry.name(), found);
         match rules.treat(below, found) {
@@ -222,6 +231,13 @@ impl Taking<'_> {
         }
         let file = match entry.open() {
             Ok(file) => file,
+            // Another file has got the name since: that one is to be taken, not none.
+            Err(LocalError::Replaced { .. }) if tries > 0 => {
+                return match entry.again(&self.files.options.owners) {
+                    Ok(entry) => self.leaf(&entry, below, rules, tries - 1),
+                    Err(error) => excused(error, rules),
+                };
+            }
             Err(error) => return excused(error, rules),
         };
         self.feeder.file(Box::new(node), before.as_ref().and_then(|before| before.content.as_ref()))?;
