@@ -40,7 +40,8 @@ use super::error::PostgresError;
 use super::layout;
 use super::lineage::{ClusterName, stream_of};
 use super::pages::BadPages;
-use super::segment::SegmentName;
+use super::segment::{LogFile, SegmentName};
+use super::wal::FirstPage;
 use crate::base::Observer;
 use crate::format::snapshot::SnapshotMode;
 use crate::ops::backup::{BackupOptions, BackupReport, EngineJob, Taking, backup_engine};
@@ -48,7 +49,8 @@ use crate::ops::{OpsError, SnapshotView, Snapshots};
 use crate::repo::{FoundLog, Repository};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Cursor;
+use std::io::{BufRead, Cursor};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,7 +214,10 @@ pub fn base_backup(
 
 fn refuse_link(link: &Path) -> PostgresError {
     PostgresError::refused(
-        format!("{} is a link: a copy on this host would write into the files of this server", link.display()),
+        format!(
+            "{} is a link: a copy on this host would write into the files of this server",
+            link.display()
+        ),
         "move what it leads to back into the data directory, or into a tablespace; only pg_wal may be a link",
     )
 }
@@ -390,10 +395,25 @@ impl Preparation {
                 ),
                 _ => PostgresError::File { doing: "read", path: path.clone(), source },
             })?;
-            let length = taking.stream(name.as_bytes(), FILE_MODE, &mut std::io::BufReader::new(file))?;
-            if !name.ends_with(".history") && length != facts.segment_size.bytes() {
+            let held = file.metadata().map_err(PostgresError::file("look at", &path))?;
+            let mut reader = std::io::BufReader::new(file);
+            let begin = reader.fill_buf().map_err(PostgresError::file("read", &path))?;
+            let first = FirstPage::read(begin).map(|first| first.address);
+            let length = taking.stream(name.as_bytes(), FILE_MODE, &mut reader)?;
+            let Ok(LogFile::Segment(segment)) = name.parse::<LogFile>() else { continue };
+            if length != facts.segment_size.bytes() {
                 let why = format!("has {length} bytes instead of {}", facts.segment_size.bytes());
                 return Err(PostgresError::Damaged { what: path.display().to_string(), why });
+            }
+            // A file of the log that is no longer needed gets another name and is written anew, perhaps while
+            // it was being read.
+            let is_held =
+                std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+            if !is_held || first.ok() != segment.start(facts.segment_size) {
+                return Err(PostgresError::failed(
+                    format!("the server used the file of {name} anew before it was in the snapshot"),
+                    "let the user reserve a slot (REPLICATION, max_replication_slots), or archive the log",
+                ));
             }
         }
         taking.close_folder()?;
