@@ -448,6 +448,28 @@ fn a_cluster_is_put_aside_whole_or_not_touched() {
     assert_eq!(server.sql("postgres", "SELECT n FROM t").trim(), "1");
 }
 
+/// B8: replay makes tablespaces at their original paths; where another server has one there, that is refused.
+#[test]
+fn log_that_creates_a_tablespace_in_use_is_refused() {
+    let archive = Archive::new();
+    let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let server = Server::start_with(&[], &["archive_mode=on", &push]);
+    let run = |mut arguments: Vec<String>| {
+        arguments.remove(0);
+        archive.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap()
+    };
+    expect(&run(arguments(&server, &["--archive-timeout", "120"])), 0);
+    let place = tablespace(&server, "late");
+    server.sql("postgres", &format!("CREATE TABLESPACE late LOCATION '{}'", place.display()));
+    archive_all(&server);
+    let (folder, data) = target();
+    let said = expect(&run(restore_arguments(&data, &["--dry-run"])), 2);
+    assert!(said.contains("creates tablespace") && said.contains(&*place.to_string_lossy()), "{said}");
+    expect(&run(restore_arguments(&data, &["--dry-run", "--force"])), 0);
+    expect(&run(restore_arguments(&data, &["--target", "immediate", "--dry-run"])), 0);
+    drop(folder);
+}
+
 /// R: in place only what differs is written, the cluster's own control file and log are kept, and what is not
 /// that cluster is refused.
 #[test]
