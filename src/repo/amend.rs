@@ -91,7 +91,8 @@ pub fn amend_registry(
     })
 }
 
-fn load(repository: &Repository, known: &[(u64, TrustId)]) -> Result<Registry, RepoError> {
+/// Reads the registry as the store shows it now.
+pub(super) fn load(repository: &Repository, known: &[(u64, TrustId)]) -> Result<Registry, RepoError> {
     let genesis = repository.keyring().identity.genesis;
     Registry::load(repository.environment(), repository.id(), genesis, known, &Seen::default())
 }

@@ -117,8 +117,8 @@ impl Repository {
         }
     }
 
-    /// Does the same, and returns the objects whose bytes are not those that they were named for, instead of
-    /// failing: each might be anybody's newest renewal.
+    /// Does the same, and returns the objects whose bytes are not those that they were named for, or that this
+    /// client cannot open though others can, instead of failing: each might be somebody's newest renewal.
     ///
     /// # Errors
     ///
@@ -140,10 +140,17 @@ impl Repository {
                     self.environment().observer.warn(&explain(&error));
                     continue;
                 }
-                Err(error @ RepoError::Damaged { .. }) => {
+                Err(
+                    error @ (RepoError::Damaged { .. } | RepoError::Forbidden { .. } | RepoError::TooNew(_)),
+                ) => {
+                    let is_damaged = matches!(error, RepoError::Damaged { .. });
                     match self.author_of(&object.name, ObjectKind::Session)? {
                         Author::Unknown => unreadable.push((object.modified, error)),
-                        // It says nothing, and never did.
+                        // Others can read it: it is a session of whoever holds that key.
+                        Author::Key(signer) if !is_damaged && self.is_active(&signer) => {
+                            unreadable.push((object.modified, error));
+                        }
+                        // It says nothing, and never did; or nobody waits for its signer.
                         _ => self.environment().observer.warn(&explain(&error)),
                     }
                     continue;
@@ -172,11 +179,14 @@ impl Repository {
         Ok((sessions, unreadable))
     }
 
+    fn is_active(&self, signer: &KeyId) -> bool {
+        self.registry().trust().key(signer).is_some_and(|key| key.standing() == Standing::Active)
+    }
+
     fn read_session(&self, name: &str, id: ObjectId) -> Result<(KeyId, Session), RepoError> {
         let bytes = self.environment().store.get(name, limits::STRUCTURED_BYTES_MAX * 2)?;
         let (signer, payload) = self.open_object(name, id, ObjectKind::Session, &bytes)?;
-        let standing = self.registry().trust().key(&signer).map(|key| key.standing());
-        if standing != Some(Standing::Active) {
+        if !self.is_active(&signer) {
             let why = format!("it is a session of the key {}, which is out of service", signer.short());
             return Err(RepoError::Untrusted { object: name.to_owned(), why });
         }

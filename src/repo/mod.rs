@@ -16,6 +16,7 @@
 //! - `copy`: sealed frames move to new packs
 //! - `mend`, `parity`: what repair needs
 //! - `roots`: snapshots and annotations
+//! - `rubbish`: what opens for nobody
 //! - `logs`: archived segments of logs, each one object
 //! - `memory`: what catalogues remember of them
 
@@ -42,6 +43,7 @@ mod presence;
 mod registry;
 mod repository;
 mod roots;
+mod rubbish;
 mod scan;
 mod sealed;
 mod seen;

@@ -416,7 +416,8 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// When any of it does not hold, or its epoch was not granted to this key.
+    /// When any of it does not hold, or its epoch was not granted to this key. What nobody can open is
+    /// [`RepoError::Damaged`].
     pub fn open_object(
         &self,
         name: &str,
@@ -425,9 +426,9 @@ impl Repository {
         bytes: &[u8],
     ) -> Result<(crate::base::KeyId, Vec<u8>), RepoError> {
         let signer = |key: &_| self.registry.any_key(key);
-        let opened =
-            super::sealed::open(name, id, kind, &self.config.repository, &self.keyring, bytes, signer)?;
-        Ok((opened.signer, opened.payload))
+        super::sealed::open(name, id, kind, &self.config.repository, &self.keyring, bytes, signer)
+            .map(|opened| (opened.signer, opened.payload))
+            .map_err(|error| self.judge(name, bytes, error))
     }
 
     /// Fetches again what a damaged cache could not answer; false when there was nothing to heal.

@@ -2,7 +2,7 @@
 
 use super::error::RepoError;
 use super::repository::{FIRST_GENERATION, Repository};
-use super::sealed::{Author, author, open, open_unbelieved, seal};
+use super::sealed::{Author, author, open_unbelieved, seal};
 use crate::base::{AnnotationId, KeyId, ObjectId, SnapshotId, Timestamp, limits};
 use crate::format::annotation::Annotation;
 use crate::format::kind::ObjectKind;
@@ -128,13 +128,10 @@ impl Repository {
     /// When the store cannot be listed or read.
     pub fn snapshots(&self) -> Result<Listing<FoundSnapshot>, RepoError> {
         let mut listing = self.list_objects("snapshots/", |name, id, bytes, stored| {
-            let opened =
-                open(name, id, ObjectKind::Snapshot, self.id(), self.keyring(), bytes, |key| {
-                    self.registry().any_key(key)
-                })?;
-            let snapshot = Snapshot::decode(&opened.payload).map_err(RepoError::damaged(name))?;
+            let (signer, payload) = self.open_object(name, id, ObjectKind::Snapshot, bytes)?;
+            let snapshot = Snapshot::decode(&payload).map_err(RepoError::damaged(name))?;
             let act = Act::Snapshot { host: &snapshot.host, label: &snapshot.label };
-            self.registry().believe(name, &opened.signer, act, &id)?;
+            self.registry().believe(name, &signer, act, &id)?;
             // A writer who knew a newer registry than the store shows proves that the store was set back.
             let (sequence, _) = self.registry().head();
             if snapshot.trust_sequence > sequence {
@@ -143,7 +140,7 @@ impl Repository {
                     snapshot.trust_sequence
                 ));
             }
-            Ok(FoundSnapshot { id: id.into(), snapshot, signer: opened.signer, stored })
+            Ok(FoundSnapshot { id: id.into(), snapshot, signer, stored })
         })?;
         // One that was brought back may stand in two generations: it is one, as old as it was first.
         listing.found.sort_by_key(|found| (found.id, found.stored));
@@ -172,7 +169,8 @@ impl Repository {
     /// When the store cannot be read, or the epoch was not granted to this key.
     pub fn peek_at_snapshot(&self, name: &str) -> Result<Option<Snapshot>, RepoError> {
         let bytes = self.environment().store.get(name, limits::STRUCTURED_BYTES_MAX * 2)?;
-        match open_unbelieved(name, ObjectKind::Snapshot, self.id(), self.keyring(), &bytes) {
+        let opened = open_unbelieved(name, ObjectKind::Snapshot, self.id(), self.keyring(), &bytes);
+        match opened.map_err(|error| self.judge(name, &bytes, error)) {
             Ok(payload) => Ok(Snapshot::decode(&payload).ok()),
             Err(RepoError::Damaged { .. } | RepoError::Untrusted { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -196,11 +194,9 @@ impl Repository {
     }
 
     fn read_annotation(&self, name: &str, id: ObjectId, bytes: &[u8]) -> Result<FoundAnnotation, RepoError> {
-        let opened = open(name, id, ObjectKind::Annotation, self.id(), self.keyring(), bytes, |key| {
-            self.registry().any_key(key)
-        })?;
-        let annotation = Annotation::decode(&opened.payload).map_err(RepoError::damaged(name))?;
-        Ok(FoundAnnotation { id: id.into(), annotation, signer: opened.signer })
+        let (signer, payload) = self.open_object(name, id, ObjectKind::Annotation, bytes)?;
+        let annotation = Annotation::decode(&payload).map_err(RepoError::damaged(name))?;
+        Ok(FoundAnnotation { id: id.into(), annotation, signer })
     }
 
     /// Reads all annotations whose form and signature hold. Whether the signer may say that of a

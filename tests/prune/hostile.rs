@@ -7,15 +7,21 @@ use crate::support::world::{Client, Content, content, dump, noise};
 use crate::sweep::run;
 use chronolith::base::{BlobId, SnapshotId};
 use chronolith::format::kind::ObjectKind;
+use chronolith::format::session::SessionPurpose;
 use chronolith::format::snapshot::Snapshot;
 use chronolith::format::trust::Role;
 use chronolith::ops::forget::{by_name, forget};
 use chronolith::ops::keys::remove;
 use chronolith::ops::prune::PruneReport;
+use chronolith::ops::rotation::rotate;
 use chronolith::ops::{OpsError, Snapshots};
+use chronolith::repo::Presence;
 use chronolith::storage::{MemoryStore, Store};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Where the version stands in an envelope: after magic and kind.
+const VERSION_AT: usize = 5;
 
 struct Scene {
     clock: Arc<ManualClock>,
@@ -157,7 +163,17 @@ fn rubbish_that_was_put_as_it_is_stops_nobody() {
         put(&scene.thief, folder, b"rubbish");
         put(&scene.thief, folder, &sealed(&thief, kind, b"no such thing", None));
         scene.prunes(folder);
+        // An epoch that there is not, whoever signed it.
+        put(&scene.thief, folder, &sealed(&thief, kind, b"of no epoch", Some(9999)));
+        scene.prunes(&format!("{folder}, of no epoch"));
+        let mut unsigned = sealed(&thief, kind, b"of no epoch", Some(9998));
+        *unsigned.last_mut().unwrap() ^= 1;
+        put(&scene.thief, folder, &unsigned);
+        scene.prunes(&format!("{folder}, of no epoch and of nobody"));
     }
+    // Nor does it keep anybody from forgetting.
+    let forgotten = scene.owner.back_up(&content([("more", noise(6, 9000))]));
+    scene.forget(&[forgotten]);
     // Nor does it keep writers from adopting.
     let again = client_with(&scene.owner, Role::Writer, "other", "", &["db1"]);
     assert_eq!(again.try_back_up(&scene.kept).unwrap().summary.new_blobs, 1);
@@ -182,5 +198,32 @@ fn what_may_have_rotted_stops_prune_until_somebody_decides() {
     scene.clock.advance(Duration::from_secs(3 * 86400 - 1));
     scene.stops("a rotten session, after some days");
     scene.clock.advance(Duration::from_secs(1));
+    scene.prunes("it would have been renewed");
+}
+
+#[test]
+fn an_epoch_that_began_since_prune_opened_the_repository_is_no_rubbish() {
+    let scene = scene();
+    let keeper = scene.keeper.open();
+    rotate(&scene.owner.open()).unwrap();
+    // A session under the new epoch, which the prune cannot know of.
+    let writer = scene.thief.open();
+    let session = Presence::begin(&writer, SessionPurpose::Write, Default::default(), "late").unwrap();
+    let (sessions, unreadable) = keeper.sessions_as_far_as_readable().unwrap();
+    assert!(!sessions.keys().any(|(key, _)| *key == writer.keyring().identity.key));
+    assert!(!unreadable.is_empty());
+    drop(session);
+}
+
+#[test]
+fn what_a_newer_program_may_know_as_a_session_is_waited_for_some_days() {
+    // [VERSIONING-5]: nobody can tell who signed it.
+    let scene = scene();
+    let mut newer = sealed(&scene.thief.open(), ObjectKind::Session, b"no such thing", None);
+    newer[VERSION_AT] = 2;
+    put(&scene.thief, "sessions", &newer);
+    let why = scene.stops("a session of another version");
+    assert!(why.contains("running backup"), "{why}");
+    scene.clock.advance(Duration::from_secs(3 * 86400));
     scene.prunes("it would have been renewed");
 }
