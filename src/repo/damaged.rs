@@ -7,6 +7,7 @@
 use super::error::RepoError;
 use super::registry::Registry;
 use super::repository::Repository;
+use super::sealed::Author;
 use crate::base::{BlobId, DamagedId, KeyId, ObjectId, PackId, explain, limits};
 use crate::format::ObjectKind;
 use crate::format::damaged::{Damaged, DamagedObject, Finding};
@@ -174,8 +175,8 @@ impl DamageListing {
 }
 
 impl Repository {
-    /// Lists and reads all reports of damage. One whose signer may not make any is none; one that cannot
-    /// be read is named in the result.
+    /// Lists and reads all reports of damage. One whose signer may not make any is none, nor is one
+    /// that was rubbish when it was put; one that cannot be read is named in the result.
     ///
     /// # Errors
     ///
@@ -196,7 +197,27 @@ impl Repository {
                 Err(error @ RepoError::Untrusted { .. }) => {
                     self.environment().observer.warn(&explain(&error));
                 }
-                Err(error) => drop(listing.unreadable.insert(id.into(), explain(&error))),
+                Err(error @ RepoError::Storage(_)) => {
+                    listing.unreadable.insert(id.into(), explain(&error));
+                }
+                // [CONCURRENCY-54]: what never was a report is none.
+                Err(error) => {
+                    let is_damaged = matches!(error, RepoError::Damaged { .. });
+                    match self.author_of(&object.name, ObjectKind::Damaged)? {
+                        Author::Unknown => drop(listing.unreadable.insert(id.into(), explain(&error))),
+                        // Others can read it, and it may count for them.
+                        Author::Key(signer)
+                            if !is_damaged
+                                && self
+                                    .registry()
+                                    .believe(&object.name, &signer, Act::Damaged, &id)
+                                    .is_ok() =>
+                        {
+                            listing.unreadable.insert(id.into(), explain(&error));
+                        }
+                        _ => self.environment().observer.warn(&explain(&error)),
+                    }
+                }
             }
         }
         Ok(listing)

@@ -159,6 +159,7 @@ fn rubbish_that_was_put_as_it_is_stops_nobody() {
         ("annotations/00000001", ObjectKind::Annotation),
         ("sessions", ObjectKind::Session),
         ("condemned", ObjectKind::Condemned),
+        ("damaged", ObjectKind::Damaged),
     ] {
         put(&scene.thief, folder, b"rubbish");
         put(&scene.thief, folder, &sealed(&thief, kind, b"no such thing", None));
