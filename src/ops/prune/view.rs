@@ -301,13 +301,16 @@ impl View {
     }
 }
 
+/// Words about packs that count for nothing, and the packs that cannot be asked.
+type Lies = (HashSet<(PackId, KeyId)>, HashSet<PackId>);
+
 /// [INDEX-9]: where runs of several keys describe a pack, looks who signed it; the others' word counts for
-/// nothing. Returns those, and the packs that cannot be asked.
+/// nothing.
 fn lies(
     repository: &Repository,
     packs: &BTreeMap<PackId, ObjectInfo>,
     listed: &mut HashMap<PackId, Arc<KnownPack>>,
-) -> Result<(HashSet<(PackId, KeyId)>, HashSet<PackId>), RepoError> {
+) -> Result<Lies, RepoError> {
     let (mut lies, mut unread) = (HashSet::new(), HashSet::new());
     for (pack, signers) in repository.index().disputed() {
         let Some(object) = packs.get(&pack) else { continue };
