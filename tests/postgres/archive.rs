@@ -587,7 +587,7 @@ fn what_waits_is_archived_ahead() {
         found.into_iter().filter(|found| found.record.name == lost).collect::<Vec<_>>()
     };
     for found in of_lost() {
-        LocalStore::open(&archive.repository()).unwrap().delete(&found.object).unwrap();
+        LocalStore::open(archive.repository()).unwrap().delete(&found.object).unwrap();
     }
     assert_eq!(stored(&paths[4]), (false, true));
     assert_eq!(of_lost().len(), 1);
