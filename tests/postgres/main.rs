@@ -6,6 +6,7 @@ mod support;
 mod archive;
 mod base;
 mod dumps;
+mod in_place;
 mod restore;
 mod server;
 mod setup;

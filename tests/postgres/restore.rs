@@ -424,7 +424,7 @@ fn a_cluster_is_put_aside_whole_or_not_touched() {
 
     let lock = fs::File::open(&data).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
-    let said = expect(&restore(&program, &data, &["--delta"]), 2);
+    let said = expect(&restore(&program, &data, &["--delta", "--confirm", "main"]), 2);
     assert!(said.contains("another restore into") && control.exists(), "{said}");
     drop(lock);
 
@@ -490,7 +490,7 @@ fn in_place_only_what_differs_is_written() {
     server.stop("fast");
     let said = expect(&restore(&program, &data, &[]), 2);
     assert!(said.contains("is not empty") && said.contains("--delta"), "{said}");
-    let output = restore(&program, &data, &["--delta", "--json"]);
+    let output = restore(&program, &data, &["--delta", "--confirm", "main", "--json"]);
     expect(&output, 0);
     let summary: serde_json::Value =
         String::from_utf8(output.stdout).unwrap().lines().last().unwrap().parse().unwrap();

@@ -15,5 +15,5 @@ mod spool;
 pub use ahead::{Receipts, is_waiting};
 pub use data::is_standby;
 pub use get::{Got, get};
-pub use push::{Pushed, push};
+pub use push::{Pushed, push, push_as};
 pub use spool::Spool;

@@ -57,7 +57,20 @@ fn refused(name: &str, why: impl std::fmt::Display) -> OpsError {
 /// When the file is not what its name says or belongs to another cluster; else when this key may not,
 /// or the store fails.
 pub fn push(repository: &Repository, archiver: &Archiver, path: &Path) -> Result<Pushed, OpsError> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    push_as(repository, archiver, path, path.file_name().and_then(|name| name.to_str()).unwrap_or_default())
+}
+
+/// Archives a file of the log as [`push`] does, under another name than it has.
+///
+/// # Errors
+///
+/// As [`push`].
+pub fn push_as(
+    repository: &Repository,
+    archiver: &Archiver,
+    path: &Path,
+    name: &str,
+) -> Result<Pushed, OpsError> {
     let file: LogFile = name.parse().map_err(|error| OpsError::Usage(format!("{error}")))?;
     let mut source = File::open(path).map_err(read_error(path))?;
     let length = source.metadata().map_err(read_error(path))?.len();

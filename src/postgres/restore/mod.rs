@@ -5,21 +5,24 @@
 //!
 //! - `place`: what stands where the restore would write
 //! - `programs`: the server's programs on this host
+//! - `rescue`: what only a cluster that stands there has of its log
 //! - `settings`: what the restored server is told
 //! - `writing`: the writing side
 
 mod place;
 mod programs;
+mod rescue;
 mod settings;
 mod writing;
 
 pub use place::{Standing, TablespacePlace};
 pub use programs::{find_programs, start};
+pub use rescue::Unarchived;
 
-use super::base::{BackupLabel, Base, bases_of};
+use super::base::{BackupLabel, Base, bases_of, read_control};
 use super::control::ControlFile;
 use super::error::PostgresError;
-use super::lineage::ClusterName;
+use super::lineage::{Archiver, ClusterName};
 use super::segment::Lsn;
 use super::stream::{log_base, read_cluster};
 use crate::base::{SnapshotId, Timestamp};
@@ -88,6 +91,8 @@ pub struct RestoreOptions {
     pub programs: Vec<PathBuf>,
     /// Folders that must not be written to.
     pub protected: Vec<PathBuf>,
+    /// Who archives what only the cluster that stands there has of its log.
+    pub archiver: Option<Archiver>,
 }
 
 impl RestoreOptions {
@@ -109,6 +114,7 @@ impl RestoreOptions {
             restore_command: None,
             programs: Vec::new(),
             protected: Vec::new(),
+            archiver: None,
         }
     }
 }
@@ -126,6 +132,8 @@ pub struct RestoreReport {
     pub written_bytes: u64,
     /// What was removed.
     pub removed: u64,
+    /// What of the log of the cluster that stood there was archived first.
+    pub archived: Vec<String>,
     /// Where control file and log of the cluster are that stood there.
     pub kept_aside: Option<PathBuf>,
 }
@@ -147,6 +155,8 @@ pub struct ClusterRestore {
     pub plan: RecoveryPlan,
     /// What stands where the data directory is to be.
     pub standing: Standing,
+    /// What only the cluster that stands there has of its log: it is archived first.
+    pub unarchived: Vec<Unarchived>,
     /// Where tablespaces go.
     pub places: Vec<TablespacePlace>,
     /// Where the server's programs are.
@@ -187,7 +197,7 @@ impl ClusterRestore {
         let log = logs.into_iter().find(|log| log.lineage.system_identifier == identifier);
         let archived = log.is_some();
         let created = log.as_ref().map(|log| log.tablespaces.clone()).unwrap_or_default();
-        let stream = log.map_or_else(|| LogStream::new(segment_bytes), |log| log.stream);
+        let stream = log.as_ref().map_or_else(|| LogStream::new(segment_bytes), |log| log.stream.clone());
         if !archived {
             options.restore_command = None;
         }
@@ -212,6 +222,13 @@ impl ClusterRestore {
         let base = bases.iter().find(|base| base.view.id.to_string() == plan.base).cloned();
         let base = base.ok_or_else(|| explain_refusal(&Refusal::NoBase, archived))?;
         let standing = place::look(&options, &base)?;
+        let unarchived = match (standing, &log, read_control(&options.data_directory)) {
+            // Where nothing is archived, what is kept aside is all there is to keep.
+            (Standing::Cluster, Some(log), Ok((_, control))) if control.system_identifier == identifier => {
+                rescue::look(&options.data_directory, &control, log)?
+            }
+            _ => Vec::new(),
+        };
         let places = place::tablespaces(&options, &base.facts, standing)?;
         let replayed = plan.segments.iter().filter_map(|name| Some((name, created.get(name)?)));
         for (segment, created) in replayed {
@@ -227,7 +244,7 @@ impl ClusterRestore {
         };
         let vital = Vital::read(repository, &base)?;
         let repository = repository.clone();
-        Ok(Self { repository, options, base, plan, standing, places, programs, archived, vital })
+        Ok(Self { repository, options, base, plan, standing, unarchived, places, programs, archived, vital })
     }
 
     /// Returns the timeline that the server is told to recover along; `None` for that of its control file,

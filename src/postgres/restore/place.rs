@@ -64,13 +64,31 @@ pub(super) fn aside(folder: &Path) -> Option<PathBuf> {
     marker(folder)?.iter().find_map(|line| line.strip_prefix(PUT_ASIDE)).map(PathBuf::from)
 }
 
-/// Says whether a server runs on a data directory: its pid file names a process that is a server, or
-/// somebody answers where it says that the server listens (B21).
-fn is_running(folder: &Path) -> bool {
+/// Says whether a process is a server, by its name.
+fn is_server(process: &str) -> bool {
+    let name = fs::read_to_string(format!("/proc/{process}/comm"));
+    name.is_ok_and(|name| name.starts_with("postgres") || name.starts_with("postmaster"))
+}
+
+/// Says whether a server works in a folder, whatever became of its pid file: servers and their helpers
+/// stay in their data directory.
+fn is_at_work(folder: &Path) -> bool {
+    let Ok(folder) = folder.canonicalize() else { return false };
+    fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
+        let here = fs::read_link(entry.path().join("cwd")).is_ok_and(|place| place == folder);
+        here && entry.file_name().to_str().is_some_and(is_server)
+    })
+}
+
+/// Says whether a server runs on a data directory: one works in it, its pid file names a process that is
+/// one, or somebody answers where it says that the server listens (B21).
+pub(super) fn is_running(folder: &Path) -> bool {
+    if is_at_work(folder) {
+        return true;
+    }
     let Ok(text) = fs::read_to_string(folder.join("postmaster.pid")) else { return false };
-    let process = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok());
-    let name = process.and_then(|process| fs::read_to_string(format!("/proc/{process}/comm")).ok());
-    if name.is_some_and(|name| name.starts_with("postgres") || name.starts_with("postmaster")) {
+    let process = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
+    if process.is_some_and(|process| is_server(&process.to_string())) {
         return true;
     }
     let Some(options) = ConnectionOptions::of_data_directory(folder) else { return false };

@@ -104,6 +104,7 @@ impl ClusterRestore {
 
     /// Restores. Steps, and what a crash after each leaves:
     ///
+    /// 0. what only a cluster that stands there has of its log is archived;
     /// 1. a marker says what is going on, and where to; without one nothing is taken for our own work;
     /// 2. a cluster that stands there loses its control file and its log, which are kept beside it: it
     ///    cannot start any more, and the next attempt goes on with this;
@@ -126,6 +127,7 @@ impl ClusterRestore {
                 "make sure that nobody else writes there, and run it again",
             ));
         }
+        report.archived = self.rescue()?;
         let aside = match self.standing {
             Standing::Nothing => None,
             Standing::Unfinished => place::aside(self.folder()),

@@ -9,5 +9,6 @@
 mod page;
 mod walk;
 
+pub(super) use page::LONG_HEADER_BYTES;
 pub use page::{FirstPage, PageError, WalVersion};
 pub use walk::{Noted, walk};

@@ -5,7 +5,7 @@ use crate::postgres::segment::{Lsn, SegmentSize};
 /// Length of the header of most pages, padding included.
 pub(super) const SHORT_HEADER_BYTES: usize = 24;
 /// Length of the header of a segment's first page.
-pub(super) const LONG_HEADER_BYTES: usize = 40;
+pub(in crate::postgres) const LONG_HEADER_BYTES: usize = 40;
 /// The page begins with the rest of a record from the page before.
 const FIRST_IS_REST: u16 = 0x0001;
 /// The header is a long one.

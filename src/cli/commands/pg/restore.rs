@@ -8,8 +8,10 @@ use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
+use crate::cli::unlock;
 use crate::ops::read_time;
 use crate::postgres::Lsn;
+use crate::postgres::lineage::{Archiver, ClusterName};
 use crate::postgres::restore::{
     ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, start,
 };
@@ -79,9 +81,12 @@ pub struct Arguments {
     /// Makes a standby, which goes on following the log
     #[arg(long, conflicts_with = "targets")]
     pub standby: bool,
-    /// Restores over the same cluster, stopped, and writes only what differs
+    /// Restores over the same cluster, stopped, and writes only what differs; its name has to be typed
     #[arg(long)]
     pub delta: bool,
+    /// The name of the cluster that --delta goes over, where nobody is there to type it
+    #[arg(long, value_name = "NAME", requires = "delta")]
+    pub confirm: Option<String>,
     /// Where a tablespace goes; OLD is its path or its number; may be given several times
     #[arg(long, value_name = "OLD=NEW")]
     pub tablespace_map: Vec<String>,
@@ -94,8 +99,8 @@ pub struct Arguments {
     /// Starts the server and waits until it is up
     #[arg(long)]
     pub start: bool,
-    /// Restores over another cluster, where the server's programs are missing, or where the log creates a
-    /// tablespace at a place that is in use
+    /// Restores over another cluster, without its name being typed, though its log cannot be archived, where
+    /// the server's programs are missing, or where the log creates a tablespace at a place that is in use
     #[arg(long)]
     pub force: bool,
     /// Says what would be restored, and changes nothing
@@ -216,6 +221,8 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let began = Instant::now();
     let command = server_command(session, &cluster, "archive-get", "%f %p");
     let mut options = arguments.options(session, command.as_ref().ok().cloned())?;
+    let program = concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned();
+    options.archiver = Some(Archiver { cluster: cluster.clone(), host: edges::host_name(), program });
     let repository = session.open()?;
     if let Some(name) = &arguments.base {
         options.base = Some(session.snapshots(&repository)?.resolve(name)?.id);
@@ -230,6 +237,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         session.talk.tell("dry run: nothing was written");
         return Ok(exit::DONE);
     }
+    if restore.standing == Standing::Cluster && !arguments.force {
+        confirm(session, arguments, &cluster)?;
+    }
     let report = restore.run()?;
     session.talk.end();
     summary(session, &restore, &options, &report, false, began)?;
@@ -243,6 +253,34 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         session.talk.tell("the server is up");
     }
     Ok(exit::DONE)
+}
+
+/// Makes sure that the cluster which stands there is meant: somebody types its name, or gave it.
+fn confirm(session: &Session, arguments: &Arguments, cluster: &ClusterName) -> Result<(), Fault> {
+    let folder = arguments.pgdata.display();
+    let name = match &arguments.confirm {
+        Some(name) => name.clone(),
+        None if unlock::has_terminal() => unlock::ask_line(&format!(
+            "the cluster in {folder} will be as its backup was: type its name to go on ({cluster}): "
+        ))?,
+        None => {
+            return Err(Fault::usage(
+                format!("{folder} holds a cluster, and nobody is there to type its name"),
+                format!("--confirm {cluster} says that it is meant, or run it on a terminal"),
+            ));
+        }
+    };
+    session.check_interrupted()?;
+    match name.trim() == cluster.to_string() {
+        true => Ok(()),
+        false => Err(Fault::usage(
+            format!(
+                "{:?} is not the name of the cluster, which is {cluster}: nothing was changed",
+                name.trim()
+            ),
+            "type the name of the cluster that is to be restored over",
+        )),
+    }
 }
 
 /// Says in words where the recovery ends.
@@ -276,6 +314,13 @@ fn tell_plan(session: &Session, restore: &ClusterRestore) {
     }
     if plan.certainty == Certainty::Unknown {
         talk.warn("whether the archived log holds the target will show only when the server recovers");
+    }
+    if !restore.unarchived.is_empty() {
+        talk.tell(&format!(
+            "{} of the log of the cluster that stands there {} not archived yet, which is done first",
+            render::count(restore.unarchived.len() as u64, "file", "files"),
+            if restore.unarchived.len() == 1 { "is" } else { "are" }
+        ));
     }
     if facts.bad_page_count() > 0 {
         talk.warn(&format!(
@@ -321,6 +366,8 @@ fn summary(
             "bytes": report.bytes,
             "written_bytes": report.written_bytes,
             "removed": report.removed,
+            "unarchived": restore.unarchived.iter().map(|file| &file.name).collect::<Vec<_>>(),
+            "log_archived": report.archived,
             "kept_aside": report.kept_aside.as_ref().map(|path| path.display().to_string()),
         }),
     )
@@ -344,6 +391,10 @@ fn tell_result(
     ));
     for place in &restore.places {
         talk.tell(&format!("tablespace {} is in {}", place.oid, place.target.display()));
+    }
+    if let (Some(first), Some(last)) = (report.archived.first(), report.archived.last()) {
+        let files = render::count(report.archived.len() as u64, "file", "files");
+        talk.tell(&format!("{files} of its log came into the archive first: {first} to {last}"));
     }
     if let Some(aside) = &report.kept_aside {
         talk.tell(&format!("the old control file and log are kept in {}", aside.display()));

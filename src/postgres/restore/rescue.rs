@@ -1,0 +1,132 @@
+//! What the log of a cluster that a restore goes over holds, and the archive does not: it is archived before
+//! anything of the cluster is touched, so that whatever was committed in it can still be recovered.
+
+use super::ClusterRestore;
+use crate::base::{Classify, ErrorClass, explain};
+use crate::postgres::archive::push_as;
+use crate::postgres::control::{ClusterState, ControlFile};
+use crate::postgres::error::PostgresError;
+use crate::postgres::segment::{LogFile, SegmentName};
+use crate::postgres::stream::ClusterLog;
+use crate::postgres::wal::{FirstPage, LONG_HEADER_BYTES};
+use crate::repo::RepoError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A file of the log that only the cluster itself has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unarchived {
+    /// The name under which it is archived: a segment that the server still wrote to is `NAME.partial`.
+    pub name: String,
+    path: PathBuf,
+}
+
+/// Finds what a stopped cluster has of its log that is not archived, histories first. Segments that were made
+/// ahead of their use, or are left from an earlier one, hold nothing.
+pub(super) fn look(
+    data_directory: &Path,
+    control: &ControlFile,
+    log: &ClusterLog,
+) -> Result<Vec<Unarchived>, PostgresError> {
+    let folder = data_directory.join("pg_wal");
+    let archived: BTreeSet<&str> = log
+        .stream
+        .segments()
+        .map(|segment| segment.name.as_str())
+        .chain(log.others.iter().map(String::as_str))
+        .collect();
+    let mut small = Vec::new();
+    let mut segments: BTreeMap<u64, Vec<(SegmentName, PathBuf)>> = BTreeMap::new();
+    for entry in fs::read_dir(&folder).map_err(PostgresError::file("look into", &folder))? {
+        let path = entry.map_err(PostgresError::file("look into", &folder))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
+        match name.parse() {
+            Ok(LogFile::Segment(segment)) if is_written(&path, segment, control) => {
+                segments.entry(segment.timeline()).or_default().push((segment, path));
+            }
+            Ok(LogFile::Segment(_)) | Err(_) => {}
+            Ok(_) if archived.contains(name.as_str()) => {}
+            Ok(_) => small.push(Unarchived { name, path }),
+        }
+    }
+    small.sort_by(|a, b| a.name.cmp(&b.name));
+    for (_, mut of_timeline) in segments {
+        of_timeline.sort();
+        let last = of_timeline.last().map(|(segment, _)| *segment);
+        for (segment, path) in of_timeline {
+            let name = segment.to_string();
+            if archived.contains(name.as_str()) {
+                continue;
+            }
+            let status = |kind: &str| folder.join(format!("archive_status/{name}.{kind}")).exists();
+            let is_open = Some(segment) == last && !status("ready") && !status("done");
+            if is_open && holds_nothing(segment, control) {
+                continue;
+            }
+            // Never taken for the whole: what follows in it may be of an earlier use of the file.
+            let name = if is_open { format!("{name}.partial") } else { name };
+            small.push(Unarchived { name, path });
+        }
+    }
+    Ok(small)
+}
+
+/// Says whether the server has written to a segment: its first page is that of its place, and of this cluster.
+fn is_written(path: &Path, segment: SegmentName, control: &ControlFile) -> bool {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut bytes));
+    let first = FirstPage::read(&bytes);
+    read.is_ok()
+        && first.is_ok_and(|first| {
+            first.system_identifier == control.system_identifier
+                && segment.start(control.segment_size) == Some(first.address)
+        })
+}
+
+/// Says whether a server that was shut down in good order wrote no more to a segment than its last checkpoint.
+fn holds_nothing(segment: SegmentName, control: &ControlFile) -> bool {
+    let start = segment.start(control.segment_size);
+    control.state == ClusterState::ShutDown
+        && start.is_some_and(|start| control.checkpoint.0.wrapping_sub(start.0) == LONG_HEADER_BYTES as u64)
+}
+
+impl ClusterRestore {
+    /// Archives what only the cluster that stands there has of its log; returns the names.
+    pub(super) fn rescue(&self) -> Result<Vec<String>, PostgresError> {
+        let observer = &self.repository.environment().observer;
+        let mut done = Vec::new();
+        for file in &self.unarchived {
+            if observer.interrupted() {
+                return Err(RepoError::Interrupted.into());
+            }
+            let pushed = match &self.options.archiver {
+                Some(archiver) => push_as(&self.repository, archiver, &file.path, &file.name),
+                None => return Err(PostgresError::refused("nobody is named who archives", "")),
+            };
+            match pushed {
+                Ok(_) => done.push(file.name.clone()),
+                Err(error) if error.class() == ErrorClass::Interrupted => return Err(error.into()),
+                Err(error) if self.options.force => observer.warn(&format!(
+                    "{} could not be archived before the restore: {}; it is only kept aside",
+                    file.name,
+                    explain(&error)
+                )),
+                Err(error) => {
+                    return Err(PostgresError::failed(
+                        format!(
+                            "{} of the log in {} is not in the archive, and could not be archived: {}; nothing was changed",
+                            file.name,
+                            self.options.data_directory.display(),
+                            explain(&error)
+                        ),
+                        "remove the cause (a key that archives may be needed); with --force what is not archived is \
+                         only kept aside, beside the data directory",
+                    ));
+                }
+            }
+        }
+        Ok(done)
+    }
+}
