@@ -48,7 +48,7 @@ pub const GROUPS: &[Group] = &[
             ("stats", "what snapshots hold and what they take"),
         ],
     ),
-    ("Databases", &[("pg", "PostgreSQL: base backups, and the write-ahead log in an archive")]),
+    ("Databases", &[("pg", "PostgreSQL: base backups, the write-ahead log in an archive, dumps")]),
     ("Keys", &[("key", "list, add, remove, revoke, rotate keys; passwd, export (recovery sheet)")]),
     (
         "More",

@@ -57,6 +57,16 @@ pub(super) struct Assembler<'a> {
     folders: Vec<OpenFolder>,
     file: Option<OpenFile>,
     counts: TreeCounts,
+    /// The file, where there is to be one and no tree.
+    lone: Option<Option<Box<TreeEntry>>>,
+}
+
+/// What was built.
+pub(super) enum Built {
+    /// A tree, by its root.
+    Tree(BlobId, TreeCounts),
+    /// One file.
+    File(Box<TreeEntry>),
 }
 
 fn out_of_order(what: &str) -> Failure {
@@ -72,7 +82,13 @@ impl<'a> Assembler<'a> {
             folders: vec![OpenFolder { entry: None, builder: TreeBuilder::new() }],
             file: None,
             counts: TreeCounts::default(),
+            lone: None,
         })
+    }
+
+    /// Builds the content of one file, and no tree around it.
+    pub fn of_one_file(session: &'a WriteSession) -> Result<Self, RepoError> {
+        Ok(Self { lone: Some(None), ..Self::new(session)? })
     }
 
     /// Takes what a worker made of a batch, in whatever order batches come.
@@ -154,6 +170,12 @@ impl<'a> Assembler<'a> {
             EntryKind::Directory => self.counts.directories += 1,
             _ => self.counts.others += 1,
         }
+        if let Some(lone) = &mut self.lone {
+            return match lone.replace(entry) {
+                None => Ok(()),
+                Some(_) => Err(out_of_order("a second file")),
+            };
+        }
         self.counts.bytes += entry.content.as_ref().map_or(0, |content| content.length);
         let metadata = &mut self.metadata;
         let folder = self.folders.last_mut().ok_or_else(|| out_of_order("an entry"))?;
@@ -165,14 +187,18 @@ impl<'a> Assembler<'a> {
         builder.finish(|node| metadata.put(node).map_err(Failure))
     }
 
-    /// Closes the root once every batch has come; returns its id.
-    pub fn finish(mut self, batches: u64) -> Result<(BlobId, TreeCounts), Failure> {
+    /// Closes the root once every batch has come.
+    pub fn finish(mut self, batches: u64) -> Result<Built, Failure> {
         if self.next != batches || self.file.is_some() || self.folders.len() != 1 {
             return Err(out_of_order("the end"));
+        }
+        if let Some(lone) = self.lone {
+            self.metadata.flush()?;
+            return lone.map(Built::File).ok_or_else(|| out_of_order("the end"));
         }
         let root = self.folders.pop().ok_or_else(|| out_of_order("the end"))?;
         let id = self.close(root.builder)?;
         self.metadata.flush()?;
-        Ok((id, self.counts))
+        Ok(Built::Tree(id, self.counts))
     }
 }

@@ -112,6 +112,11 @@ impl Feeder {
         })
     }
 
+    /// Says whether chunks that are new are stored as differences where they resemble what was before.
+    pub fn differences(&self) -> bool {
+        self.differences
+    }
+
     /// Hands the batch on; the bytes from `from` on, not yet cut, move to the next one.
     fn flush(&mut self, from: usize) -> Result<(), RepoError> {
         // Both channels close only when a worker has failed; the pipeline then knows why.

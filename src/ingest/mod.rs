@@ -34,4 +34,4 @@ pub use effort::Effort;
 pub use feeder::{FeedError, Feeder, StreamEnd};
 pub use metadata::MetadataWriter;
 pub use parent::ParentWindow;
-pub use pipeline::{IngestOptions, Ingested, ingest};
+pub use pipeline::{IngestOptions, Ingested, ingest, ingest_file};

@@ -1,13 +1,14 @@
 //! The threads of the write path and the channels between them.
 
 use super::ahead::{CutAhead, threads_for};
-use super::assembler::{Assembler, Failure, TreeCounts};
+use super::assembler::{Assembler, Built, Failure, TreeCounts};
 use super::batch::{Batch, Processed};
 use super::effort::{Controller, Effort};
 use super::feeder::{BatchSizes, Feeder};
 use super::worker::Worker;
 use crate::base::BlobId;
 use crate::chunker::GearTable;
+use crate::format::tree::TreeEntry;
 use crate::repo::{RepoError, WriteSession};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,6 +71,39 @@ pub fn ingest<E: From<RepoError>>(
     options: &IngestOptions,
     feed: impl FnOnce(&mut Feeder) -> Result<(), E>,
 ) -> Result<Ingested, E> {
+    match run(session, options, Assembler::new(session)?, feed)? {
+        Built::Tree(root, counts) => Ok(Ingested { root, counts }),
+        Built::File(_) => Err(not_as_asked().into()),
+    }
+}
+
+/// Runs a pipeline of its own for one file, which `feed` feeds, and returns its entry with its content.
+/// So several streams are taken in beside each other; whoever feeds the tree then feeds them as nodes.
+///
+/// # Errors
+///
+/// As [`ingest`].
+pub fn ingest_file<E: From<RepoError>>(
+    session: &WriteSession,
+    options: &IngestOptions,
+    feed: impl FnOnce(&mut Feeder) -> Result<(), E>,
+) -> Result<Box<TreeEntry>, E> {
+    match run(session, options, Assembler::of_one_file(session)?, feed)? {
+        Built::File(entry) => Ok(entry),
+        Built::Tree(..) => Err(not_as_asked().into()),
+    }
+}
+
+fn not_as_asked() -> RepoError {
+    RepoError::Internal { doing: "building a tree", why: "something else was built".to_owned() }
+}
+
+fn run<E: From<RepoError>>(
+    session: &WriteSession,
+    options: &IngestOptions,
+    assembler: Assembler<'_>,
+    feed: impl FnOnce(&mut Feeder) -> Result<(), E>,
+) -> Result<Built, E> {
     let repository = session.repository();
     let parameters = repository.cut_parameters();
     let table = Arc::new(GearTable::derive(repository.keyring().chunker_seed()?));
@@ -94,7 +128,6 @@ pub fn ingest<E: From<RepoError>>(
     let mut encoders = (0..workers)
         .map(|_| Worker::new(session, &controller, options.frame_bytes))
         .collect::<Result<Vec<_>, _>>()?;
-    let assembler = Assembler::new(session)?;
     let (ended, counted) = bounded(1);
     let mut feeder = Feeder::new(
         repository,
@@ -133,7 +166,7 @@ pub fn ingest<E: From<RepoError>>(
         // What the source or its caller said comes first, unless it is only an echo of the pipeline's end.
         (_, Some(error), _) if !matches!(error, RepoError::Interrupted) => Err(error.into()),
         (Err(error), ..) => Err(error),
-        (Ok(()), None, Ok(Some((root, counts)))) => Ok(Ingested { root, counts }),
+        (Ok(()), None, Ok(Some(built))) => Ok(built),
         (Ok(()), Some(error), _) => Err(error.into()),
         (Ok(()), None, _) => Err(session.check().err().unwrap_or(RepoError::Interrupted).into()),
     }
@@ -171,7 +204,7 @@ fn run_assembler(
     to_assemble: &Receiver<Processed>,
     counted: &Receiver<u64>,
     stop: &Stop<'_>,
-) -> Option<(BlobId, TreeCounts)> {
+) -> Option<Built> {
     let assembled = to_assemble.iter().try_for_each(|processed| assembler.take(processed)).and_then(|()| {
         match counted.recv() {
             Ok(batches) => assembler.finish(batches).map(Some),

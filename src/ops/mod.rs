@@ -17,6 +17,7 @@
 //! | `reach`, `settle` | what roots need, in which copies; writers make sure of it around their commit |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `undelete` | what was forgotten is a root again |
+//! | `program` | a program that runs beside us |
 //! | `marks` | tags, pins and notes |
 //! | `verify` | snapshots read back in full, who signed them, and the result on record |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
@@ -34,6 +35,7 @@ pub mod listing;
 pub mod marks;
 mod names;
 pub mod parity;
+mod program;
 pub mod prune;
 mod reach;
 pub mod repair;
@@ -48,4 +50,5 @@ pub mod verify;
 
 pub use error::OpsError;
 pub use names::{Pin, Said, SnapshotView, Snapshots, check_label, is_label};
+pub use program::Program;
 pub use time::{ReadTime, read_time, show_time};

@@ -9,7 +9,10 @@ use crate::base::{Observer, SecretBytes, explain};
 use postgres::config::SslMode;
 use postgres::types::ToSql;
 use postgres::{Client, Config, NoTls, Row};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -117,6 +120,21 @@ impl ConnectionOptions {
         found.map(|words| Self::parse(&words).map(|(options, _)| options)).transpose()
     }
 
+    /// Makes the same options for another database.
+    #[must_use]
+    pub fn to_database(&self, database: &str) -> Self {
+        let password = self.password.as_ref().map(|password| SecretBytes::new(password.expose().to_vec()));
+        Self {
+            host: self.host.clone(),
+            port: self.port,
+            user: self.user.clone(),
+            database: Some(database.to_owned()),
+            password,
+            password_file: self.password_file.clone(),
+            encryption: self.encryption.clone(),
+        }
+    }
+
     /// Takes from `other` what is not known here.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -180,10 +198,45 @@ fn words(text: &str) -> Option<Vec<(String, String)>> {
     Some(pairs)
 }
 
+/// How a session was opened: enough to open another one, and for PostgreSQL's own programs.
+pub struct Login {
+    options: ConnectionOptions,
+    host: String,
+    port: u16,
+    user: String,
+}
+
+impl Login {
+    /// Has one of PostgreSQL's own programs find this server and a database of it. All is said in the
+    /// environment of that program alone: what stands on its command line, every user of the host can read.
+    pub fn guide(&self, command: &mut Command, database: &str) {
+        let Self { options, host, port, user } = self;
+        // What has been understood already is not to be understood once more.
+        for name in
+            ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGCLIENTENCODING", "PGPASSWORD", "PGREQUIRESSL"]
+        {
+            command.env_remove(name);
+        }
+        command.env("PGHOST", host).env("PGPORT", port.to_string()).env("PGUSER", user);
+        command.env("PGDATABASE", database).env("PGAPPNAME", "chronolith");
+        let kept = match (&options.password, &options.password_file) {
+            (None, Some(file)) => password_file::find(file, host, *port, database, user),
+            _ => None,
+        };
+        if let Some(password) = options.password.as_ref().or(kept.as_ref()) {
+            command.env("PGPASSWORD", OsStr::from_bytes(password.expose()));
+        }
+        if let Some(encryption) = &options.encryption {
+            command.env("PGSSLMODE", encryption);
+        }
+    }
+}
+
 /// An open session.
 pub struct Server {
     client: Client,
     place: String,
+    login: Login,
 }
 
 impl Server {
@@ -240,7 +293,38 @@ impl Server {
         client.batch_execute(setup).map_err(failed)?;
         // Known since 14.
         let _ = client.batch_execute("SET idle_session_timeout = 0");
-        Ok(Self { client, place })
+        let login = Login {
+            options: options.to_database(database),
+            host: host.to_owned(),
+            port,
+            user: user.to_owned(),
+        };
+        Ok(Self { client, place, login })
+    }
+
+    /// Opens another session with the same server, as the same user, in a database.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::connect`].
+    pub fn connect_to(&self, database: &str) -> Result<Self, PostgresError> {
+        let Login { options, host, port, user } = &self.login;
+        let same = ConnectionOptions {
+            host: Some(host.clone()),
+            port: Some(*port),
+            ..options.to_database(database)
+        };
+        Self::connect(&same, user)
+    }
+
+    /// Returns the database of this session.
+    pub fn database(&self) -> &str {
+        self.login.options.database.as_deref().unwrap_or(DATABASE)
+    }
+
+    /// Returns how the session was opened.
+    pub fn login(&self) -> &Login {
+        &self.login
     }
 
     /// Returns where the server is, for people.

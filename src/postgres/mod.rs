@@ -12,6 +12,7 @@
 //! - `control`, `layout`, `pages`: what lies in a data directory
 //! - `base`: base backups, taken from a running server
 //! - `restore`: base backups, and a server that recovers from one
+//! - `dump`: databases by `pg_dump`; `programs`: which one
 //! - `setup`: what a server needs so that its log is archived
 //! - `error`: what can go wrong with all that
 
@@ -19,22 +20,25 @@ pub mod archive;
 pub mod base;
 mod connection;
 mod control;
+pub mod dump;
 mod error;
 mod history;
 mod layout;
 pub mod lineage;
 mod pages;
 mod password_file;
+mod programs;
 pub mod restore;
 mod segment;
 pub mod setup;
 pub mod stream;
 pub mod wal;
 
-pub use connection::{ConnectionOptions, Server};
+pub use connection::{ConnectionOptions, Login, Server};
 pub use control::{CONTROL_FILE_BYTES, ClusterState, ControlError, ControlFile, RecoverySettings};
 pub use error::PostgresError;
 pub use history::{HISTORY_BYTES_MAX, HistoryError, read_history};
 pub use layout::{Fork, RelationFile};
 pub use pages::{BadPages, page_checksum, page_holds};
+pub use programs::ClientPrograms;
 pub use segment::{LogFile, Lsn, SegmentError, SegmentName, SegmentSize};

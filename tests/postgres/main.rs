@@ -7,6 +7,7 @@ mod archive;
 mod base;
 mod dumps;
 mod in_place;
+mod logical;
 mod restore;
 mod server;
 mod setup;

@@ -7,8 +7,9 @@ use super::files::{FileFeeder, Read1, Reading, tree_entry};
 use super::parent::Parent;
 use super::{BackupOptions, BackupReport, Progress, stream_entry};
 use crate::base::{Phase, Timestamp};
+use crate::codec::FRAME_BYTES;
 use crate::format::tree::{CutKind, EntryKind, TreeEntry};
-use crate::ingest::{Event, FeedError, Feeder};
+use crate::ingest::{Event, FeedError, Feeder, IngestOptions};
 use crate::localfs::{
     Entry, Excludes, FileKind, LocalError, Metadata, Scan, ScanEvent, ScanOptions, printable,
 };
@@ -72,10 +73,12 @@ pub struct EngineJob {
 
 /// Where an engine puts what it takes: folders and files in the order of their names.
 pub struct Taking<'a> {
-    feeder: &'a mut Feeder,
-    files: FileFeeder<'a>,
+    pub(super) feeder: &'a mut Feeder,
+    pub(super) files: FileFeeder<'a>,
     progress: &'a mut Progress,
-    started: Timestamp,
+    pub(super) started: Timestamp,
+    /// How streams are taken that are taken beside each other.
+    pub(super) ingest: IngestOptions,
 }
 
 /// Makes a snapshot of what `feed` feeds; it returns the facts that the snapshot remembers.
@@ -108,7 +111,13 @@ pub fn backup_engine<E: From<OpsError> + From<RepoError>>(
         };
         let believed = !options.read_everything && parent.is_some_and(|p| p.host == options.host);
         let files = FileFeeder::new(session, &files, believed, cursor);
-        feed(&mut Taking { feeder, files, progress, started })
+        let ingest = IngestOptions {
+            effort: options.effort,
+            frame_bytes: FRAME_BYTES,
+            differences: feeder.differences(),
+            workers: options.workers,
+        };
+        feed(&mut Taking { feeder, files, progress, started, ingest })
     })
 }
 

@@ -8,7 +8,7 @@
 //! 5. the same look again, since a sweeper may have listed roots before step 4; then it is reported.
 //!
 //! - `plan`: sources in their places; `command`, `watch`: producers and streams; `files`: the file system
-//! - `engine`: what a database engine feeds
+//! - `engine`, `parallel`: what a database engine feeds; several streams at a time
 //! - `parent`: what it is compared with; `commit`: the steps above
 
 mod command;
@@ -16,15 +16,17 @@ mod commit;
 mod differences;
 mod engine;
 mod files;
+mod parallel;
 mod parent;
 mod plan;
 mod watch;
 
+pub use command::Producer;
 pub use differences::{BASE_CACHE_BYTES, BasesFrom, Differences};
 pub use engine::{EngineJob, FileRules, PageInspector, ReadAgain, Taking, Treatment, backup_engine};
+pub use parallel::{Lane, StreamPlan};
 pub use plan::Source;
 
-use self::command::Producer;
 use self::commit::{Job, permit};
 use self::files::FileFeeder;
 use self::parent::Parent;
@@ -230,7 +232,7 @@ impl Feeding<'_> {
                 Some(Source::Command { command, .. }) => {
                     let before = files.before(&name);
                     let mut producer =
-                        Producer::start(&command, self.session.repository().environment().observer.clone())?;
+                        Producer::shell(&command, self.session.repository().environment().observer.clone())?;
                     self.stream(&name, &mut producer, before)?;
                     // Only a producer that says it succeeded may be committed.
                     producer.finish()?;

@@ -5,6 +5,8 @@ pub mod archive_push;
 mod backup;
 mod connection;
 mod drawing;
+mod dump;
+mod programs;
 mod restore;
 mod server_command;
 mod setup;
@@ -15,7 +17,7 @@ use crate::cli::session::Session;
 use crate::postgres::lineage::ClusterName;
 use clap::{Args, Subcommand};
 
-/// PostgreSQL: takes base backups, archives the write-ahead log and brings it back
+/// PostgreSQL: base backups, dumps of databases, and the write-ahead log in an archive
 #[derive(Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -27,6 +29,7 @@ enum Verb {
     Setup(setup::Arguments),
     Backup(Box<backup::Arguments>),
     Restore(Box<restore::Arguments>),
+    Dump(Box<dump::Arguments>),
     ArchivePush(archive_push::Arguments),
     ArchiveGet(archive_get::Arguments),
     Timeline(timeline::Arguments),
@@ -56,6 +59,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Verb::Setup(arguments) => setup::run(session, arguments),
         Verb::Backup(arguments) => backup::run(session, arguments),
         Verb::Restore(arguments) => restore::run(session, arguments),
+        Verb::Dump(arguments) => dump::run(session, arguments),
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
         Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
         Verb::Timeline(arguments) => timeline::run(session, arguments),
@@ -68,6 +72,7 @@ pub const fn schema_name(arguments: &Arguments) -> &'static str {
         Verb::Setup(_) => "pg-setup",
         Verb::Backup(_) => "pg-backup",
         Verb::Restore(_) => "pg-restore",
+        Verb::Dump(_) => "pg-dump",
         Verb::ArchivePush(_) => "pg-archive-push",
         Verb::ArchiveGet(_) => "pg-archive-get",
         Verb::Timeline(_) => "pg-timeline",

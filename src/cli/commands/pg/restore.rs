@@ -1,6 +1,7 @@
 //! `chronolith pg restore`.
 
 use super::Cluster;
+use super::programs::places_of_programs;
 use super::server_command::server_command;
 use crate::base::{Clock, Observer};
 use crate::cli::edges::{self, SystemClock};
@@ -191,7 +192,7 @@ impl Arguments {
             tablespaces,
             settings,
             restore_command: command,
-            programs: self.programs.clone().map_or_else(places_of_programs, |folder| vec![folder]),
+            programs: places_of_programs(self.programs.as_ref()),
             ..RestoreOptions::new(data_directory)
         })
     }
@@ -199,19 +200,6 @@ impl Arguments {
 
 fn is_setting(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
-}
-
-/// Folders in which the programs of servers usually are.
-fn places_of_programs() -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> =
-        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    folders.extend(versions.map(|entry| entry.path().join("bin")));
-    let others = std::fs::read_dir("/usr").into_iter().flatten().flatten().map(|entry| entry.path());
-    folders
-        .extend(others.filter(|path| path.display().to_string().contains("pgsql-")).map(|p| p.join("bin")));
-    folders.push(PathBuf::from("/usr/local/pgsql/bin"));
-    folders
 }
 
 /// Runs the command.
