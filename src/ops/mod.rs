@@ -14,7 +14,8 @@
 //! | `prune` | what no root needs is announced, and deleted once everybody has heard |
 //! | `parity` | what brings back bits that rot, added, dropped and used |
 //! | `repair` | the index from packs, packs from what is readable, snapshots from what is left |
-//! | `reach`, `settle` | what roots need, in which copies; writers make sure of it around their commit |
+//! | `reach`, `keeper`, `words` | what roots need, in which copies, and on whose word |
+//! | `settle` | writers make sure around their commit that nothing which they rely on goes |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `undelete` | what was forgotten is a root again |
 //! | `program` | a program that runs beside us |
@@ -30,6 +31,7 @@ pub mod diff;
 mod error;
 pub mod find;
 pub mod forget;
+mod keeper;
 pub mod keys;
 pub mod listing;
 pub mod marks;
@@ -47,6 +49,7 @@ pub mod stats;
 mod time;
 pub mod undelete;
 pub mod verify;
+mod words;
 
 pub use error::OpsError;
 pub use names::{Pin, Said, SnapshotView, Snapshots, check_label, is_label};

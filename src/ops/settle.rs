@@ -7,10 +7,14 @@
 //! 3. again, until a listing shows nothing new.
 
 use super::error::OpsError;
-use super::reach::{Keeper, Said, Trust, reach};
-use crate::base::{BlobId, PackId};
+use super::keeper::{Frames, Keeper, Trust};
+use super::reach::reach;
+use super::words::Said;
+use crate::base::{BlobId, CondemnedId, KeyId, PackId};
+use crate::format::pack::BlobClass;
 use crate::repo::{Copied, FrameCopier, KnownPack, Presence, RepoError, Repository, pack_name};
-use std::collections::HashSet;
+use crate::storage::StorageError;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// Rounds after which something is wrong: every one was overtaken by a new condemnation.
@@ -41,7 +45,7 @@ pub(super) fn settle(
                 cure: "run it again: nothing is taken over then from what others stored",
             });
         }
-        let copied = rescue(repository, presence, roots)?;
+        let copied = rescue(repository, presence, roots, &presence.named())?;
         all.packs.extend(copied.packs);
         all.stored_bytes += copied.stored_bytes;
         presence.name(&unnamed)?;
@@ -53,7 +57,9 @@ pub(super) fn settle(
     .into())
 }
 
-/// Copies what these roots need and have only in packs that are condemned or not named by the index.
+/// Copies what these roots need and have on some word only in packs that are condemned, but not by those
+/// condemnations on which nothing rests: what only such list, or no index run names, is copied where there is
+/// nothing else.
 ///
 /// # Errors
 ///
@@ -62,8 +68,59 @@ pub(super) fn rescue(
     repository: &Arc<Repository>,
     presence: &Presence,
     roots: &[BlobId],
+    idle: &BTreeSet<CondemnedId>,
 ) -> Result<Copied, OpsError> {
-    // What is copied is chosen by a fresh view: runs and packs as they are now.
+    let mut all = Copied::default();
+    // What turns out not to be there is looked for elsewhere, once more for every such pack at most.
+    let mut useless: HashSet<(PackId, KeyId)> = HashSet::new();
+    loop {
+        let rescues = needed(repository, presence, roots, idle, &useless)?;
+        if rescues.is_empty() {
+            return Ok(all);
+        }
+        let before = useless.len();
+        let mut copier = FrameCopier::new(repository)?;
+        for ((pack, signer), offsets) in &rescues {
+            let not_copied = copier.copy(pack, signer, offsets)?;
+            if let Some(offset) = not_copied.contested.first() {
+                return Err(OpsError::Stopped {
+                    why: format!(
+                        "{} is about to be deleted, and another pack holds something else that claims to be its \
+                         frame at {offset}",
+                        pack_name(pack)
+                    ),
+                    cure: "run `check --read-data` with a key that reads content, which reports what is forged, \
+                           then this again",
+                });
+            }
+            match not_copied.unreadable {
+                None if not_copied.made_up.is_empty() => {}
+                None
+                | Some(
+                    RepoError::Storage(StorageError::NotFound { .. })
+                    | RepoError::Damaged { .. }
+                    | RepoError::Untrusted { .. },
+                ) => _ = useless.insert((*pack, *signer)),
+                Some(error) => return Err(error.into()),
+            }
+        }
+        let copied = copier.finish()?;
+        all.packs.extend(copied.packs);
+        all.stored_bytes += copied.stored_bytes;
+        if useless.len() == before {
+            return Ok(all);
+        }
+    }
+}
+
+/// Finds the frames to copy, by a fresh view: runs and packs as they are now.
+fn needed(
+    repository: &Arc<Repository>,
+    presence: &Presence,
+    roots: &[BlobId],
+    idle: &BTreeSet<CondemnedId>,
+    useless: &HashSet<(PackId, KeyId)>,
+) -> Result<Frames, OpsError> {
     repository.refresh_index()?;
     let listed: HashSet<PackId> = repository.index().packs().into_keys().collect();
     repository.index_unlisted_packs()?;
@@ -72,46 +129,35 @@ pub(super) fn rescue(
     let own = repository.keyring().identity.key;
     let registry = repository.registry();
     let trust = |pack: &KnownPack| {
-        if lengths.get(&pack.id) != Some(&u64::from(pack.length)) {
+        let is_whole = lengths.get(&pack.id) == Some(&u64::from(pack.length));
+        if !is_whole || useless.contains(&(pack.id, pack.signer)) {
             return Trust::Gone;
         }
-        let condemned = listing.found.values().any(|found| found.condemned.names(&pack.id));
-        let goes = condemned || !listed.contains(&pack.id);
-        let said = Said::ByAnybody;
-        match (registry.adopts(&own, &pack.signer, &pack.id), goes) {
-            (true, false) => Trust::Stays(said),
-            (true, true) => Trust::Goes(said),
+        let mut naming = listing.found.iter().filter(|(_, found)| found.condemned.names(&pack.id)).peekable();
+        let condemned = naming.peek().is_some();
+        let is_new = naming.any(|(id, _)| !idle.contains(id));
+        let aside = condemned || !listed.contains(&pack.id);
+        let said = Said::of(registry, &pack.signer);
+        match registry.adopts(&own, &pack.signer, &pack.id) {
+            true if is_new => Trust::Goes(said),
+            true if aside => Trust::Aside(said),
+            true => Trust::Stays(said),
             // What another trust domain stored serves readers, and nobody relies on it beside a copy of its own.
-            (false, false) => Trust::Doubted(said),
-            (false, true) => Trust::Lost(said),
+            false if aside => Trust::Lost(said),
+            false => Trust::Doubted(said),
         }
     };
     let index = repository.index().numbered();
-    let mut keeper = Keeper::new(&index, trust);
+    let own = (!registry.is_believed(&own)).then_some(own);
+    let mut keeper = Keeper::new(&index, trust).relying_on(own);
     reach(repository, roots.iter().copied(), &mut keeper)?;
     if let Some((class, id)) = keeper.missing.first() {
         let what = match class {
-            crate::format::pack::BlobClass::Content => "chunk",
-            crate::format::pack::BlobClass::Metadata => "tree or recipe",
+            BlobClass::Content => "chunk",
+            BlobClass::Metadata => "tree or recipe",
         };
         let reasons = vec!["it was deleted while this ran: no copy is left".to_owned()];
         return Err(RepoError::Missing { what, id: *id, reasons }.into());
     }
-    let rescues = std::mem::take(&mut keeper.rescues);
-    drop(keeper);
-    if rescues.is_empty() {
-        return Ok(Copied::default());
-    }
-    let mut copier = FrameCopier::new(repository)?;
-    for ((pack, signer), offsets) in &rescues {
-        let not_copied = copier.copy(pack, signer, offsets)?;
-        if let Some(error) = not_copied.unreadable {
-            return Err(error.into());
-        }
-        if let Some(offset) = not_copied.made_up.first() {
-            let why = format!("the index names a frame at {offset} that its table does not have");
-            return Err(RepoError::Untrusted { object: pack_name(pack), why }.into());
-        }
-    }
-    Ok(copier.finish()?)
+    Ok(std::mem::take(&mut keeper.rescues))
 }

@@ -107,6 +107,27 @@ fn list_versions(repository: &Repository) -> Result<BTreeSet<TrustId>, RepoError
     Ok(versions)
 }
 
+impl Repository {
+    /// Says whether the registry is still the one that this client opened the repository with: who was added
+    /// since is a stranger to it. Costs two listings where nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer, or the registry there does not follow from the known one.
+    pub fn is_registry_current(&self) -> Result<bool, RepoError> {
+        let chain = self.registry().chain();
+        let is_known = |id: &TrustId| {
+            chain.versions().iter().any(|version| version.id == *id)
+                || chain.refused.iter().any(|(refused, _)| refused == id)
+        };
+        if list_versions(self)?.iter().all(is_known) {
+            return Ok(true);
+        }
+        let head = self.registry().head();
+        Ok(load(self, &[head])?.head() == head)
+    }
+}
+
 fn following(repository: &Repository, registry: &Registry) -> Trust {
     let (sequence, id) = registry.head();
     Trust {

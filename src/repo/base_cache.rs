@@ -88,6 +88,8 @@ impl BaseCache {
         let path = folder.join(file);
         let connection = match connect(&path) {
             Ok(connection) => connection,
+            // Another process may be at it.
+            Err(error) if !is_of_no_use(&error) => return Err(why(&error)),
             // Whatever it is, it can be had again.
             Err(_) => {
                 for suffix in ["", "-wal", "-shm"] {
@@ -214,6 +216,15 @@ impl BaseCache {
         open.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         open.bytes = taken(&open.connection)?;
         Ok(())
+    }
+}
+
+/// Says whether a file is none of ours, or of another version: neither gets better with time.
+fn is_of_no_use(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error {
+        rusqlite::Error::InvalidQuery => true,
+        error => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
     }
 }
 

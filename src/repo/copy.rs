@@ -4,6 +4,7 @@
 //! Whole packs are read and their names and signatures verified, so that what is copied is what its
 //! writer sealed and verified.
 
+use super::contest::{Contests, Verdict};
 use super::error::RepoError;
 use super::index::KnownPack;
 use super::packs::{
@@ -71,7 +72,9 @@ pub struct FrameCopier {
     filling: [Filling; 2],
     done: Vec<(Arc<KnownPack>, Vec<FrameRecord>)>,
     copied: Copied,
-    wary: bool,
+    /// Keys that are believed copy nothing about which packs disagree: their copies stand for each other,
+    /// whoever signed what they were made from ([CONCURRENCY-48]).
+    contests: Option<Contests>,
 }
 
 /// What was copied.
@@ -90,6 +93,8 @@ pub struct NotCopied {
     pub made_up: BTreeSet<u32>,
     /// Frames of which another pack holds something else under the same origin and counter.
     pub contested: BTreeSet<u32>,
+    /// Of such, the ones that this key has opened, and that are not what they claim to be: nothing is lost.
+    pub forged: BTreeSet<u32>,
     /// Why the pack as a whole could not be copied from.
     pub unreadable: Option<RepoError>,
 }
@@ -116,15 +121,8 @@ impl FrameCopier {
             filling: Default::default(),
             done: Vec::new(),
             copied: Copied::default(),
-            wary: false,
+            contests: repository.registry().is_believed(&own).then(Contests::default),
         })
-    }
-
-    /// Copies nothing of which another pack holds something else under the same origin and counter. Copies
-    /// that are made with this care stand for each other, whoever signed what they were made from.
-    #[must_use]
-    pub fn wary(self) -> Self {
-        Self { wary: true, ..self }
     }
 
     /// Copies the frames of one pack that begin at these offsets, as far as the index run of `signer` does not
@@ -155,6 +153,13 @@ impl FrameCopier {
             return Ok(not_copied);
         }
         let view = PackView::parse(&bytes).map_err(RepoError::damaged(pack_name(pack)))?;
+        let known = Arc::new(KnownPack {
+            id: *pack,
+            length: super::frames::length_u32(bytes.len())?,
+            class: opened.class,
+            signer: opened.signer,
+            origins: opened.origins.clone().into(),
+        });
         let frames: BTreeMap<u32, &FrameRecord> =
             opened.frames.iter().map(|frame| (frame.offset, frame)).collect();
         for offset in offsets {
@@ -166,9 +171,20 @@ impl FrameCopier {
                 not_copied.made_up.insert(*offset);
                 continue;
             };
-            if self.wary && self.is_contested(opened.class, pack, origin, frame, sealed)? {
-                not_copied.contested.insert(*offset);
-                continue;
+            let verdict = match &mut self.contests {
+                Some(contests) => contests.judge(&self.repository, &known, frame, sealed)?,
+                None => Verdict::Sound,
+            };
+            match verdict {
+                Verdict::Sound => {}
+                Verdict::Contested => {
+                    not_copied.contested.insert(*offset);
+                    continue;
+                }
+                Verdict::Forged => {
+                    not_copied.forged.insert(*offset);
+                    continue;
+                }
             }
             self.push(opened.class, origin, frame, sealed)?;
         }
@@ -187,49 +203,6 @@ impl FrameCopier {
             return Err(RepoError::Untrusted { object: pack_name(pack), why });
         }
         Ok(opened)
-    }
-
-    /// Says whether another pack holds something else that claims to be this frame: then one of the two was
-    /// forged, and who cannot open them cannot tell which ([CONCURRENCY-48]).
-    fn is_contested(
-        &self,
-        class: BlobClass,
-        pack: &PackId,
-        origin: &Origin,
-        frame: &FrameRecord,
-        sealed: &[u8],
-    ) -> Result<bool, RepoError> {
-        let store = &self.repository.environment().store;
-        let mut at = 0;
-        for (id, length) in &frame.blobs {
-            for copy in self.repository.index().find(class, id, false, |known| known.id != *pack) {
-                let record = &copy.record;
-                let claims = copy.pack.origins.get(usize::from(record.origin)) == Some(origin)
-                    && record.counter == frame.counter;
-                if !claims {
-                    continue;
-                }
-                let alike = (record.base, record.depth, record.encoding, record.plain_length)
-                    == (frame.base, frame.depth, frame.encoding, frame.plain_length)
-                    && (record.offset, record.length, record.sealed_length)
-                        == (at, *length, frame.sealed_length);
-                let mut other = Vec::new();
-                let length = record.sealed_length as usize;
-                match store.get_range(
-                    &pack_name(&copy.pack.id),
-                    record.frame_offset.into(),
-                    length,
-                    &mut other,
-                ) {
-                    Ok(()) if alike && other == sealed => {}
-                    Err(StorageError::NotFound { .. }) => {}
-                    Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
-                    _ => return Ok(true),
-                }
-            }
-            at = at.saturating_add(*length);
-        }
-        Ok(false)
     }
 
     /// Adds a frame that the caller has opened itself, and whose blobs have their ids: this key vouches for it.

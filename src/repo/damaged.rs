@@ -11,7 +11,7 @@ use super::sealed::Author;
 use crate::base::{BlobId, DamagedId, KeyId, ObjectId, PackId, explain, limits};
 use crate::format::ObjectKind;
 use crate::format::damaged::{Damaged, DamagedObject, Finding};
-use crate::format::trust::{Act, Role};
+use crate::format::trust::{Act, Role, Standing};
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -155,6 +155,20 @@ impl DamageListing {
             }
         }
         spoilt
+    }
+
+    /// Returns the packs of which somebody who reads content says that blobs are not what their ids say.
+    pub fn forged(&self, registry: &Registry) -> SpoiltPacks {
+        let cancelled = self.cancelled(registry);
+        let mut forged = SpoiltPacks::default();
+        for (_, found) in self.found.iter().filter(|(id, _)| !cancelled.contains(id)) {
+            let reads = registry.trust().key(&found.signer).is_some_and(|key| {
+                matches!(key.role, Role::Owner | Role::Reader) && key.standing() != Standing::Revoked
+            });
+            let entries = found.damaged.objects.iter().filter(|entry| reads && entry.finding == Finding::Content);
+            entries.for_each(|entry| forged.add(entry));
+        }
+        forged
     }
 
     /// Says whether a report has nothing to say any more: it was cancelled, or everything that it names is

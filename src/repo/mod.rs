@@ -13,7 +13,7 @@
 //! - `session`: writing
 //! - `presence`, `condemned`: relying on what others stored, while others delete
 //! - `damaged`: what others found bad, and who is believed about it
-//! - `copy`: sealed frames move to new packs
+//! - `copy`, `contest`: sealed frames move to new packs, unless packs disagree about them
 //! - `mend`, `parity`: what repair needs
 //! - `roots`: snapshots and annotations
 //! - `rubbish`: what opens for nobody
@@ -25,6 +25,7 @@ mod base_cache;
 mod blobs;
 mod cache;
 mod condemned;
+mod contest;
 mod copy;
 mod damaged;
 mod environment;

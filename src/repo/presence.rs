@@ -224,6 +224,11 @@ impl Presence {
         Ok(state.listing.ids().difference(&state.seen).copied().collect())
     }
 
+    /// Returns the condemnations that the session has named: it relies on nothing that they list.
+    pub fn named(&self) -> BTreeSet<CondemnedId> {
+        lock(&self.shared.state).seen.clone()
+    }
+
     /// Says that the session relies on nothing that these condemnations list. Only after the deed.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::base::{KeyId, ObjectId, PackId, RepositoryId, TrustId, explain, limit
 use crate::crypto::{SignedMessage, verify};
 use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
-use crate::format::trust::{Act, Chain, Refusal, Standing, Trust, Version};
+use crate::format::trust::{Act, Chain, Refusal, Role, Standing, Trust, Version};
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -154,6 +154,19 @@ impl Registry {
         id: &ObjectId,
     ) -> Result<(), RepoError> {
         self.trust().believes(signer, act, id, false).map_err(refused(object))
+    }
+
+    /// Says whether there ever was a key that may write and must not be believed.
+    pub fn has_writers(&self) -> bool {
+        self.trust().keys.iter().any(|key| key.role == Role::Writer)
+    }
+
+    /// Says whether a key is believed whatever it copies: it has a role that may delete, and is not in wrong
+    /// hands ([CONCURRENCY-47]).
+    pub fn is_believed(&self, signer: &KeyId) -> bool {
+        self.trust().key(signer).is_some_and(|key| {
+            matches!(key.role, Role::Owner | Role::Maintainer) && key.standing() != Standing::Revoked
+        })
     }
 
     /// Says whether condemnations of a key have effect, as far as its role says.

@@ -7,6 +7,7 @@ mod repack;
 mod runs;
 mod sessions;
 mod sweep;
+mod words;
 
 #[allow(dead_code, reason = "not all that a thief can make is of use here")]
 #[path = "../trust/forge.rs"]

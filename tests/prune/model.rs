@@ -2,8 +2,9 @@
 //! says is enough that no snapshot that counts misses what it needs, and each rule that is left out is found
 //! to be needed.
 //!
-//! There is one blob. Every pack holds it; a snapshot can be read while any pack is there. What a step
-//! reads or writes, it does at once; between two steps of one actor all others may take theirs.
+//! There is one blob. Every pack holds it but those of a thief, which only claim to; a snapshot can be read while
+//! any that does is there. What a step reads or writes, it does at once; between two steps of one actor all
+//! others may take theirs.
 
 use std::collections::HashSet;
 
@@ -28,6 +29,8 @@ struct Rules {
     sweep_waits: bool,
     /// [CONCURRENCY-33]: sessions are listed before roots.
     sessions_before_roots: bool,
+    /// [CONCURRENCY-47]: what rests on another word stands in for nothing.
+    words_stand_apart: bool,
     /// Not a rule: sessions stand still for so long that they lapse.
     sessions_lapse: bool,
 }
@@ -42,6 +45,7 @@ const ALL: Rules = Rules {
     sweep_rescues: true,
     sweep_waits: true,
     sessions_before_roots: true,
+    words_stand_apart: true,
     sessions_lapse: true,
 };
 
@@ -184,6 +188,9 @@ impl Prune {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct World {
     packs: Set,
+    /// Packs that only claim to hold the blob, and whether a thief has still to put one.
+    forged: Set,
+    thief: bool,
     used: Set,
     roots: Set,
     /// Snapshots whose writers have said that something is missing.
@@ -199,6 +206,8 @@ impl World {
     fn new(packs: Set, roots: Set, writers: &[Kind], prunes: &[u8]) -> Self {
         Self {
             packs,
+            forged: 0,
+            thief: false,
             used: packs,
             roots,
             failed: 0,
@@ -206,6 +215,31 @@ impl World {
             condemnations: [None; CONDEMNATIONS],
             writers: writers.iter().map(|kind| Writer::new(*kind)).collect(),
             prunes: prunes.iter().map(|rounds| Prune::new(*rounds)).collect(),
+        }
+    }
+
+    /// The same with a thief about.
+    fn with_thief(self) -> Self {
+        Self { thief: true, ..self }
+    }
+
+    /// Packs that really hold the blob.
+    fn true_packs(&self) -> Set {
+        self.packs & !self.forged
+    }
+
+    /// Packs that are counted as copies.
+    fn counted(&self, rules: &Rules) -> Set {
+        if rules.words_stand_apart { self.true_packs() } else { self.packs }
+    }
+
+    /// A thief claims to hold the blob, once and at any time.
+    fn steal(&self, next: &mut Vec<Self>) {
+        let mut world = Self { thief: false, ..self.clone() };
+        let before = world.packs;
+        if self.thief && world.put_pack().is_some() {
+            world.forged |= world.packs & !before;
+            next.push(world);
         }
     }
 
@@ -241,11 +275,11 @@ impl World {
     }
 
     /// [CONCURRENCY-18]: makes sure of a copy outside of what was listed; says whether there is one.
-    fn rescue(&mut self, listed: Set) -> Option<bool> {
-        if self.packs & !listed != 0 {
+    fn rescue(&mut self, listed: Set, rules: &Rules) -> Option<bool> {
+        if self.counted(rules) & !listed != 0 {
             return Some(true);
         }
-        if self.packs == 0 {
+        if self.true_packs() == 0 {
             return Some(false);
         }
         self.put_pack().map(|()| true)
@@ -275,7 +309,7 @@ impl World {
             let unsure = writer.at < At::End && writer.has_lapsed;
             if unsure { set | 1 << number } else { set }
         });
-        !self.let_down && (self.packs != 0 || self.roots & !doubtful == 0)
+        !self.let_down && (self.true_packs() != 0 || self.roots & !doubtful == 0)
     }
 
     fn write(&self, number: usize, rules: &Rules, next: &mut Vec<Self>) {
@@ -315,11 +349,12 @@ impl World {
                     let mut world = self.clone();
                     world.writers[number].barred = barred;
                     go(&mut world, At::Look);
-                    let adopts = writer.seen & !barred != 0;
+                    // Whoever adopts what is forged is deceived there and then: no rule of deletion helps.
+                    let adopts = writer.seen & !barred & !self.forged != 0;
                     let stored = match writer.kind {
                         _ if adopts => Some(true),
                         Kind::Backup => world.put_pack().map(|()| true),
-                        Kind::Undelete => world.rescue(barred),
+                        Kind::Undelete => world.rescue(barred, rules),
                     };
                     match stored {
                         Some(true) => next.push(world),
@@ -355,7 +390,7 @@ impl World {
             }
             At::Rescue | At::RescueAgain => {
                 let again = writer.at == At::RescueAgain;
-                match world.rescue(writer.looked) {
+                match world.rescue(writer.looked, rules) {
                     Some(true) => go(
                         &mut world,
                         match (again, rules.rescue_before_naming) {
@@ -442,7 +477,7 @@ impl World {
             }
             Step::Condemn => {
                 let known = self.packs_of(prune.known);
-                let outside = self.packs & !known;
+                let outside = if prune.roots == 0 { self.packs } else { self.counted(rules) } & !known;
                 world.prunes[number].step = Step::Announce;
                 let mut targets = Vec::new();
                 if prune.roots == 0 {
@@ -462,7 +497,7 @@ impl World {
                     next.push(world);
                 }
                 // What is needed is repacked: the copy is there before anything is condemned.
-                if prune.roots != 0 && outside != 0 && world.put_pack().is_some() {
+                if prune.roots != 0 && outside & !self.forged != 0 && world.put_pack().is_some() {
                     world.prunes[number].target = outside;
                     next.push(world.clone());
                 }
@@ -506,10 +541,10 @@ impl World {
                 here.present = self.packs;
                 here.doomed = self.packs & self.packs_of(prune.free);
                 let counted = match rules.condemned_do_not_count {
-                    true => self.packs & !self.packs_of(prune.known),
-                    false => self.packs & !self.packs_of(prune.own),
+                    true => self.counted(rules) & !self.packs_of(prune.known),
+                    false => self.counted(rules) & !self.packs_of(prune.own),
                 };
-                let needs = prune.roots != 0 && counted == 0 && self.packs != 0;
+                let needs = prune.roots != 0 && counted == 0 && self.true_packs() != 0;
                 if needs && rules.sweep_rescues && world.put_pack().is_none() {
                     return;
                 }
@@ -558,6 +593,7 @@ fn explore(start: World, rules: &Rules) -> Result<usize, Vec<World>> {
         for number in 0..world.prunes.len() {
             world.prune(number, rules, &mut next);
         }
+        world.steal(&mut next);
         for mut world in next.drain(..) {
             world.tidy();
             if !world.holds() {
@@ -600,8 +636,8 @@ fn tell(way: &[World]) -> String {
             .map(|found| format!("{:b}{}", found.packs, if found.gone { " gone" } else { "" }))
             .collect();
         format!(
-            "packs {:b} roots {:b} failed {:b} condemned {condemned:?} writers {writers:?} prunes {prunes:?}\n",
-            world.packs, world.roots, world.failed
+            "packs {:b} forged {:b} roots {:b} failed {:b} condemned {condemned:?} writers {writers:?} prunes {prunes:?}\n",
+            world.packs, world.forged, world.roots, world.failed
         )
     });
     lines.collect()
@@ -613,6 +649,9 @@ fn scenes() -> Vec<(&'static str, bool, World)> {
     vec![
         ("a backup and a prune", true, World::new(1, 0, &[Backup], &[2])),
         ("an undelete and a prune", true, World::new(1, 0, &[Undelete], &[2])),
+        ("a backup, a prune and a thief", true, World::new(1, 0, &[Backup], &[1]).with_thief()),
+        ("an undelete, a prune and a thief", true, World::new(1, 0, &[Undelete], &[2]).with_thief()),
+        ("two prunes, two copies and a thief", true, World::new(3, OLD, &[], &[1, 1]).with_thief()),
         ("two prunes and two copies", true, World::new(3, OLD, &[], &[1, 1])),
         ("a backup and two prunes", false, World::new(1, 0, &[Backup], &[1, 1])),
         ("two backups and a prune", false, World::new(1, 0, &[Backup, Backup], &[1])),
@@ -633,7 +672,7 @@ fn nothing_is_lost_in_whatever_order_things_happen() {
 #[test]
 fn every_rule_is_needed() {
     type LeaveOut = fn(&mut Rules);
-    let without: [(&str, LeaveOut); 8] = [
+    let without: [(&str, LeaveOut); 9] = [
         ("CONCURRENCY-10", |rules| rules.session_first = false),
         ("CONCURRENCY-12", |rules| rules.rescue_before_naming = false),
         ("CONCURRENCY-16", |rules| rules.barred_for_good = false),
@@ -642,6 +681,7 @@ fn every_rule_is_needed() {
         ("CONCURRENCY-29", |rules| rules.condemned_do_not_count = false),
         ("CONCURRENCY-32, step 6", |rules| rules.sweep_rescues = false),
         ("CONCURRENCY-32, step 7", |rules| rules.sweep_waits = false),
+        ("CONCURRENCY-47", |rules| rules.words_stand_apart = false),
     ];
     for (rule, leave_out) in without {
         let mut rules = ALL;
@@ -657,7 +697,7 @@ fn every_rule_is_needed() {
 fn the_order_of_sessions_and_roots_is_a_second_line() {
     // [CONCURRENCY-33]: whoever commits between the two listings looks again afterwards, and the condemnation is
     // older than both. It is what is left where a writer does not.
-    for (what, sessions_lapse, world) in scenes().into_iter().take(3) {
+    for (what, sessions_lapse, world) in scenes().into_iter().take(5) {
         let rules = Rules { sessions_lapse, sessions_before_roots: false, ..ALL };
         assert!(explore(world, &rules).is_ok(), "{what}");
     }

@@ -1,7 +1,7 @@
 //! Copies of what is needed, out of packs that go.
 
 use super::super::error::OpsError;
-use super::super::reach::Frames;
+use super::super::keeper::Frames;
 use crate::base::{PackId, explain};
 use crate::repo::{Copied, FrameCopier, RepoError, Repository, pack_name};
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ pub(super) fn copy(repository: &Arc<Repository>, frames: &Frames) -> Result<Copi
         return Ok(CopiedFrames::default());
     }
     let observer = &repository.environment().observer;
-    let mut copier = FrameCopier::new(repository)?.wary();
+    let mut copier = FrameCopier::new(repository)?;
     for ((pack, signer), offsets) in frames {
         if observer.interrupted() {
             return Err(RepoError::Interrupted.into());
@@ -48,6 +48,12 @@ pub(super) fn copy(repository: &Arc<Repository>, frames: &Frames) -> Result<Copi
                  --read-data` with a key that reads content tells which is forged"
             ));
             held.insert(*pack);
+        }
+        if let Some(offset) = not_copied.forged.first() {
+            observer.warn(&format!(
+                "the frame at {offset} of {name} is not what the key {} says that it is",
+                signer.short()
+            ));
         }
         if let Some(offset) = not_copied.made_up.first() {
             observer.warn(&format!(

@@ -1,7 +1,7 @@
 //! What reports of damage make of copies: none is counted, and none is given up because of a report alone
 //! ([DAMAGED-9]).
 
-use super::super::reach::Doubts;
+use super::super::keeper::Doubts;
 use crate::base::{PackId, limits};
 use crate::repo::{DamageListing, RepoError, Repository, pack_name};
 use crate::storage::{ObjectInfo, StorageError};

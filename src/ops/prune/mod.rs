@@ -193,7 +193,8 @@ fn condemn(
     }
     let mut frames = std::mem::take(&mut plan.parts);
     frames.append(&mut plan.rescued);
-    let copied = copy(repository, &frames)?;
+    let mut copied = copy(repository, &frames)?;
+    copied.held.append(&mut plan.held);
     report.copied_bytes += copied.copied.stored_bytes;
     report.held_packs = copied.held.len() as u64;
     for pack in std::mem::take(&mut plan.repacked) {

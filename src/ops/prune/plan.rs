@@ -1,7 +1,7 @@
 //! What a prune would do: which packs go, which are copied to smaller ones first, and what that frees.
 
 use super::super::error::OpsError;
-use super::super::reach::{Frames, Keeper};
+use super::super::keeper::{Frames, Keeper};
 use super::view::View;
 use super::{PruneOptions, PruneReport, Unused};
 use crate::base::{KeyId, ObjectId, PackId, SnapshotId};
@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub parts: Frames,
     /// What is needed and only in condemned packs.
     pub rescued: Frames,
+    /// Packs that go and have to stay.
+    pub held: BTreeSet<PackId>,
     pub objects: BTreeSet<Place>,
     pub bytes: u64,
     /// Packs that stay, and that something is needed of.
@@ -66,7 +68,8 @@ impl Plan {
     ) -> Result<Self, OpsError> {
         let index = repository.index().numbered();
         let mut keeper = view.keep(repository, &index)?;
-        let mut plan = Self { rescued: std::mem::take(&mut keeper.rescues), ..Self::default() };
+        let rescued = std::mem::take(&mut keeper.rescues);
+        let mut plan = Self { rescued, held: std::mem::take(&mut keeper.held), ..Self::default() };
         let uses = uses(&index, &keeper, report);
         report.packs = view.packs.len() as u64;
         report.pack_bytes = view.packs.values().map(|object| object.length).sum();

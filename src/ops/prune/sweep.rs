@@ -46,6 +46,7 @@ pub(super) fn sweep(
         let index = repository.index().numbered();
         let mut keeper = view.keep(repository, &index)?;
         let rescues = std::mem::take(&mut keeper.rescues);
+        held.append(&mut keeper.held);
         if !view.unread.is_empty() {
             // Nobody knows what a copy of such would be.
             index.for_each(|number, copy| {

@@ -3,7 +3,9 @@
 use super::super::error::OpsError;
 use super::super::forget::require_whole_memory;
 use super::super::names::{SnapshotView, Snapshots};
-use super::super::reach::{Doubts, Keeper, Said, Trust, reach, reach_readable};
+use super::super::keeper::{Doubts, Keeper, Trust};
+use super::super::reach::{reach, reach_readable};
+use super::super::words::Said;
 use super::PruneOptions;
 use super::doubts::doubts;
 use super::plan::noun;
@@ -12,7 +14,6 @@ use crate::format::ObjectKind;
 use crate::format::damaged::DamagedObject;
 use crate::format::place::Place;
 use crate::format::session::SessionPurpose;
-use crate::format::trust::{Role, Standing};
 use crate::repo::{
     Author, CondemnedListing, DamageListing, FoundCondemned, FoundSession, KnownPack, NumberedIndex,
     Presence, RepoError, Repository, Sessions,
@@ -70,6 +71,13 @@ impl View {
             });
         }
         let sessions = sessions(repository, now)?;
+        // A key is older than its sessions: those of one that this client does not know were passed over.
+        if !repository.is_registry_current()? {
+            return Err(OpsError::Stopped {
+                why: "keys were added or taken out of service since this began".to_owned(),
+                cure: "run it again",
+            });
+        }
         let snapshots = Snapshots::load(repository)?;
         require_whole_memory(repository, &snapshots)?;
         let shadows = shadows(repository, &snapshots)?;
@@ -241,31 +249,21 @@ impl View {
         index: &'a NumberedIndex,
     ) -> Result<Keeper<'a>, OpsError> {
         let registry = repository.registry();
-        let keys = &registry.trust().keys;
-        // Where nobody may write but who may do anything, nobody is protected from anybody.
-        let writers = keys.iter().any(|key| key.role == Role::Writer);
-        let trusted = |signer: &KeyId| {
-            let key = registry.trust().key(signer);
-            key.is_some_and(|key| {
-                matches!(key.role, Role::Owner | Role::Maintainer) && key.standing() != Standing::Revoked
-            })
-        };
         let trust = move |pack: &KnownPack| {
             let whole = self.packs.get(&pack.id).map(|object| object.length) == Some(u64::from(pack.length));
             if !whole || self.lies.contains(&(pack.id, pack.signer)) {
                 return Trust::Gone;
             }
-            let said = match writers {
-                false => Said::ByAnybody,
-                true => Said::BySealer((!trusted(&pack.signer)).then_some(pack.signer)),
-            };
+            let said = Said::of(registry, &pack.signer);
             // One of those who describe it tells the truth: it stays, and stands in for nobody.
             if self.unread.contains(&pack.id) {
                 return Trust::Doubted(said);
             }
-            match self.is_condemned(&pack.id) || !self.listed.contains_key(&pack.id) {
-                true => Trust::Goes(said),
-                false => Trust::Stays(said),
+            match (self.is_condemned(&pack.id), self.listed.contains_key(&pack.id)) {
+                (true, _) => Trust::Goes(said),
+                // Nobody adopts what no run names.
+                (false, false) => Trust::Aside(said),
+                (false, true) => Trust::Stays(said),
             }
         };
         let mut keeper = Keeper::new(index, trust).doubting(&self.doubts);

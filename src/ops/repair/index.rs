@@ -210,8 +210,10 @@ impl IndexPlan {
     pub fn run(&mut self) -> Result<IndexRepaired, OpsError> {
         let repository = self.repository.clone();
         let mut done = IndexRepaired::default();
-        let _presence =
+        let presence =
             Presence::begin(&repository, SessionPurpose::Maintain, IdSet::default(), &self.options.program)?;
+        // The plan was made before ([CONCURRENCY-10]).
+        let listing = presence.listing();
         let mut described: Vec<DescribedPack> = Vec::new();
         let mut copier: Option<FrameCopier> = None;
         for pack in &mut self.packs {
@@ -219,7 +221,8 @@ impl IndexPlan {
                 return Err(RepoError::Interrupted.into());
             }
             let copied = pack.fate == IndexFate::Copy;
-            if !copied && pack.fate != IndexFate::Describe {
+            let goes = listing.found.values().any(|found| found.condemned.names(&pack.id));
+            if goes || !copied && pack.fate != IndexFate::Describe {
                 continue;
             }
             // Its table may have been changed together with what seals it: only the whole is believed.
@@ -234,7 +237,7 @@ impl IndexPlan {
             if copied {
                 let copier = match &mut copier {
                     Some(copier) => copier,
-                    None => copier.insert(FrameCopier::new(&repository)?.wary()),
+                    None => copier.insert(FrameCopier::new(&repository)?),
                 };
                 let offsets = frames.iter().map(|frame| frame.offset).collect();
                 let not_copied = copier.copy(&pack.id, &known.signer, &offsets)?;

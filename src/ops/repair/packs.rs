@@ -14,7 +14,7 @@ use crate::format::index::IndexRecord;
 use crate::format::pack::{BlobClass, FrameRecord};
 use crate::format::session::SessionPurpose;
 use crate::format::sets::IdSet;
-use crate::format::trust::{Act, Role, Standing};
+use crate::format::trust::Act;
 use crate::ops::OpsError;
 use crate::ops::parity::restore;
 use crate::repo::{
@@ -56,6 +56,8 @@ pub struct DamagedPack {
     /// Their plain bytes.
     pub lost_bytes: u64,
     frames: Vec<FrameRecord>,
+    /// Frames that are whole elsewhere, and the packs where.
+    covered: Vec<(FrameRecord, BTreeSet<PackId>)>,
     known: Option<Arc<KnownPack>>,
 }
 
@@ -90,9 +92,14 @@ struct Elsewhere<'a> {
 }
 
 impl Elsewhere<'_> {
-    /// Says whether a blob is whole in a pack other than the one at hand. Anybody can claim to hold it: it is
+    /// Returns a pack other than the one at hand in which a blob is whole. Anybody can claim to hold it: it is
     /// read, and what this key cannot read is believed of whoever made that one, and of owners and maintainers.
-    fn has(&mut self, class: BlobClass, blob: &BlobId, not: &KnownPack) -> Result<bool, RepoError> {
+    fn has(
+        &mut self,
+        class: BlobClass,
+        blob: &BlobId,
+        not: &KnownPack,
+    ) -> Result<Option<PackId>, RepoError> {
         let mut copies = Vec::new();
         self.index.copies(class, blob, |_, copy| {
             let pack = &copy.pack;
@@ -106,16 +113,12 @@ impl Elsewhere<'_> {
         });
         for copy in &copies {
             match self.reader.read_copy(copy) {
-                Ok(_) => return Ok(true),
+                Ok(_) => return Ok(Some(copy.pack.id)),
                 Err(RepoError::Forbidden { .. }) => {
-                    let trust = self.reader.repository().registry().trust();
                     let signer = copy.pack.signer;
-                    let believed = trust.key(&signer).is_some_and(|key| {
-                        matches!(key.role, Role::Owner | Role::Maintainer)
-                            && key.standing() != Standing::Revoked
-                    });
+                    let believed = self.reader.repository().registry().is_believed(&signer);
                     if believed || signer == not.signer {
-                        return Ok(true);
+                        return Ok(Some(copy.pack.id));
                     }
                 }
                 Err(error @ RepoError::Interrupted) => return Err(error),
@@ -123,7 +126,7 @@ impl Elsewhere<'_> {
                 Err(_) => {}
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
@@ -177,6 +180,7 @@ impl PacksPlan {
                 lost: Vec::new(),
                 lost_bytes: 0,
                 frames: Vec::new(),
+                covered: Vec::new(),
                 known: described.as_ref().map(|(known, _)| known.clone()),
             };
             if damaged.why.is_empty() {
@@ -212,16 +216,20 @@ impl PacksPlan {
             let restored = restore(&self.repository, &ObjectId::from(pack.id), &name, false)?;
             done.by_parity += u64::from(restored == Some(true));
         }
-        if self.packs.iter().all(|pack| pack.frames.is_empty()) {
+        if self.packs.iter().all(|pack| pack.frames.is_empty() && pack.covered.is_empty()) {
             return Ok(done);
         }
         let repository = &self.repository;
         let program = &self.options.program;
-        let _presence = Presence::begin(repository, SessionPurpose::Maintain, IdSet::default(), program)?;
+        let presence = Presence::begin(repository, SessionPurpose::Maintain, IdSet::default(), program)?;
+        // The plan was made before: what it relied on may have been condemned since ([CONCURRENCY-10]).
+        let listing = presence.listing();
+        let goes = |pack: &PackId| listing.found.values().any(|found| found.condemned.names(pack));
         let mut scanner = PackScanner::new(repository)?;
         let mut copier = FrameCopier::new(repository)?;
         for (pack, known) in self.packs.iter().filter_map(|pack| Some((pack, pack.known.as_ref()?))) {
-            for frame in &pack.frames {
+            let uncovered = pack.covered.iter().filter(|(_, packs)| packs.iter().any(goes));
+            for frame in pack.frames.iter().chain(uncovered.map(|(frame, _)| frame)) {
                 if repository.environment().observer.interrupted() {
                     return Err(RepoError::Interrupted.into());
                 }
@@ -283,14 +291,16 @@ fn judge(
     damaged: &mut DamagedPack,
 ) -> Result<(), OpsError> {
     for frame in frames {
-        let mut here = Vec::new();
+        let (mut here, mut packs) = (Vec::new(), BTreeSet::new());
         for (blob, length) in &frame.blobs {
-            if !elsewhere.has(pack.class, blob, pack)? {
-                here.push((*blob, *length));
+            match elsewhere.has(pack.class, blob, pack)? {
+                Some(pack) => _ = packs.insert(pack),
+                None => here.push((*blob, *length)),
             }
         }
         if here.is_empty() {
             damaged.elsewhere += 1;
+            damaged.covered.push((frame, packs));
             continue;
         }
         match scanner.salvage(pack, &frame)?.0 {

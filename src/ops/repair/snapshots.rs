@@ -257,7 +257,7 @@ impl SnapshotsPlan {
         presence: &Presence,
     ) -> Result<SnapshotId, OpsError> {
         let repository = &self.repository;
-        rescue(repository, presence, &[root])?;
+        rescue(repository, presence, &[root], &BTreeSet::new())?;
         settle(repository, presence, &[root])?;
         let (trust_sequence, trust) = repository.registry().head();
         let mut snapshot = Snapshot {

@@ -1,7 +1,7 @@
 //! The index with a number for every record, for operations that must remember something of each
 //! blob in a bit or two: whatever the repository holds, no map of its blobs is ever in memory.
 
-use super::segment::{Located, Segment};
+use super::segment::{KnownPack, Located, Segment};
 use crate::base::BlobId;
 use crate::format::pack::BlobClass;
 use std::sync::Arc;
@@ -36,6 +36,11 @@ impl NumberedIndex {
     /// Says whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Returns the packs that records name, one that several runs describe more than once.
+    pub fn packs(&self) -> impl Iterator<Item = &Arc<KnownPack>> {
+        self.segments.iter().flat_map(|segment| segment.packs())
     }
 
     /// Calls `found` with every copy of a blob and its number.
