@@ -247,7 +247,8 @@ impl<'a> Keeper<'a> {
                 self.rescue(*number, copy, *trust);
             }
         }
-        let is_doubted = |trust: &Trust| matches!(trust, Trust::Doubted(_) | Trust::Failing(_) | Trust::Rotten);
+        let is_doubted =
+            |trust: &Trust| matches!(trust, Trust::Doubted(_) | Trust::Failing(_) | Trust::Rotten);
         let is_kept = !words.is_empty() || copies.iter().any(|(.., trust)| is_doubted(trust));
         for (number, copy, trust) in &copies {
             let fits = match trust {
@@ -319,4 +320,3 @@ impl<'a> Keeper<'a> {
         self.bases.get(number) && first().is_some_and(|(first, _)| !self.visited.get(first))
     }
 }
-

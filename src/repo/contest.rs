@@ -140,8 +140,7 @@ impl Contests {
             let same_place = known.origins.get(usize::from(other.origin)) == Some(origin)
                 && other.counter == frame.counter;
             let described = FrameRecord { origin: frame.origin, offset: frame.offset, ..other.clone() };
-            if same_place
-                && !(described == *frame && has_bytes(repository, &known.id, other.offset, sealed)?)
+            if same_place && !(described == *frame && has_bytes(repository, &known.id, other.offset, sealed)?)
             {
                 return Ok(true);
             }

@@ -165,7 +165,8 @@ impl DamageListing {
             let reads = registry.trust().key(&found.signer).is_some_and(|key| {
                 matches!(key.role, Role::Owner | Role::Reader) && key.standing() != Standing::Revoked
             });
-            let entries = found.damaged.objects.iter().filter(|entry| reads && entry.finding == Finding::Content);
+            let entries =
+                found.damaged.objects.iter().filter(|entry| reads && entry.finding == Finding::Content);
             entries.for_each(|entry| forged.add(entry));
         }
         forged

@@ -2,9 +2,7 @@
 //! copies were condemned, under the victim's own origins, by lies of an index run. Nothing true is given up for
 //! it, what was properly condemned goes all the same, and nothing is held for ever.
 
-use crate::forge::{
-    Claim, client_with, index_run, pack_of, pack_under, poison, publish, put, records_of,
-};
+use crate::forge::{Claim, client_with, index_run, pack_of, pack_under, poison, publish, put, records_of};
 use crate::support::ManualClock;
 use crate::support::world::{Client, Content, content, dump, noise};
 use crate::{condemn, delete, hooked, packs};

@@ -2,8 +2,8 @@
 
 use super::super::error::OpsError;
 use super::super::forget::require_whole_memory;
-use super::super::names::{SnapshotView, Snapshots};
 use super::super::keeper::{Doubts, Keeper, Trust};
+use super::super::names::{SnapshotView, Snapshots};
 use super::super::reach::{reach, reach_readable};
 use super::super::words::Said;
 use super::PruneOptions;

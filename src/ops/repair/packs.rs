@@ -94,12 +94,7 @@ struct Elsewhere<'a> {
 impl Elsewhere<'_> {
     /// Returns a pack other than the one at hand in which a blob is whole. Anybody can claim to hold it: it is
     /// read, and what this key cannot read is believed of whoever made that one, and of owners and maintainers.
-    fn has(
-        &mut self,
-        class: BlobClass,
-        blob: &BlobId,
-        not: &KnownPack,
-    ) -> Result<Option<PackId>, RepoError> {
+    fn has(&mut self, class: BlobClass, blob: &BlobId, not: &KnownPack) -> Result<Option<PackId>, RepoError> {
         let mut copies = Vec::new();
         self.index.copies(class, blob, |_, copy| {
             let pack = &copy.pack;
