@@ -4,11 +4,13 @@
 //! not hold it cannot do; the messages of [`RepoError::Forbidden`] only say so in words.
 
 use super::error::RepoError;
+use super::later::Later;
 use crate::base::{BlobId, KeyId, Secret, TrustId};
 use crate::crypto::{ContentPublicKey, ContentSecretKey, IdKey, SigningKey};
 use crate::format::pack::BlobClass;
-use crate::format::trust::Role;
+use crate::format::trust::{Epoch, Role};
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// Who this client is: one key of the registry, with its secret halves.
 pub struct Identity {
@@ -38,11 +40,25 @@ pub struct EpochKeys {
     pub content_secret: Option<ContentSecretKey>,
 }
 
+impl EpochKeys {
+    /// Puts the secrets of an epoch together.
+    pub(super) fn new(
+        number: u32,
+        metadata: Secret,
+        epoch: &Epoch,
+        content_secret: Option<ContentSecretKey>,
+    ) -> Self {
+        Self { number, metadata, content_public: epoch.content, content_secret }
+    }
+}
+
 /// Everything this client can open and seal with.
 pub struct Keyring {
     /// Who the client is.
     pub identity: Identity,
     epochs: BTreeMap<u32, EpochKeys>,
+    /// Epochs that began since: they are opened, nothing is sealed in them.
+    later: OnceLock<Later>,
     content_ids: Option<IdKey>,
     metadata_ids: IdKey,
     chunker_seed: Option<Secret>,
@@ -57,14 +73,19 @@ impl Keyring {
         metadata_ids: IdKey,
         chunker_seed: Option<Secret>,
     ) -> Self {
-        Self { identity, epochs, content_ids, metadata_ids, chunker_seed }
+        Self { identity, epochs, later: OnceLock::new(), content_ids, metadata_ids, chunker_seed }
+    }
+
+    /// Says where epochs that begin from now on are learned from.
+    pub(super) fn learn_from(&self, later: Later) {
+        let _ = self.later.set(later);
     }
 
     fn forbidden(&self, action: &str) -> RepoError {
         RepoError::Forbidden { role: self.identity.role.name(), action: action.to_owned() }
     }
 
-    /// Returns the newest epoch, under which everything new is sealed.
+    /// Returns the newest epoch as of the opening of the repository, under which everything new is sealed.
     ///
     /// # Errors
     ///
@@ -76,18 +97,24 @@ impl Keyring {
             .ok_or_else(|| self.forbidden("read this repository: it was granted no epoch"))
     }
 
-    /// Returns an epoch's keys.
+    /// Returns an epoch's keys, also of one that began since the repository was opened: others may seal in it
+    /// what this client has to read.
     ///
     /// # Errors
     ///
-    /// When the epoch was never granted to this key.
+    /// When the epoch was never granted to this key; when the registry had to be read and could not be.
     pub fn epoch(&self, number: u32) -> Result<&EpochKeys, RepoError> {
-        self.epochs
-            .get(&number)
-            .ok_or_else(|| self.forbidden(&format!("read epoch {number}: it was not granted")))
+        if let Some(epoch) = self.epochs.get(&number) {
+            return Ok(epoch);
+        }
+        let later = match self.later.get() {
+            Some(later) => later.epoch(number, &self.identity)?,
+            None => None,
+        };
+        later.ok_or_else(|| self.forbidden(&format!("read epoch {number}: it was not granted")))
     }
 
-    /// Returns all granted epochs, oldest first.
+    /// Returns all epochs that were granted when the repository was opened, oldest first.
     pub fn epochs(&self) -> impl Iterator<Item = &EpochKeys> {
         self.epochs.values()
     }

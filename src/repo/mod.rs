@@ -3,7 +3,7 @@
 //! - `environment`: what is passed in from outside
 //! - `init`, `open`, `slots`, `sheet`, `seen`: how a repository comes to be and is unlocked
 //! - `cache`: what is left in a client's own folder
-//! - `registry`, `keyring`: who may do what, and what this client holds
+//! - `registry`, `keyring`, `later`: who may do what, and what this client holds, of epochs that begin meanwhile too
 //! - `amend`: an owner changes who may do what
 //! - `sealed`, `frames`, `packs`: bytes that only the right keys open
 //! - `index`: which pack holds which blob
@@ -34,6 +34,7 @@ mod frames;
 mod index;
 mod init;
 mod keyring;
+mod later;
 mod logs;
 mod memory;
 mod mend;

@@ -4,6 +4,7 @@ use super::environment::Environment;
 use super::error::RepoError;
 use super::frames::internal;
 use super::keyring::{EpochKeys, Identity as OwnIdentity, Keyring};
+use super::later::Later;
 use super::registry::Registry;
 use super::repository::Repository;
 use super::seen::Seen;
@@ -11,7 +12,7 @@ use super::sheet::RecoverySheet;
 use super::slots::{Credential, believe_slot, open_slot};
 use crate::base::{RepositoryId, Secret, explain, limits};
 use crate::crypto::derive::grant_info;
-use crate::crypto::{IdKey, SIGNATURE_BYTES, SignedMessage, SigningKey, unwrap, verify};
+use crate::crypto::{ContentSecretKey, IdKey, SIGNATURE_BYTES, SignedMessage, SigningKey, unwrap, verify};
 use crate::format::config::{Access, Config, Feature};
 use crate::format::grant::Bundle;
 use crate::format::kind::ObjectKind;
@@ -134,17 +135,17 @@ fn believe_config(read: &ReadConfig, registry: &Registry, seen: &Seen) -> Result
 }
 
 /// Unwraps the grants of all epochs that were made to this identity.
-fn open_grants(
+pub(super) fn open_grants(
     repository: &RepositoryId,
     registry: &Registry,
-    identity: &Identity,
+    exchange: &ContentSecretKey,
     key: &crate::base::KeyId,
 ) -> Result<Vec<Bundle>, RepoError> {
     let mut bundles = Vec::new();
     for epoch in &registry.trust().epochs {
         let Some(grant) = epoch.grant(key) else { continue };
         let info = grant_info(repository, epoch.number, key);
-        let plain = unwrap(&identity.exchange, &info, &grant.wrapped).map_err(internal("opening a grant"))?;
+        let plain = unwrap(exchange, &info, &grant.wrapped).map_err(internal("opening a grant"))?;
         let bundle = Bundle::decode(&plain)
             .map_err(RepoError::damaged(format!("the grant of epoch {}", epoch.number)))?;
         if !bundle.belongs_to(epoch) {
@@ -159,7 +160,7 @@ fn open_grants(
 }
 
 /// The id keys and the chunker's seed are the same in all epochs ([KEYS-14]).
-fn lasting_secrets_agree(bundles: &[Bundle]) -> Result<(), RepoError> {
+pub(super) fn lasting_secrets_agree(bundles: &[Bundle]) -> Result<(), RepoError> {
     let same = |a: &Option<Secret>, b: &Option<Secret>| match (a, b) {
         (Some(a), Some(b)) => a.expose() == b.expose(),
         _ => true,
@@ -203,15 +204,7 @@ fn keyring(registry: &Registry, identity: Identity, bundles: Vec<Bundle>) -> Res
         content_ids = bundle.content_ids.or(content_ids);
         metadata_ids = Some(bundle.metadata_ids);
         seed = bundle.chunker_seed.or(seed);
-        epochs.insert(
-            bundle.epoch,
-            EpochKeys {
-                number: bundle.epoch,
-                metadata: bundle.metadata,
-                content_public: epoch.content,
-                content_secret: bundle.content,
-            },
-        );
+        epochs.insert(bundle.epoch, EpochKeys::new(bundle.epoch, bundle.metadata, epoch, bundle.content));
     }
     let metadata_ids = metadata_ids.ok_or_else(|| RepoError::Forbidden {
         role: role.name(),
@@ -283,7 +276,7 @@ fn finish(
     let now = Seen { registry: Some(registry.head()), revision: config.revision.max(seen.revision) };
     now.store(environment.cache.as_deref(), &repository);
     let key = SigningKey::from_seed(&identity.signing_seed).key_id();
-    let mut granted = open_grants(&repository, &registry, &identity, &key)?;
+    let mut granted = open_grants(&repository, &registry, &identity.exchange, &key)?;
     // A sheet holds the secrets themselves, for the day on which the grants are lost.
     for bundle in bundles.unwrap_or_default() {
         if !granted.iter().any(|held| held.epoch == bundle.epoch) {
@@ -291,5 +284,6 @@ fn finish(
         }
     }
     let keyring = keyring(&registry, identity, granted)?;
+    keyring.learn_from(Later::new(&environment, repository, &registry));
     Ok(Arc::new(Repository::assemble(environment, config, registry, keyring)))
 }

@@ -2,18 +2,22 @@
 //! still counts is known.
 
 use crate::forge::client_with;
+use crate::support::FaultStore;
 use crate::support::world::{Client, Content, content, dump, noise};
 use chronolith::base::{Classify, ErrorClass, KeyId, SnapshotId, Timestamp};
 use chronolith::format::ObjectKind;
 use chronolith::format::trust::{Role, Standing};
 use chronolith::ops::backup::backup;
 use chronolith::ops::check::{CheckOptions, ReadData, check};
+use chronolith::ops::forget::forget;
 use chronolith::ops::keys::remove;
+use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::ops::rotation::{Accept, RevocationPlan, rotate};
 use chronolith::ops::{OpsError, Snapshots};
-use chronolith::storage::{MemoryStore, Store};
+use chronolith::storage::{MemoryStore, Operation, Store};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn key(client: &Client) -> KeyId {
     client.open().keyring().identity.key
@@ -193,4 +197,46 @@ fn two_owners_at_once_lose_neither_the_epoch_nor_the_revocation() {
         let id = client.back_up(&some(4));
         assert_eq!(owner.read(id).unwrap(), some(4));
     }
+}
+
+/// New keys, and what is sealed with them, come while others work: a backup that runs sees the condemnations of the
+/// new epoch, and who opened the repository before reads what is stored after.
+#[test]
+fn who_is_at_work_while_keys_are_rotated_goes_on() {
+    let store = Arc::new(MemoryStore::new());
+    let owner = Client::init(store.clone(), 59);
+    let writer = client_with(&owner, Role::Writer, "writer", "", &["db1"]);
+    let content = some(1);
+    let first = writer.back_up(&content);
+    let (before, stale_writer) = (owner.open(), writer.open());
+    let once = AtomicBool::new(false);
+    let other = owner.clone();
+    let hook = move |_, operation, name: &str| {
+        if operation == Operation::List && name == "packs/" && !once.swap(true, Ordering::SeqCst) {
+            let repository = other.open();
+            assert_eq!(rotate(&repository).unwrap(), 2);
+            let repository = other.open();
+            forget(&repository, &Snapshots::load(&repository).unwrap(), &[first]).unwrap();
+            let pruned = prune(&repository, &PruneOptions::new("test").within(0)).unwrap();
+            assert!(pruned.condemned_packs > 0, "{pruned:?}");
+        }
+        None
+    };
+    let through = writer.through(Arc::new(FaultStore::with_plan(store.clone(), hook)));
+    let report = through.try_back_up(&content).unwrap();
+    let second = report.snapshot.unwrap();
+    for _ in 0..2 {
+        prune(&owner.open(), &PruneOptions::new("test").within(0)).unwrap();
+    }
+    assert_eq!(owner.read(second).unwrap(), content);
+    // It sealed in its own epoch, and nothing that others seal in the new one is closed to who came before.
+    let new = some(2);
+    let third = writer.back_up(&new);
+    assert_eq!(before.keyring().current().unwrap().number, 1);
+    for (id, content) in [(second, content), (third, new)] {
+        assert_eq!(crate::support::world::read_snapshot(&before, id).unwrap(), content);
+    }
+    assert_eq!(stale_writer.snapshots().unwrap().found.len(), 2);
+    // An epoch that there is not is still none.
+    assert!(before.keyring().epoch(3).is_err() && before.keyring().epoch(0).is_err());
 }
