@@ -103,3 +103,27 @@ fn the_sqlite_part_of_the_demonstration_needs_nothing_and_leaves_nothing() {
     assert!(outcome.text().contains("Summary"));
     assert_eq!(std::fs::read_dir(&long).unwrap().count(), 0);
 }
+
+#[test]
+fn a_check_repairs_from_parity_when_it_is_told_to() {
+    let world = World::with_repository();
+    let dump: Vec<u8> = (0..50_000_u32).flat_map(|n| format!("row {n}\n").into_bytes()).collect();
+    world.feed(["backup", "-q", "--stdin", "dump.sql"], &dump).exits(0);
+    world.run(["parity", "add", "10%"]).exits(0);
+    let shards = std::fs::read_dir(world.path("repository/packs")).unwrap();
+    let packs = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
+    let pack =
+        packs.map(|pack| pack.unwrap().path()).max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    bytes[3000] ^= 1;
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::write(&pack, bytes).unwrap();
+    let said = world.run(["check", "--read-data", "--no-ledger"]).exits(3);
+    assert!(said.text().contains("check --repair"), "{}", said.text());
+    let done = world.run(["check", "--read-data", "--repair"]).exits(0);
+    assert!(done.text().contains("put right from its parity"), "{}", done.text());
+    assert!(done.err.contains("1 object put right"), "{}", done.err);
+    let events = world.run(["check", "--repair", "--json"]).exits(0).events();
+    assert_eq!(events.last().unwrap()["repaired"], 0);
+    assert!(world.run(["cat", "dump.sql"]).exits(0).out == dump);
+}

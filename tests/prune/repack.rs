@@ -14,7 +14,7 @@ use chronolith::format::damaged::{Damaged, DamagedObject, Finding};
 use chronolith::format::pack::BlobClass;
 use chronolith::format::place::Place;
 use chronolith::format::trust::Role;
-use chronolith::ops::check::{CheckOptions, ReadData, check};
+use chronolith::ops::check::{CheckOptions, Gravity, ReadData, check};
 use chronolith::ops::forget::forget;
 use chronolith::ops::prune::{PruneOptions, PruneReport, Unused, prune};
 use chronolith::ops::{OpsError, Snapshots};
@@ -155,6 +155,56 @@ fn differences_move_with_their_bases() {
     }
     let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     assert!(!check(&owner.open(), &options).unwrap().is_damaged());
+}
+
+/// A sweep that broke off, and an upload that was suspended: a pack of differences is there, its bases are
+/// swept, and nobody needs either ([CONCURRENCY-36]).
+#[test]
+fn differences_that_nobody_needs_may_outlive_their_bases() {
+    let store = Arc::new(MemoryStore::new());
+    let owner = Client::init(store.clone(), 44);
+    let first = content([("app", noise(1, 60_000))]);
+    let mut next = first.clone();
+    for bytes in next.values_mut() {
+        bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
+    }
+    let first_id = owner.back_up(&first);
+    let before = packs(&store);
+    let mut options = owner.options();
+    options.differences = chronolith::ops::backup::Differences::Always;
+    let report =
+        chronolith::ops::backup::backup(&owner.open(), crate::support::world::streams(&next), &options)
+            .unwrap();
+    assert!(report.differences > 0, "{report:?}");
+    let look = |what: &str| {
+        let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+        let report = check(&owner.open(), &options).unwrap();
+        let told = report.findings.iter().any(|finding| finding.what.contains("cannot be read"));
+        assert!(!report.is_damaged() && told, "{what}: {report:?}");
+    };
+    let whole = Arc::new(copy_of(&store));
+    let aside = owner.through(whole.clone());
+    for id in [first_id, report.snapshot.unwrap()] {
+        forget_one(&owner, id);
+    }
+    prune(&owner.open(), &PruneOptions::new("test")).unwrap();
+    for object in store.list("snapshots/").unwrap() {
+        store.delete(&object.name).unwrap();
+    }
+    crate::delete(store.as_ref(), &before);
+    look("half swept");
+    // What was never committed: the snapshots are gone, and no condemnation says of the rest that it goes.
+    forget_one(&aside, first_id);
+    for object in whole.list("snapshots/").unwrap() {
+        whole.delete(&object.name).unwrap();
+    }
+    crate::delete(whole.as_ref(), &before);
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    let report = check(&aside.open(), &options).unwrap();
+    let of_frames = |finding: &&chronolith::ops::check::Finding| finding.what.contains("its frame at byte");
+    assert!(report.findings.iter().filter(of_frames).count() > 0);
+    let grave = |finding: &chronolith::ops::check::Finding| finding.gravity == Gravity::Damage;
+    assert!(!report.findings.iter().filter(of_frames).any(grave), "{:?}", report.findings);
 }
 
 #[test]

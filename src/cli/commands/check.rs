@@ -5,7 +5,7 @@ use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::ops::check::{CheckOptions, CheckReport, Gravity, LostLog, ReadData, check};
+use crate::ops::check::{CheckOptions, CheckReport, Gravity, LostLog, ReadData, check, check_and_repair};
 use crate::postgres::base::bases_of;
 use crate::postgres::lineage::{ClusterName, lineages};
 use crate::postgres::stream::{cluster_of, log_base, read_log};
@@ -44,6 +44,10 @@ pub struct Arguments {
     /// Notes nothing in the repository
     #[arg(long)]
     pub no_ledger: bool,
+    /// Puts right what is found damaged, as far as there is parity of it (`chronolith parity add`); without
+    /// this, a check says what could be put right
+    #[arg(long)]
+    pub repair: bool,
 }
 
 fn budget(text: &str) -> Result<Duration, Fault> {
@@ -83,7 +87,10 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
     let repository = session.open()?;
-    let report = check(&repository, &options)?;
+    let report = match arguments.repair {
+        true => check_and_repair(&repository, &options)?,
+        false => check(&repository, &options)?,
+    };
     let hurt = hurt_intervals(session, &repository, &report)?;
     if session.settings.json {
         write_events(session, &report, &hurt)?;
@@ -104,6 +111,17 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     ));
     for sentence in &report.unchecked {
         session.talk.tell(&format!("not checked: {sentence}"));
+    }
+    let mended = report.mended.iter().filter(|mended| mended.in_place).count() as u64;
+    if arguments.repair {
+        session.talk.tell(&match (mended, report.mended.len() as u64 - mended) {
+            (0, 0) => "nothing was found damaged that there is parity of".to_owned(),
+            (done, left) => format!(
+                "{} put right from parity{}",
+                render::count(done, "object", "objects"),
+                if left == 0 { String::new() } else { format!(", {left} could not be") }
+            ),
+        });
     }
     if report.reported > 0 {
         session.talk.tell(&format!(
@@ -200,6 +218,11 @@ fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
             Ok(())
         }
     };
+    for mended in report.mended.iter().take(SHOWN) {
+        let how = if mended.in_place { "put right from its parity" } else { "its parity did not help" };
+        session.talk.line(&format!("repair: {}: {how}", render::visible(&mended.object)))?;
+    }
+    more(SHOWN, report.mended.len() as u64, "repairs")?;
     for finding in report.findings.iter().take(SHOWN) {
         let word = match finding.gravity {
             Gravity::Note => "note",
@@ -217,6 +240,10 @@ fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
 
 fn write_events(session: &Session, report: &CheckReport, hurt: &[HurtInterval]) -> Result<(), Fault> {
     hurt.iter().try_for_each(|hurt| session.talk.event("hurt_interval", hurt.fields()))?;
+    for mended in &report.mended {
+        let fields = json!({ "object": mended.object, "repaired": mended.in_place });
+        session.talk.event("repair", fields)?;
+    }
     for finding in &report.findings {
         let gravity = match finding.gravity {
             Gravity::Note => "note",
@@ -248,6 +275,7 @@ fn write_events(session: &Session, report: &CheckReport, hurt: &[HurtInterval]) 
             "affected": report.affected.len() as u64 + report.affected_more,
             "hurt_snapshots": report.hurt.len(),
             "known_damage": report.known_damage,
+            "repaired": report.mended.iter().filter(|mended| mended.in_place).count(),
             "reported": report.reported,
             "reports_cancelled": report.cancelled,
             "snapshots": counts.snapshots,

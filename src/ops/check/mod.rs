@@ -1,9 +1,11 @@
-//! Checking a repository: nothing is changed but the ledger of what was verified and what was found bad.
+//! Checking a repository: nothing is changed but the ledger of what was verified and what was found bad, and
+//! what is put right from parity where that is asked for.
 //!
 //! - `objects`: configuration, registry, slots, index runs, roots, whatever else lies there
 //! - `packs`: are they there, do they hold what the index says, does it all decode
 //! - `logs`: archived segments of logs
 //! - `trees`: from every snapshot to every chunk; which paths are affected by what is lost
+//! - `mend`: what parity brings back of what is damaged
 //! - `damage`: what others are told of packs that are bad
 //! - `selection`: which packs are read, and the ledger
 //! - `report`: what was found
@@ -13,13 +15,14 @@
 
 mod damage;
 mod logs;
+mod mend;
 mod objects;
 mod packs;
 mod report;
 mod selection;
 mod trees;
 
-pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity, LostLog};
+pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity, LostLog, Mended};
 pub use selection::ReadData;
 
 use self::damage::Damage;
@@ -32,11 +35,11 @@ use self::trees::Trees;
 use super::error::OpsError;
 use crate::base::{BlobId, PackId, explain};
 use crate::format::pack::BlobClass;
+use crate::format::trust::Act;
 use crate::repo::{CondemnedListing, FoundSnapshot, RepoError, Repository, pack_name};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// How to check.
 #[derive(Debug, Clone, Default)]
@@ -82,6 +85,32 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
     survey(repository, options, |surveyed, report| surveyed.walk_trees(report))
 }
 
+/// Checks a repository, and puts right what is found damaged as far as its parity goes. The report tells how
+/// things stand afterwards.
+///
+/// # Errors
+///
+/// As [`check`]; [`RepoError::Forbidden`], before anything is read, for a key that may not write parity.
+/// A store that does not take what was put right is a warning: then nothing was.
+pub fn check_and_repair(
+    repository: &Arc<Repository>,
+    options: &CheckOptions,
+) -> Result<CheckReport, OpsError> {
+    repository.registry().may_sign(&repository.keyring().identity.key, Act::Parity)?;
+    let mut first = Pass { mends: true, ..Pass::default() };
+    let walk = |surveyed: &Surveyed<'_>, report: &mut CheckReport| surveyed.walk_trees(report);
+    if let Some(report) = look(repository, options, &mut first, walk)? {
+        return Ok(report);
+    }
+    // What was damaged is looked at again, with everything that lies in the open; what was read and found right
+    // need not be read a second time.
+    let once_more = CheckOptions { read_data: ReadData::None, ..options.clone() };
+    let mut second = Pass { mends: false, ..first };
+    repository.refresh_index()?;
+    let report = look(repository, &once_more, &mut second, walk)?;
+    Ok(report.unwrap_or_default())
+}
+
 /// Checks everything but trees, then hands over what is known.
 ///
 /// # Errors
@@ -92,19 +121,44 @@ pub(in crate::ops) fn survey(
     options: &CheckOptions,
     then: impl FnOnce(&Surveyed<'_>, &mut CheckReport) -> Result<(), OpsError>,
 ) -> Result<CheckReport, OpsError> {
+    Ok(look(repository, options, &mut Pass::default(), then)?.unwrap_or_default())
+}
+
+/// One of at most two looks at the repository.
+#[derive(Default)]
+struct Pass {
+    /// Puts right what parity brings back, and then ends before anything is said of it.
+    mends: bool,
+    /// What was put right by the look before.
+    mended: Vec<Mended>,
+    /// Packs of content that are read, whatever else is.
+    again: HashSet<PackId>,
+    /// What the look before has read.
+    counts: CheckCounts,
+    /// Whether it read content.
+    read_data: bool,
+}
+
+/// Looks at everything but trees, then hands over what is known; `None` where something was put right, so
+/// that all has to be looked at again.
+fn look(
+    repository: &Arc<Repository>,
+    options: &CheckOptions,
+    pass: &mut Pass,
+    then: impl FnOnce(&Surveyed<'_>, &mut CheckReport) -> Result<(), OpsError>,
+) -> Result<Option<CheckReport>, OpsError> {
     let environment = repository.environment();
     let findings = Findings::default();
-    let mut report = CheckReport::default();
+    let mut report = CheckReport { mended: pass.mended.clone(), ..CheckReport::default() };
     repository.load_index()?;
     let inventory = Inventory::take(environment.store.list("")?, &findings);
     let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0 };
     objects.check(&inventory)?;
     let snapshots = objects.roots()?;
-    let logs = logs::check_logs(repository, &findings, &options.read_data)?;
+    let mut logs = logs::check_logs(repository, &findings, &options.read_data)?;
     report.counts.logs = logs.objects;
-    report.counts.logs_read = logs.read;
-    report.lost_logs = logs.lost;
-    report.unchecked.extend(logs.unchecked);
+    report.lost_logs = std::mem::take(&mut logs.lost);
+    report.unchecked.append(&mut logs.unchecked);
     report.counts.objects = objects.count;
     if objects.closed > 0 {
         report
@@ -127,7 +181,8 @@ pub(in crate::ops) fn survey(
     report.counts.packs = inventory.packs.len() as u64;
     let condemned = repository.condemned(&CondemnedListing::default())?;
     let damage = Damage::load(repository)?;
-    let reported = damage.reported();
+    let mut reported = damage.reported();
+    reported.extend(&pass.again);
     let packs = Packs::new(repository, &index, &findings, damage, &condemned);
     let present = packs.compare(&inventory.packs, &repository.index().packs());
     let (metadata, content): (Vec<_>, Vec<_>) =
@@ -156,11 +211,21 @@ pub(in crate::ops) fn survey(
     if environment.observer.interrupted() {
         return Err(RepoError::Interrupted.into());
     }
-    packs.settle(options.read_data != ReadData::None)?;
+    let read_data = options.read_data != ReadData::None || pass.read_data;
+    packs.settle(read_data)?;
+    if pass.mends {
+        pass.mended = mend::mend(repository, &findings)?;
+        report.mended.clone_from(&pass.mended);
+        if pass.mended.iter().any(|mended| mended.in_place) {
+            pass.again = packs.take_damage().bad();
+            (pass.counts, pass.read_data) = (packs.counts(&logs), read_data);
+            return Ok(None);
+        }
+    }
     let damage = packs.take_damage();
     report.known_damage = damage.known_bad.len() as u64;
     if options.keep_ledger {
-        let method = if options.read_data == ReadData::None { "structure" } else { "read-data" };
+        let method = if read_data { "read-data" } else { "structure" };
         // Who may not write here still learns what is wrong.
         match damage.publish(repository, method, &options.program) {
             Ok(published) => (report.reported, report.cancelled) = (published.reported, published.cancelled),
@@ -172,14 +237,17 @@ pub(in crate::ops) fn survey(
         }
     }
     packs.unchecked(&mut report.unchecked);
-    report.counts.packs_read = packs.packs_read.load(Ordering::Relaxed);
-    report.counts.bytes_read = packs.bytes_read.load(Ordering::Relaxed) + logs.bytes_read;
-    report.counts.plain_bytes = packs.plain_bytes.load(Ordering::Relaxed);
+    let read = packs.counts(&logs);
+    report.counts.packs_read = read.packs_read + pass.counts.packs_read;
+    report.counts.bytes_read = read.bytes_read + pass.counts.bytes_read;
+    report.counts.plain_bytes = read.plain_bytes + pass.counts.plain_bytes;
+    report.counts.logs_read = read.logs_read + pass.counts.logs_read;
     let trees = RefCell::new(Trees::new(repository, &index, &packs, &findings)?);
     let surveyed = Surveyed { packs: &packs, snapshots, trees };
     then(&surveyed, &mut report)?;
     drop(surveyed);
     drop(packs);
+    mend::foretell(repository, &findings)?;
     findings.finish(&mut report);
-    Ok(report)
+    Ok(Some(report))
 }

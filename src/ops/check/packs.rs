@@ -2,7 +2,8 @@
 //! blob decode to what its id says. All cores; memory a few MiB each.
 
 use super::damage::{self, Damage};
-use super::report::{Findings, Gravity};
+use super::logs::Checked;
+use super::report::{CheckCounts, Findings, Gravity};
 use super::selection::METHOD_CONTENT;
 use crate::base::{BlobId, PackId, Phase, Timestamp, explain};
 use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
@@ -62,9 +63,9 @@ pub(super) struct Packs<'a> {
     /// Packs on which nobody relies any more.
     given_up: HashSet<PackId>,
     verified: Mutex<Vec<PackId>>,
-    pub packs_read: AtomicU64,
-    pub bytes_read: AtomicU64,
-    pub plain_bytes: AtomicU64,
+    packs_read: AtomicU64,
+    bytes_read: AtomicU64,
+    plain_bytes: AtomicU64,
     closed: AtomicU64,
     failure: Mutex<Option<RepoError>>,
 }
@@ -222,7 +223,7 @@ impl<'a> Packs<'a> {
                 Ok(())
             }
             Err(error) => {
-                let gravity = self.note(damage::of_error(task.class, &task.id, &error)?);
+                let gravity = self.note(&task.id, damage::of_error(task.class, &task.id, &error)?);
                 self.findings.add(gravity, name, explain(&error));
                 lock(&self.states).insert(task.id, State::Opaque);
                 Ok(())
@@ -232,10 +233,12 @@ impl<'a> Packs<'a> {
 
     /// Notes what is to be reported of a pack; says how bad it is: what was reported already, or is about
     /// to be deleted, is nothing new.
-    fn note(&self, entry: Option<DamagedObject>) -> Gravity {
-        let Some(entry) = entry else { return Gravity::Damage };
-        let given_up = self.given_up.contains(&PackId::from(entry.place.id()));
-        if given_up || lock(&self.damage).add(entry) { Gravity::Warning } else { Gravity::Damage }
+    fn note(&self, pack: &PackId, entry: Option<DamagedObject>) -> Gravity {
+        let known = |entry| lock(&self.damage).add(entry);
+        match self.given_up.contains(pack) || entry.is_some_and(known) {
+            true => Gravity::Warning,
+            false => Gravity::Damage,
+        }
     }
 
     /// Returns what is known of damaged packs, once all have been looked at.
@@ -246,7 +249,7 @@ impl<'a> Packs<'a> {
     fn scanned(&self, name: &str, scanned: ScannedPack, length: u64) -> Result<(), RepoError> {
         self.packs_read.fetch_add(1, Ordering::Relaxed);
         self.bytes_read.fetch_add(length, Ordering::Relaxed);
-        let gravity = self.note(damage::of_scan(&scanned, length)?);
+        let gravity = self.note(&scanned.pack.id, damage::of_scan(&scanned, length)?);
         for problem in &scanned.problems {
             self.findings.add(gravity, name, problem.to_string());
         }
@@ -258,8 +261,11 @@ impl<'a> Packs<'a> {
                     self.plain_bytes.fetch_add(u64::from(frame.plain_length), Ordering::Relaxed);
                 }
                 FrameState::Bad(why) | FrameState::Baseless(why) => {
+                    // Where the pack itself is right, a base went that nobody needs, after a backup that broke off
+                    // or half of a sweep; or it is missed, and the walk over trees says by whom.
+                    let sound = scanned.problems.is_empty() && matches!(state, FrameState::Baseless(_));
                     let what = format!("its frame at byte {} cannot be read: {why}", frame.offset);
-                    self.findings.add(gravity, name, what);
+                    self.findings.add(if sound { Gravity::Warning } else { gravity }, name, what);
                 }
                 FrameState::Closed => closed = true,
             }
@@ -337,7 +343,8 @@ impl<'a> Packs<'a> {
         for (id, (class, count, blobs)) in strangers {
             let what =
                 format!("the index names {count} blobs in it that its table of contents does not have");
-            let gravity = self.note(Some(damage::entry(class, &id, Finding::Undecodable, blobs, None)?));
+            let entry = damage::entry(class, &id, Finding::Undecodable, blobs, None)?;
+            let gravity = self.note(&id, Some(entry));
             self.findings.add(gravity, pack_name(&id), what);
         }
         Ok(())
@@ -350,6 +357,17 @@ impl<'a> Packs<'a> {
             let role = self.repository.keyring().identity.role.name();
             sentences
                 .push(format!("the content of {closed} packs: a key with the role {role} cannot decrypt it"));
+        }
+    }
+
+    /// Counts what was read, of logs too.
+    pub fn counts(&self, logs: &Checked) -> CheckCounts {
+        CheckCounts {
+            packs_read: self.packs_read.load(Ordering::Relaxed),
+            bytes_read: self.bytes_read.load(Ordering::Relaxed) + logs.bytes_read,
+            plain_bytes: self.plain_bytes.load(Ordering::Relaxed),
+            logs_read: logs.read,
+            ..CheckCounts::default()
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::base::{ObjectId, SnapshotId, Timestamp};
 use crate::localfs::printable;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -77,6 +77,15 @@ pub struct LostLog {
     pub commits: Option<(Timestamp, Timestamp)>,
 }
 
+/// A damaged object that there is parity of, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    /// Its name in the store.
+    pub object: String,
+    /// That its right bytes stand in its place again.
+    pub in_place: bool,
+}
+
 /// How much was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CheckCounts {
@@ -127,6 +136,8 @@ pub struct CheckReport {
     pub reported: u64,
     /// Earlier reports that were taken back, since what they named is right again.
     pub cancelled: u64,
+    /// Of what was put right from parity or was to be: nothing where that was not asked for.
+    pub mended: Vec<Mended>,
     /// What this key could not look at, a sentence each.
     pub unchecked: Vec<String>,
 }
@@ -162,15 +173,30 @@ impl Findings {
         self.covered.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
-    pub fn finish(self, report: &mut CheckReport) {
-        let (mut findings, more, damaged) = self.held.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let covered = self.covered.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for finding in findings.iter_mut().filter(|finding| finding.gravity != Gravity::Note) {
-            let id = finding.object.rsplit('/').next().and_then(|id| id.parse().ok());
-            if id.is_some_and(|id| covered.contains(&id)) {
-                finding.what.push_str(" (there is parity: `chronolith parity repair`)");
+    /// Returns the objects that something is the matter with and that there is parity of, by their names.
+    pub fn covered(&self) -> BTreeMap<String, ObjectId> {
+        let covered = self.covered.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = held.0.iter().filter(|finding| finding.gravity != Gravity::Note);
+        told.filter_map(|finding| {
+            let id: ObjectId = finding.object.rsplit('/').next()?.parse().ok()?;
+            covered.contains(&id).then(|| (finding.object.clone(), id))
+        })
+        .collect()
+    }
+
+    /// Adds to what is said of these objects.
+    pub fn remark(&self, remarks: &BTreeMap<String, &'static str>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for finding in held.0.iter_mut().filter(|finding| finding.gravity != Gravity::Note) {
+            if let Some(remark) = remarks.get(&finding.object) {
+                finding.what.push_str(remark);
             }
         }
+    }
+
+    pub fn finish(self, report: &mut CheckReport) {
+        let (mut findings, more, damaged) = self.held.into_inner().unwrap_or_else(PoisonError::into_inner);
         findings.sort_by(|a, b| {
             (std::cmp::Reverse(a.gravity), &a.object, &a.what).cmp(&(
                 std::cmp::Reverse(b.gravity),
