@@ -250,7 +250,16 @@ impl Session {
 
     /// Reads the repository's snapshots, and warns of what does not count.
     pub fn snapshots(&self, repository: &Arc<Repository>) -> Result<Snapshots, Fault> {
-        let snapshots = Snapshots::load(repository)?.in_zone(super::edges::zone());
+        self.warned(Snapshots::load(repository)?)
+    }
+
+    /// Does the same with all that lies in the store, for who forgets or brings back.
+    pub fn all_snapshots(&self, repository: &Arc<Repository>) -> Result<Snapshots, Fault> {
+        self.warned(Snapshots::load_all(repository)?)
+    }
+
+    fn warned(&self, snapshots: Snapshots) -> Result<Snapshots, Fault> {
+        let snapshots = snapshots.in_zone(super::edges::zone());
         for (name, error) in &snapshots.refused {
             let why = super::fault::explain(error);
             let text = if why.contains(name.as_str()) { why } else { format!("{name}: {why}") };

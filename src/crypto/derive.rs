@@ -24,6 +24,8 @@ pub mod context {
     pub const KEY_FILE: &str = "chronolith v1 key file";
     /// Frames that a client keeps in its base cache.
     pub const BASE_CACHE: &str = "chronolith v1 base cache";
+    /// Small objects that a client keeps as it opened them.
+    pub const KNOWN_OBJECTS: &str = "chronolith v1 known objects";
     /// From a public signing key to its id.
     pub const KEY_ID: &str = "chronolith v1 key id";
 }

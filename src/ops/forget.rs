@@ -4,19 +4,23 @@
 //! annotation by a key that may say so; before it is durable nothing has happened, afterwards it can be
 //! taken back as long as nothing was swept.
 
+use super::catalogue;
 use super::error::OpsError;
 use super::names::{SnapshotView, Snapshots};
 use super::retention::{Candidate, Policy, PolicyError, RetentionPlan, plan};
-use crate::base::{AnnotationId, ObjectId, SnapshotId, explain, limits};
+use crate::base::{AnnotationId, SnapshotId, explain};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::trust::Act;
-use crate::repo::{Author, RepoError, Repository};
+use crate::repo::{Author, Memory, RepoError, Repository};
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Roots that are named when they have vanished.
 const SHOWN_MAX: usize = 5;
+/// Snapshots that one annotation forgets: a catalogue holds it for each of them.
+const SUBJECTS_MAX: usize = 64;
 
 /// Decides by a policy about the snapshots that `wanted` takes; the others are not looked at.
 ///
@@ -106,15 +110,24 @@ pub fn by_name(
 /// [`RepoError::Forbidden`] for a key that may not say so; [`OpsError::Stopped`] where what is known of the
 /// repository is not enough to forget anything safely; what the store says.
 pub fn forget(
-    repository: &Repository,
+    repository: &Arc<Repository>,
     snapshots: &Snapshots,
     chosen: &[SnapshotId],
 ) -> Result<Vec<AnnotationId>, OpsError> {
     repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)?;
+    let all;
+    let snapshots = match snapshots.is_all() {
+        true => snapshots,
+        false => {
+            all = Snapshots::load_all(repository)?;
+            &all
+        }
+    };
     require_whole_memory(repository, snapshots)?;
-    let most = usize::try_from(limits::LIST_IDS_MAX / 4).unwrap_or(usize::MAX);
+    // Before anything is said, so that what is said stands under a generation that is still open.
+    catalogue::gather(repository, snapshots, catalogue::ROOTS_AT_LEAST);
     let mut put = Vec::new();
-    for part in chosen.chunks(most) {
+    for part in chosen.chunks(SUBJECTS_MAX) {
         let now = repository.environment().clock.now();
         let mut annotation = Annotation::new(AnnotationKind::Forgotten, now);
         annotation.subjects = part.iter().copied().collect();
@@ -144,8 +157,7 @@ pub(super) fn require_whole_memory(repository: &Repository, snapshots: &Snapshot
         };
         return Err(OpsError::Stopped { why, cure });
     }
-    let ended = |id: &ObjectId| snapshots.ended().contains(&SnapshotId::from(*id));
-    let vanished = repository.vanished(ended)?;
+    let vanished = vanished(repository, snapshots)?;
     if vanished.is_empty() {
         return Ok(());
     }
@@ -155,6 +167,36 @@ pub(super) fn require_whole_memory(repository: &Repository, snapshots: &Snapshot
             "{} objects that a catalogue lists are gone, and nobody has forgotten them: {shown}",
             vanished.len()
         ),
-        cure: "bring them back from a copy of the repository; somebody may have deleted backups",
+        cure: "somebody may have deleted backups: bring them back from a copy of the repository, or, where what \
+               they need is still there, with `chronolith repair snapshots`",
     })
+}
+
+/// Returns the names of roots and annotations that are gone though nobody has ended them ([CONCURRENCY-45]);
+/// `snapshots` must be all.
+pub(super) fn vanished(repository: &Repository, snapshots: &Snapshots) -> Result<BTreeSet<String>, OpsError> {
+    let look = |memory: &Memory| memory.vanished(snapshots.present(), |id| snapshots.ended().contains(id));
+    if let Some((name, error)) = snapshots.memory().unread().first() {
+        return Err(OpsError::Stopped {
+            why: format!(
+                "{name} cannot be read, and might remember roots that are gone ({})",
+                explain(error)
+            ),
+            cure: "bring the object back from a copy of the repository, or remove both of its copies from the store \
+                   by hand",
+        });
+    }
+    for id in snapshots.memory().untold() {
+        repository.environment().observer.warn(&format!(
+            "the catalogue {} is gone, or its signer counts no more: what it remembered of snapshots that are gone is lost",
+            id.short()
+        ));
+    }
+    let vanished = look(snapshots.memory());
+    if vanished.is_empty() {
+        return Ok(vanished);
+    }
+    // Deleted, and its end recorded, between the two listings?
+    let now = look(&repository.memory()?);
+    Ok(vanished.intersection(&now).cloned().collect())
 }

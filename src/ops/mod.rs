@@ -3,6 +3,7 @@
 //! | room | holds |
 //! |---|---|
 //! | `check` | is everything there and what it should be; what is hurt by what is not |
+//! | `catalogue` | what there is, written down together |
 //! | `backup` | any sources in, one atomic snapshot out |
 //! | `error` | [`OpsError`], the only error of this layer |
 //! | `forget` | snapshots are no roots any more |
@@ -26,6 +27,7 @@
 pub mod backup;
 mod bits;
 pub mod cat;
+pub mod catalogue;
 pub mod check;
 pub mod diff;
 mod error;

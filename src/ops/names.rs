@@ -5,11 +5,13 @@
 use super::error::OpsError;
 use super::repair::repaired_from;
 use super::time::{read_time, show_time};
-use crate::base::{AnnotationId, KeyId, SnapshotId, Timestamp};
-use crate::format::annotation::{AnnotationKind, Outcome};
+use crate::base::{AnnotationId, KeyId, ObjectId, SnapshotId, Timestamp};
+use crate::format::ObjectKind;
+use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
+use crate::format::catalog::CatalogEnd;
 use crate::format::snapshot::Snapshot;
 use crate::format::trust::Act;
-use crate::repo::{FoundAnnotation, RepoError, Repository};
+use crate::repo::{FoundAnnotation, Memory, RepoError, Repository, RootsWanted, StoredRoot, Told};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -76,6 +78,8 @@ pub struct SnapshotView {
     pub signer: KeyId,
     /// When the store received it, where the store says so.
     pub stored: Option<Timestamp>,
+    /// The order in which a catalogue first saw it.
+    pub number: Option<u64>,
     /// Its tags: those it was made with and later ones, without those taken off.
     pub tags: BTreeMap<String, Option<String>>,
     /// The pins that hold it; it is pinned while there is one.
@@ -94,8 +98,17 @@ pub struct SnapshotView {
 pub struct Snapshots {
     repository: Arc<Repository>,
     views: Vec<SnapshotView>,
+    places: HashMap<SnapshotId, usize>,
     zone: TimeZone,
     ended: HashSet<SnapshotId>,
+    /// The annotation by which each snapshot that is not there was forgotten, as far as one says so.
+    ended_by: HashMap<SnapshotId, AnnotationId>,
+    /// All that was said, in the order in which it was said, whether it counts or not.
+    annotations: Vec<(AnnotationId, Annotation)>,
+    memory: Memory,
+    is_all: bool,
+    stored: Vec<StoredRoot>,
+    present: HashSet<ObjectId>,
     /// Objects that do not count, by name, and why: the caller reports them.
     pub refused: Vec<(String, RepoError)>,
 }
@@ -127,17 +140,32 @@ pub fn check_label(text: &str) -> Result<(), OpsError> {
 }
 
 impl Snapshots {
-    /// Reads all snapshots and what was said about them.
+    /// Reads the snapshots that there are to show and to restore, and what was said about them: those of closed
+    /// generations as catalogues tell of them.
     ///
     /// # Errors
     ///
     /// When the store cannot be listed or read.
     pub fn load(repository: &Arc<Repository>) -> Result<Self, OpsError> {
-        let snapshots = repository.snapshots()?;
-        let annotations = repository.annotations()?;
-        let mut refused = snapshots.refused;
-        refused.extend(annotations.refused);
-        let mut views: Vec<SnapshotView> = snapshots
+        Self::load_wanted(repository, RootsWanted::Shown)
+    }
+
+    /// Reads all snapshots that lie in the store, and what was said about them: whoever forgets or deletes looks
+    /// at no less ([CONCURRENCY-44]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshots::load`].
+    pub fn load_all(repository: &Arc<Repository>) -> Result<Self, OpsError> {
+        Self::load_wanted(repository, RootsWanted::All)
+    }
+
+    fn load_wanted(repository: &Arc<Repository>, wanted: RootsWanted) -> Result<Self, OpsError> {
+        let roots = repository.roots(wanted)?;
+        let mut refused = roots.snapshots.refused;
+        refused.extend(roots.annotations.refused);
+        let mut views: Vec<SnapshotView> = roots
+            .snapshots
             .found
             .into_iter()
             .map(|found| SnapshotView {
@@ -146,6 +174,7 @@ impl Snapshots {
                 snapshot: found.snapshot,
                 signer: found.signer,
                 stored: found.stored,
+                number: found.number,
                 pinned: Vec::new(),
                 forgotten: false,
                 forgotten_by: Vec::new(),
@@ -154,10 +183,61 @@ impl Snapshots {
             })
             .collect();
         sort_by_commit(&mut views);
-        let mut found = annotations.found;
+        let mut found = roots.annotations.found;
         found.sort_by_key(|annotation| (annotation.annotation.created, annotation.id));
-        let ended = apply(repository, &mut views, &found, &mut refused);
-        Ok(Self { repository: repository.clone(), views, zone: TimeZone::UTC, ended, refused })
+        let places: HashMap<SnapshotId, usize> =
+            views.iter().enumerate().map(|(place, view)| (view.id, place)).collect();
+        let ended_by = apply(repository, &mut views, &places, &found, &roots.memory, &mut refused);
+        let mut ended: HashSet<SnapshotId> = ended_by.keys().copied().collect();
+        let recorded = roots.memory.ends().filter(|end| end.kind == ObjectKind::Snapshot);
+        let recorded = recorded.map(|end| SnapshotId::from(end.id));
+        ended
+            .extend(recorded.filter(|id| !places.contains_key(id) && !roots.present.contains(&(*id).into())));
+        let annotations = found.into_iter().map(|found| (found.id, found.annotation)).collect();
+        Ok(Self {
+            repository: repository.clone(),
+            views,
+            places,
+            zone: TimeZone::UTC,
+            ended,
+            ended_by,
+            annotations,
+            memory: roots.memory,
+            is_all: roots.is_all,
+            stored: roots.stored,
+            present: roots.present,
+            refused,
+        })
+    }
+
+    /// Returns what catalogues say.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Says whether all that lies in the store was looked at.
+    pub fn is_all(&self) -> bool {
+        self.is_all
+    }
+
+    /// Returns all snapshots and annotations that count as they lie in the store, as far as they were listed there.
+    pub(super) fn stored(&self) -> &[StoredRoot] {
+        &self.stored
+    }
+
+    /// Returns the ids of all that was listed in the store, counting or not.
+    pub(super) fn present(&self) -> &HashSet<ObjectId> {
+        &self.present
+    }
+
+    /// Returns the annotations by which snapshots were forgotten that are not there any more.
+    pub(super) fn ended_by(&self) -> &HashMap<SnapshotId, AnnotationId> {
+        &self.ended_by
+    }
+
+    /// Returns all annotations whose signatures hold.
+    pub(super) fn annotations(&self) -> &[(AnnotationId, Annotation)] {
+        &self.annotations
     }
 
     /// Sets the time zone in which times without an offset are understood; without it that is UTC.
@@ -184,7 +264,7 @@ impl Snapshots {
 
     /// Finds a snapshot by its id.
     pub fn get(&self, id: &SnapshotId) -> Option<&SnapshotView> {
-        self.views.iter().find(|view| view.id == *id)
+        self.views.get(*self.places.get(id)?)
     }
 
     /// Returns the ids of snapshots that do not count or cannot be read, and why.
@@ -350,8 +430,8 @@ fn split_path(name: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Sorts by commit: the store's time, but a snapshot never before its parent, since times of a
-/// store that was copied are those of the copy. A repaired copy is as old as its original, which it names
+/// Sorts by commit: what catalogues have seen in their order ([CATALOG-2]), then the rest by the store's time, but a
+/// snapshot never before its parent, since times of a store that was copied are those of the copy. A repaired copy is as old as its original, which it names
 /// as its parent.
 fn sort_by_commit(views: &mut Vec<SnapshotView>) {
     let places: HashMap<SnapshotId, usize> =
@@ -360,13 +440,14 @@ fn sort_by_commit(views: &mut Vec<SnapshotView>) {
         let ended = view.snapshot.ended;
         let stored = view.stored.unwrap_or(ended);
         // Who only says that it is a copy makes itself older, no more.
+        let number = view.number.unwrap_or(u64::MAX);
         match repaired_from(&view.snapshot) {
-            Some(original) if places.contains_key(&original) => i64::MIN,
-            Some(_) => stored.min(ended).nanoseconds(),
-            None => stored.nanoseconds(),
+            Some(original) if places.contains_key(&original) => (0, i64::MIN),
+            Some(_) => (number, stored.min(ended).nanoseconds()),
+            None => (number, stored.nanoseconds()),
         }
     };
-    let mut keys: Vec<Option<i64>> = vec![None; views.len()];
+    let mut keys: Vec<Option<(u64, i64)>> = vec![None; views.len()];
     for start in 0..views.len() {
         // Up the line of parents to one that has its key, then down again. Ids are hashes of what
         // they name, parents included, so that a line has no circle.
@@ -382,7 +463,8 @@ fn sort_by_commit(views: &mut Vec<SnapshotView>) {
         for place in line.into_iter().rev() {
             let Some(view) = views.get(place) else { continue };
             let after = parent_of(place).and_then(|parent| keys.get(parent).copied().flatten());
-            let key = own(view).max(after.map_or(i64::MIN, |key| key.saturating_add(1)));
+            let after = after.map_or((0, i64::MIN), |(number, time)| (number, time.saturating_add(1)));
+            let key = own(view).max(after);
             if let Some(slot) = keys.get_mut(place) {
                 *slot = Some(key);
             }
@@ -398,13 +480,15 @@ fn sort_by_commit(views: &mut Vec<SnapshotView>) {
 }
 
 /// Folds annotations into the snapshots they speak about, as far as their signers may say so
-/// (`format-spec/annotation.md`). Returns the forgotten snapshots that are not there.
+/// (`format-spec/annotation.md`). Returns the forgotten snapshots that are not there, with what ended them.
 fn apply(
     repository: &Repository,
     views: &mut [SnapshotView],
+    places: &HashMap<SnapshotId, usize>,
     annotations: &[FoundAnnotation],
+    memory: &Memory,
     refused: &mut Vec<(String, RepoError)>,
-) -> HashSet<SnapshotId> {
+) -> HashMap<SnapshotId, AnnotationId> {
     let registry = repository.registry();
     let mut believes = |found: &FoundAnnotation, act: Act<'_>| {
         let name = format!("annotation {}", found.id.short());
@@ -420,6 +504,8 @@ fn apply(
     };
     // [ANNOTATION-1]: cancelling is final, whatever the order in which things were said.
     let mut cancelled: HashSet<(AnnotationId, Option<SnapshotId>)> = HashSet::new();
+    let by_id: HashMap<AnnotationId, &FoundAnnotation> =
+        annotations.iter().map(|found| (found.id, found)).collect();
     for found in annotations {
         let annotation = &found.annotation;
         let Some(target) = annotation.cancels else { continue };
@@ -435,10 +521,12 @@ fn apply(
             }
             AnnotationKind::Untag => {
                 // Whoever may tag the snapshot may take the tag off.
-                let tag = annotations.iter().find(|tag| tag.id == target);
+                let tag = by_id.get(&target);
                 let subjects = tag.map(|tag| tag.annotation.subjects.iter()).into_iter().flatten();
                 for subject in subjects {
-                    let Some(view) = views.iter().find(|view| view.id == *subject) else { continue };
+                    let Some(view) = places.get(subject).and_then(|place| views.get(*place)) else {
+                        continue;
+                    };
                     let act = Act::Mark { host: &view.snapshot.host, label: &view.snapshot.label };
                     if believes(found, act) {
                         cancelled.insert((target, Some(*subject)));
@@ -448,9 +536,7 @@ fn apply(
             _ => {}
         }
     }
-    let places: HashMap<SnapshotId, usize> =
-        views.iter().enumerate().map(|(place, view)| (view.id, place)).collect();
-    let (mut ended, mut pinned) = (HashSet::new(), HashSet::new());
+    let (mut ended, mut pinned) = (HashMap::new(), HashSet::new());
     // Tags made with the snapshot are taken off before later ones are put on.
     let ordered = annotations
         .iter()
@@ -466,7 +552,7 @@ fn apply(
             let Some(view) = places.get(subject).and_then(|place| views.get_mut(*place)) else {
                 match annotation.kind {
                     AnnotationKind::Forgotten if believes(found, Act::Withdraw) => {
-                        ended.insert(*subject);
+                        ended.insert(*subject, found.id);
                     }
                     // Whether its signer may pin is not known without the snapshot; it may have been.
                     AnnotationKind::Pin => {
@@ -508,10 +594,22 @@ fn apply(
         }
     }
     for view in views {
+        // One that came back after its end was recorded: it has ended, unless that was taken back.
+        if let Some(Told::Ended(end)) = memory.told(&view.id.into()) {
+            let by = AnnotationId::from(end.authority);
+            let is_cancelled = cancelled.contains(&(by, None)) || cancelled.contains(&(by, Some(view.id)));
+            if is_by_annotation(end) && !is_cancelled && !view.forgotten_by.contains(&by) {
+                view.forgotten_by.push(by);
+            }
+        }
         view.forgotten = !view.forgotten_by.is_empty() && view.pinned.is_empty();
     }
-    ended.retain(|subject| !pinned.contains(subject));
+    ended.retain(|subject, _| !pinned.contains(subject));
     ended
+}
+
+fn is_by_annotation(end: &CatalogEnd) -> bool {
+    end.authority_kind == ObjectKind::Annotation
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub fn undelete(
     let read: IdSet<SnapshotId> = chosen.iter().copied().collect();
     // A session with the purpose of reading them: they are roots from here on.
     let presence = Presence::begin(repository, SessionPurpose::Maintain, read, program)?;
-    let snapshots = Snapshots::load(repository)?;
+    let snapshots = Snapshots::load_all(repository)?;
     require_whole_memory(repository, &snapshots)?;
     let mut roots = Vec::new();
     for id in chosen {
@@ -96,7 +96,8 @@ fn move_from_condemned(
     }
     let place = places.first().ok_or_else(|| RepoError::NoSnapshot(id.to_string()))?;
     let bytes = store.get(place, limits::STRUCTURED_BYTES_MAX * 2)?;
-    let free = (1..=u32::MAX).map(|generation| format!("snapshots/{generation:08x}/{id}"));
+    let free =
+        (repository.generation()?..=u32::MAX).map(|generation| format!("snapshots/{generation:08x}/{id}"));
     if let Some(place) = free.into_iter().find(|place| !dead.contains(place)) {
         store.put(&place, &bytes)?;
     }

@@ -14,22 +14,19 @@
 //! Everything here is a hint. A cache that is missing, damaged, or in use by others costs space in the
 //! repository, never more: what is decoded from it is checked against its id, as all content is.
 
+use super::cache::{open_database, taken};
 use super::index::Located;
 use crate::base::{RepositoryId, Secret, Timestamp};
 use crate::crypto::derive::context;
 use crate::crypto::{Sealer, Suite, derive_pair};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// The table's version; a file of another one is begun anew.
 const VERSION: i64 = 1;
-/// How long another process that writes is waited for.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS frame (name BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, sealed BLOB NOT NULL)";
 /// Frames are large: on large pages they take less time and room.
 const PAGE_BYTES: u64 = 32 << 10;
 /// Above this part of its bound a cache makes room, ...
@@ -84,20 +81,8 @@ impl BaseCache {
         bound_bytes: u64,
     ) -> Result<Self, String> {
         let why = |error: &dyn std::error::Error| format!("{}: {error}", folder.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| why(&error))?;
-        let path = folder.join(file);
-        let connection = match connect(&path) {
-            Ok(connection) => connection,
-            // Another process may be at it.
-            Err(error) if !is_of_no_use(&error) => return Err(why(&error)),
-            // Whatever it is, it can be had again.
-            Err(_) => {
-                for suffix in ["", "-wal", "-shm"] {
-                    let _ = fs::remove_file(folder.join(format!("{file}{suffix}")));
-                }
-                connect(&path).map_err(|error| why(&error))?
-            }
-        };
+        let connection =
+            open_database(folder, file, VERSION, PAGE_BYTES, TABLE).map_err(|error| why(&error))?;
         let bytes = taken(&connection).map_err(|error| why(&error))?;
         let (secret, _) = derive_pair(context::BASE_CACHE, seed, repository.as_bytes());
         Ok(Self { open: Mutex::new(Open { connection, bytes, used: HashSet::new() }), secret, bound_bytes })
@@ -219,48 +204,8 @@ impl BaseCache {
     }
 }
 
-/// Says whether a file is none of ours, or of another version: neither gets better with time.
-fn is_of_no_use(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    match error {
-        rusqlite::Error::InvalidQuery => true,
-        error => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
-    }
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    // Nothing in it is readable without the key; yet nobody else has any business with it.
-    let _ = fs::set_permissions(path, Permissions::from_mode(0o600));
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version == VERSION {
-        connection.pragma_update(None, "synchronous", "OFF")?;
-        return Ok(connection);
-    }
-    if version != 0 {
-        return Err(rusqlite::Error::InvalidQuery);
-    }
-    connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", "OFF")?;
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS frame (name BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, sealed BLOB NOT NULL)",
-    )?;
-    connection.pragma_update(None, "user_version", VERSION)?;
-    Ok(connection)
-}
-
 /// About how many bytes a frame takes: what fits no page has pages of its own.
 const fn cost(length: usize) -> u64 {
     let length = length as u64 + 128;
     if length > PAGE_BYTES { length.next_multiple_of(PAGE_BYTES) } else { length }
-}
-
-/// Bytes that the rows take, to a page.
-fn taken(connection: &Connection) -> rusqlite::Result<u64> {
-    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
-    let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
-    Ok(u64::try_from(pages.saturating_mul(number("PRAGMA page_size")?)).unwrap_or(0))
 }

@@ -7,6 +7,7 @@
 //! - `amend`: an owner changes who may do what
 //! - `sealed`, `frames`, `packs`: bytes that only the right keys open
 //! - `index`: which pack holds which blob
+//! - `known`: small objects that were opened before, kept locally
 //! - `base_cache`: content kept locally, for differences of those who cannot read it elsewhere
 //! - `blobs`, `walk`: reading content, trees and recipes
 //! - `scan`: reading packs from end to end, to check them
@@ -34,6 +35,7 @@ mod frames;
 mod index;
 mod init;
 mod keyring;
+mod known;
 mod later;
 mod logs;
 mod memory;
@@ -69,6 +71,7 @@ pub use index::{IndexSet, KnownPack, Located, NumberedIndex, RunContent, RunOutl
 pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
 pub use logs::{FoundLog, LogEntry, LogPut, OpenedLog};
+pub use memory::{Committed, Memory, Remembered, Roots, RootsWanted, StoredRoot, Told, is_about_snapshots};
 pub use mend::DescribedPack;
 pub use open::{open, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_name};

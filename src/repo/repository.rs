@@ -9,6 +9,8 @@ use super::error::RepoError;
 use super::frames::OriginCache;
 use super::index::{IndexSet, Located, RunContent, RunOutline, decode_run, encode_run, outline_run};
 use super::keyring::Keyring;
+use super::known::KnownObjects;
+use super::memory::Closings;
 use super::packs::{open_contents, pack_name};
 use super::registry::Registry;
 use super::session::run_content;
@@ -50,6 +52,8 @@ pub struct Repository {
     origins: OriginCache,
     frames: FrameCache,
     base_cache: OnceLock<BaseCache>,
+    known: OnceLock<Option<KnownObjects>>,
+    pub(super) closings: Mutex<Closings>,
     index_loaded: AtomicBool,
     /// True once the packs that no run names were read. Held while that is done, so that whoever
     /// misses something meanwhile waits for the answer.
@@ -76,6 +80,8 @@ impl Repository {
             origins: OriginCache::default(),
             frames: FrameCache::default(),
             base_cache: OnceLock::new(),
+            known: OnceLock::new(),
+            closings: Mutex::default(),
             index_loaded: AtomicBool::new(false),
             unlisted_searched: Mutex::default(),
             healing: Mutex::default(),
@@ -154,12 +160,26 @@ impl Repository {
         let Some(folder) = &self.environment.cache else {
             return Err("there is no cache folder".to_owned());
         };
-        let identity = &self.keyring.identity;
-        let key = identity.key.to_string();
-        let file = format!("bases-{}.sqlite", key.get(..16).unwrap_or(&key));
         let folder = folder.join(self.config.repository.to_string());
-        let cache = BaseCache::open(&folder, &file, self.id(), &identity.seed, bound_bytes)?;
+        let file = self.cache_file("bases");
+        let cache = BaseCache::open(&folder, &file, self.id(), &self.keyring.identity.seed, bound_bytes)?;
         Ok(self.base_cache.get_or_init(|| cache))
+    }
+
+    /// Names a file of this key in the client's own folder.
+    fn cache_file(&self, what: &str) -> String {
+        let key = self.keyring.identity.key.to_string();
+        format!("{what}-{}.sqlite", key.get(..16).unwrap_or(&key))
+    }
+
+    /// Returns the small objects that this client has opened before, where it keeps any.
+    pub(super) fn known_objects(&self) -> Option<&KnownObjects> {
+        let open = || {
+            let folder = self.environment.cache.as_ref()?.join(self.config.repository.to_string());
+            // Without it everything is fetched again, no more.
+            KnownObjects::open(&folder, &self.cache_file("known"), self.id(), &self.keyring.identity.seed)
+        };
+        self.known.get_or_init(open).as_ref()
     }
 
     /// Returns the name of an index run in the store.

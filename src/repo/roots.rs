@@ -1,7 +1,8 @@
 //! Roots: snapshots and what was said about them later.
 
 use super::error::RepoError;
-use super::repository::{FIRST_GENERATION, Repository};
+use super::memory::Committed;
+use super::repository::Repository;
 use super::sealed::{Author, author, open_unbelieved, seal};
 use crate::base::{AnnotationId, KeyId, ObjectId, SnapshotId, Timestamp, limits};
 use crate::format::annotation::Annotation;
@@ -19,8 +20,10 @@ pub struct FoundSnapshot {
     pub snapshot: Snapshot,
     /// Who signed it.
     pub signer: KeyId,
-    /// When the store received it, where the store says so.
+    /// When the store received it, where the store says so; of one that a catalogue lists, when it was first seen.
     pub stored: Option<Timestamp>,
+    /// The order in which a catalogue first saw it ([CATALOG-2]).
+    pub number: Option<u64>,
 }
 
 /// An annotation as this client found it.
@@ -57,12 +60,26 @@ impl Repository {
         act: Act<'_>,
         payload: &[u8],
     ) -> Result<ObjectId, RepoError> {
+        let (id, object) = self.seal_object(kind, act, payload)?;
+        self.environment().store.put(&format!("{folder}/{id}"), &object)?;
+        Ok(id)
+    }
+
+    /// Seals and signs a structured object without storing it; returns its id and its bytes.
+    ///
+    /// # Errors
+    ///
+    /// When this key may not sign such a thing.
+    pub fn seal_object(
+        &self,
+        kind: ObjectKind,
+        act: Act<'_>,
+        payload: &[u8],
+    ) -> Result<(ObjectId, Vec<u8>), RepoError> {
         self.registry().may_sign(&self.keyring().identity.key, act)?;
         let entropy = self.environment().entropy.as_ref();
         let object = seal(kind, self.suite(), self.id(), self.keyring(), entropy, payload)?;
-        let id = ObjectId::new(*blake3::hash(&object).as_bytes());
-        self.environment().store.put(&format!("{folder}/{id}"), &object)?;
-        Ok(id)
+        Ok((ObjectId::new(*blake3::hash(&object).as_bytes()), object))
     }
 
     /// Commits a snapshot: the last write of a backup.
@@ -71,10 +88,20 @@ impl Repository {
     ///
     /// When this key may not write that host and label, or the store fails.
     pub fn commit(&self, snapshot: &Snapshot) -> Result<SnapshotId, RepoError> {
+        let committed = self.put_snapshot(snapshot)?;
+        self.stay_found(&committed)?;
+        Ok(committed.id.into())
+    }
+
+    /// Does the same without a look whether others find it: [`Repository::stay_found`] has to follow.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::commit`].
+    pub fn put_snapshot(&self, snapshot: &Snapshot) -> Result<Committed, RepoError> {
         let payload = snapshot.encode().map_err(RepoError::damaged("the snapshot being written"))?;
         let act = Act::Snapshot { host: &snapshot.host, label: &snapshot.label };
-        let folder = format!("snapshots/{FIRST_GENERATION:08x}");
-        self.put_object(&folder, ObjectKind::Snapshot, act, &payload).map(SnapshotId::from)
+        self.put_root(ObjectKind::Snapshot, act, &payload)
     }
 
     /// Adds an annotation.
@@ -84,8 +111,9 @@ impl Repository {
     /// When this key may not say that, or the store fails.
     pub fn annotate(&self, annotation: &Annotation, act: Act<'_>) -> Result<AnnotationId, RepoError> {
         let payload = annotation.encode().map_err(RepoError::damaged("the annotation being written"))?;
-        let folder = format!("annotations/{FIRST_GENERATION:08x}");
-        self.put_object(&folder, ObjectKind::Annotation, act, &payload).map(AnnotationId::from)
+        let committed = self.put_root(ObjectKind::Annotation, act, &payload)?;
+        self.stay_found(&committed)?;
+        Ok(committed.id.into())
     }
 
     fn list_objects<T>(
@@ -120,8 +148,8 @@ impl Repository {
         Ok(listing)
     }
 
-    /// Reads all snapshots. One that is damaged, or whose signer may not write its host and label,
-    /// is refused by name and harms no other.
+    /// Reads all snapshots from the store, whatever catalogues say of them. One that is damaged, or whose signer
+    /// may not write its host and label, is refused by name and harms no other.
     ///
     /// # Errors
     ///
@@ -129,23 +157,35 @@ impl Repository {
     pub fn snapshots(&self) -> Result<Listing<FoundSnapshot>, RepoError> {
         let mut listing = self.list_objects("snapshots/", |name, id, bytes, stored| {
             let (signer, payload) = self.open_object(name, id, ObjectKind::Snapshot, bytes)?;
-            let snapshot = Snapshot::decode(&payload).map_err(RepoError::damaged(name))?;
-            let act = Act::Snapshot { host: &snapshot.host, label: &snapshot.label };
-            self.registry().believe(name, &signer, act, &id)?;
-            // A writer who knew a newer registry than the store shows proves that the store was set back.
-            let (sequence, _) = self.registry().head();
-            if snapshot.trust_sequence > sequence {
-                self.environment().observer.warn(&format!(
-                    "{name} was made under version {} of the registry of trust, the store shows only {sequence}",
-                    snapshot.trust_sequence
-                ));
-            }
-            Ok(FoundSnapshot { id: id.into(), snapshot, signer, stored })
+            self.read_snapshot(name, id, signer, &payload, stored)
         })?;
         // One that was brought back may stand in two generations: it is one, as old as it was first.
         listing.found.sort_by_key(|found| (found.id, found.stored));
         listing.found.dedup_by_key(|found| found.id);
         Ok(listing)
+    }
+
+    /// Takes a snapshot whose signature holds, if its signer may write its host and label.
+    pub(super) fn read_snapshot(
+        &self,
+        name: &str,
+        id: ObjectId,
+        signer: KeyId,
+        payload: &[u8],
+        stored: Option<Timestamp>,
+    ) -> Result<FoundSnapshot, RepoError> {
+        let snapshot = Snapshot::decode(payload).map_err(RepoError::damaged(name))?;
+        let act = Act::Snapshot { host: &snapshot.host, label: &snapshot.label };
+        self.registry().believe(name, &signer, act, &id)?;
+        // A writer who knew a newer registry than the store shows proves that the store was set back.
+        let (sequence, _) = self.registry().head();
+        if snapshot.trust_sequence > sequence {
+            self.environment().observer.warn(&format!(
+                "{name} was made under version {} of the registry of trust, the store shows only {sequence}",
+                snapshot.trust_sequence
+            ));
+        }
+        Ok(FoundSnapshot { id: id.into(), snapshot, signer, stored, number: None })
     }
 
     /// Finds out who made an object that cannot be read, or does not count.
@@ -188,14 +228,25 @@ impl Repository {
         mut visit: impl FnMut(FoundAnnotation),
     ) -> Result<Vec<(String, RepoError)>, RepoError> {
         let visited = self.list_objects("annotations/", |name, id, bytes, _| {
-            self.read_annotation(name, id, bytes).map(&mut visit)
+            self.open_annotation(name, id, bytes).map(&mut visit)
         });
         visited.map(|listing| listing.refused)
     }
 
-    fn read_annotation(&self, name: &str, id: ObjectId, bytes: &[u8]) -> Result<FoundAnnotation, RepoError> {
+    fn open_annotation(&self, name: &str, id: ObjectId, bytes: &[u8]) -> Result<FoundAnnotation, RepoError> {
         let (signer, payload) = self.open_object(name, id, ObjectKind::Annotation, bytes)?;
-        let annotation = Annotation::decode(&payload).map_err(RepoError::damaged(name))?;
+        self.read_annotation(name, id, signer, &payload)
+    }
+
+    /// Takes an annotation whose signature holds.
+    pub(super) fn read_annotation(
+        &self,
+        name: &str,
+        id: ObjectId,
+        signer: KeyId,
+        payload: &[u8],
+    ) -> Result<FoundAnnotation, RepoError> {
+        let annotation = Annotation::decode(payload).map_err(RepoError::damaged(name))?;
         Ok(FoundAnnotation { id: id.into(), annotation, signer })
     }
 
@@ -206,6 +257,6 @@ impl Repository {
     ///
     /// When the store cannot be listed or read.
     pub fn annotations(&self) -> Result<Listing<FoundAnnotation>, RepoError> {
-        self.list_objects("annotations/", |name, id, bytes, _| self.read_annotation(name, id, bytes))
+        self.list_objects("annotations/", |name, id, bytes, _| self.open_annotation(name, id, bytes))
     }
 }

@@ -3,7 +3,7 @@
 use super::error::RepoError;
 use super::frames::internal;
 use super::keyring::Keyring;
-use crate::base::{Entropy, KeyId, ObjectId, RepositoryId};
+use crate::base::{Entropy, KeyId, ObjectId, RepositoryId, limits};
 use crate::codec::{Compressor, Decompressor, Encoding};
 use crate::crypto::derive::context::METADATA_OBJECT;
 use crate::crypto::{
@@ -56,13 +56,20 @@ pub fn seal(
     let salt = entropy.draw();
     let (key, commitment) = derive_pair(METADATA_OBJECT, &epoch.metadata, &salt);
     let mut compressed = Vec::new();
-    let encoding = Compressor::new(LEVEL)
-        .and_then(|mut compressor| compressor.compress(payload, &mut compressed))
-        .map_err(|why| RepoError::Internal { doing: "compressing an object", why: why.to_string() })?;
-    let compression = match encoding {
-        Encoding::Zstd => Compression::Zstd,
-        _ => Compression::None,
+    let compression = match payload.len() as u64 > limits::FRAME_PLAIN_BYTES_MAX {
+        // Long listings are ids, hashes and sealed originals: there is little to gain.
+        true => {
+            compressed.extend_from_slice(payload);
+            Compression::None
+        }
+        false => {
+            let encoding = Compressor::new(LEVEL)
+                .and_then(|mut compressor| compressor.compress(payload, &mut compressed))
+                .map_err(|why| RepoError::Internal { doing: "compressing an object", why: why.to_string() })?;
+            if encoding == Encoding::Zstd { Compression::Zstd } else { Compression::None }
+        }
     };
+
     let envelope = Envelope {
         kind,
         compression,

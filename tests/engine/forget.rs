@@ -24,7 +24,7 @@ fn backed_up(count: u8) -> (Client, Vec<SnapshotId>) {
 }
 
 fn load(client: &Client) -> Snapshots {
-    Snapshots::load(&client.open()).unwrap()
+    Snapshots::load_all(&client.open()).unwrap()
 }
 
 fn listed(client: &Client) -> Vec<SnapshotId> {
@@ -41,7 +41,7 @@ fn last(count: u32) -> Policy {
 
 fn run(client: &Client, policy: &Policy) -> Result<usize, OpsError> {
     let repository = client.open();
-    let snapshots = Snapshots::load(&repository)?;
+    let snapshots = Snapshots::load_all(&repository)?;
     let plan = by_policy(&repository, &snapshots, policy, &TimeZone::UTC, |_| true)?;
     let chosen: Vec<SnapshotId> = plan.forgotten().collect();
     forget(&repository, &snapshots, &chosen)?;
@@ -136,7 +136,8 @@ fn a_root_that_a_catalogue_remembers_must_not_be_gone_unnoticed() {
     let name = format!("catalog/{id}");
     let bytes = owner.store.get(&name, u64::MAX).unwrap();
     owner.store.replace(&name, &bytes[..bytes.len() - 1]).unwrap();
+    owner.store.replace(&format!("copies/{name}"), &bytes[..bytes.len() - 1]).unwrap();
     run(&owner, &last(1)).unwrap_err();
-    owner.store.put(&format!("copies/{name}"), &bytes).unwrap();
+    owner.store.replace(&format!("copies/{name}"), &bytes).unwrap();
     assert_eq!(run(&owner, &last(1)).unwrap(), 0);
 }

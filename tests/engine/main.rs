@@ -3,6 +3,7 @@
 mod ahead;
 mod base_cache;
 mod cat;
+mod catalogue;
 mod check;
 mod diff;
 mod differences;

@@ -176,7 +176,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     }
     let bounds = arguments.bounds.options()?;
     let repository = session.open()?;
-    let snapshots = session.snapshots(&repository)?;
+    let snapshots = session.all_snapshots(&repository)?;
     let (chosen, kept) = if named {
         let ids = arguments.snapshots.iter().map(|name| snapshots.resolve_any(name));
         let ids = ids.collect::<Result<Vec<SnapshotId>, _>>()?;

@@ -237,7 +237,7 @@ fn snapshots(session: &Session, arguments: &Snapshots) -> Result<u8, Fault> {
     let repository = session.open()?;
     let mut wanted = Vec::new();
     if !arguments.snapshots.is_empty() {
-        let snapshots = session.snapshots(&repository)?;
+        let snapshots = session.all_snapshots(&repository)?;
         for name in &arguments.snapshots {
             wanted.push(snapshots.resolve(name)?.id);
         }
@@ -266,9 +266,13 @@ fn snapshots(session: &Session, arguments: &Snapshots) -> Result<u8, Fault> {
         }
         let forgotten: Vec<String> = plan.forgotten.iter().map(ToString::to_string).collect();
         let fields = json!({ "dry_run": arguments.dry_run, "hurt": plan.hurt.len(),
-            "repaired": plan.repaired.len(), "forgotten": forgotten });
+            "repaired": plan.repaired.len(), "forgotten": forgotten, "put_back": plan.put_back });
         session.talk.event("summary", fields)?;
     } else {
+        for name in &plan.put_back {
+            let what = if arguments.dry_run { "would be put back" } else { "put back" };
+            session.talk.line(&format!("{name}: {what}, as a catalogue holds it"))?;
+        }
         let lost = plan.lost.iter().map(|(id, lost)| format!("lost: {}:{lost}", id.short()));
         lines(session, lost, "paths")?;
         for hurt in &plan.hurt {

@@ -22,7 +22,7 @@ pub struct Arguments {
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.doing(format!("bring back snapshots of {}", session.place()?));
     let repository = session.open()?;
-    let snapshots = session.snapshots(&repository)?;
+    let snapshots = session.all_snapshots(&repository)?;
     let ids = arguments.snapshots.iter().map(|name| snapshots.resolve(name).map(|view| view.id));
     let mut ids = ids.collect::<Result<Vec<SnapshotId>, _>>()?;
     ids.sort_unstable();

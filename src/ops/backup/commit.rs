@@ -115,10 +115,13 @@ impl Job {
             facts,
             extra: Extra::new(),
         };
-        let id = repository.commit(&snapshot)?;
+        let committed = repository.put_snapshot(&snapshot)?;
+        let id = SnapshotId::from(committed.id);
         // Whether the session has lapsed before the commit shows by the store's time of a renewal after it.
         let settled = presence.renew().map_err(OpsError::from);
         let settled = settled.and_then(|()| settle(repository, &presence, &[ingested.root]));
+        // [CONCURRENCY-22]: a catalogue may have been made meanwhile.
+        let settled = settled.and_then(|_| repository.stay_found(&committed).map_err(OpsError::from));
         if let Err(error) = settled {
             report_failed(repository, id, &error);
             return Err(OpsError::Unsettled { snapshot: id, source: Box::new(error) }.into());

@@ -155,6 +155,7 @@ fn look(
     let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0 };
     objects.check(&inventory)?;
     let snapshots = objects.roots()?;
+    objects.memory(&inventory)?;
     let mut logs = logs::check_logs(repository, &findings, &options.read_data)?;
     report.counts.logs = logs.objects;
     report.lost_logs = std::mem::take(&mut logs.lost);

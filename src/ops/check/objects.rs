@@ -9,10 +9,11 @@ use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
 use crate::format::snapshot::Snapshot;
 use crate::format::trust::{Act, Trust};
-use crate::ops::OpsError;
+use crate::ops::forget::vanished;
+use crate::ops::{OpsError, Snapshots};
 use crate::repo::{FoundAnnotation, FoundSnapshot, RepoError, Repository, check_slot, pack_name};
 use crate::storage::{ObjectInfo, StorageError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// The store's objects, sorted into what they should be.
@@ -24,6 +25,8 @@ pub(super) struct Inventory {
     slots: BTreeSet<ObjectId>,
     /// Objects in an envelope that need no second copy.
     others: Vec<(ObjectKind, ObjectId, String)>,
+    /// Ids of snapshots and annotations.
+    pub roots: HashSet<ObjectId>,
     /// Objects of which only the name can be checked here.
     named: Vec<(ObjectId, String)>,
 }
@@ -83,7 +86,10 @@ impl Inventory {
                 return true;
             }
             // Both are listed, opened and told of by who reads them.
-            ("snapshots" | "annotations", generation) if is_generation(generation) => return true,
+            ("snapshots" | "annotations", generation) if is_generation(generation) => {
+                self.roots.insert(id);
+                return true;
+            }
             ("sessions", "") => ObjectKind::Session,
             ("condemned", "") => ObjectKind::Condemned,
             ("damaged", "") => ObjectKind::Damaged,
@@ -294,6 +300,33 @@ impl Objects<'_> {
             self.tell(name, error);
         }
         Ok(snapshots.found)
+    }
+
+    /// Tells of catalogues that are gone, and of roots that they list and nobody has ended ([CONCURRENCY-45]).
+    pub fn memory(&mut self, inventory: &Inventory) -> Result<(), OpsError> {
+        let memory = self.repository.memory()?;
+        for (whole, missing) in memory.alone() {
+            self.findings.add(Gravity::Damage, missing, format!("it is missing; {whole} is whole"));
+        }
+        for id in memory.untold() {
+            let what = "other catalogues name it, and it is gone or does not count: what it remembered of \
+                        snapshots that are gone is lost; the next `forget` or `prune` makes a new one";
+            self.findings.add(Gravity::Damage, format!("catalog/{id}"), what);
+        }
+        // Listed before the catalogues were: what is new in these is looked for again.
+        if memory.vanished(&inventory.roots, |_| false).is_empty() {
+            return Ok(());
+        }
+        let snapshots = Snapshots::load_all(self.repository)?;
+        if !snapshots.memory().unread().is_empty() {
+            return Ok(());
+        }
+        for name in vanished(self.repository, &snapshots)? {
+            let what = "a catalogue lists it, and it is gone though nobody has forgotten it; \
+                        `chronolith repair snapshots` puts it back";
+            self.findings.add(Gravity::Damage, name, what);
+        }
+        Ok(())
     }
 
     fn strangers(&self, found: &FoundAnnotation, known: &BTreeMap<SnapshotId, &Snapshot>) {

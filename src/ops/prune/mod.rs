@@ -5,6 +5,7 @@
 //! - `plan`: what is not needed, and what is worth repacking
 //! - `copies`: sealed frames that are needed, taken out of packs that go
 //! - `runs`: index runs that name what is gone, and many small ones, are merged
+//! - `catalogues`: those that others took over, and annotations that they make superfluous
 //! - `sweep`: deletion
 //! - `tombstones`: condemnations whose objects are gone
 //!
@@ -13,15 +14,17 @@
 //! 2. copies of what is needed of packs that are worth repacking, with an index run: packs that stay, and
 //!    others that the next prune finds superfluous;
 //! 3. merged index runs: records that stand in two runs, which says nothing new;
-//! 4. a condemnation of what is not needed: writers adopt nothing from there any more, the next prune
+//! 4. a catalogue, if enough has gathered (see [`super::catalogue`]): what it takes over the next prune condemns;
+//! 5. a condemnation of what is not needed: writers adopt nothing from there any more, the next prune
 //!    goes on with it;
-//! 5. copies of what is needed and only in condemned packs, with an index run: packs that stay;
-//! 6. snapshots, then sessions that ended, then index runs, then packs are deleted, of condemnations whose
+//! 6. copies of what is needed and only in condemned packs, with an index run: packs that stay;
+//! 7. snapshots, then annotations and catalogues, then sessions that ended, then index runs, then packs are deleted, of condemnations whose
 //!    grace has passed and that every living session has named: whatever is left goes the next time;
-//! 7. condemnations whose packs no index run names any more are deleted, many others absorbed into one.
+//! 8. condemnations whose packs no index run names any more are deleted, many others absorbed into one.
 //!
 //! Nobody is stopped or made to wait but the prune itself.
 
+mod catalogues;
 mod copies;
 mod doubts;
 mod plan;
@@ -35,6 +38,7 @@ use self::plan::Plan;
 use self::runs::merge_runs;
 use self::sweep::{Before, sweep};
 use self::view::View;
+use super::catalogue;
 use super::error::OpsError;
 use crate::base::{PackId, SnapshotId};
 use crate::format::ObjectKind;
@@ -212,6 +216,7 @@ fn condemn(
     plan.copies.extend(&copied.copied.packs);
     plan.relied.extend(&copied.copied.packs);
     merge_runs(repository, &view, &mut plan, &copied.held, report)?;
+    catalogue::gather(repository, &view.snapshots, catalogue::ROOTS_AT_LEAST);
     let before = Before { roots: view.roots(), packs: std::mem::take(&mut plan.relied), held: copied.held };
     announce(repository, presence, options, &view, &plan, &own)?;
     Ok(Some(before))
@@ -260,7 +265,7 @@ fn announce(
         absorbs: IdSet::default(),
         bytes: plan.bytes,
         program: options.program.clone(),
-        catalogue: None,
+        catalogue: view.snapshots.memory().newest().map(|(id, _)| id),
         extra: Extra::new(),
     };
     let payload = condemned.encode().map_err(RepoError::damaged("the condemnation being written"))?;

@@ -2,6 +2,7 @@
 
 use super::super::error::OpsError;
 use super::super::keeper::{Frames, Keeper};
+use super::catalogues;
 use super::view::View;
 use super::{PruneOptions, PruneReport, Unused};
 use crate::base::{KeyId, ObjectId, PackId, SnapshotId};
@@ -313,6 +314,7 @@ fn objects(
             plan.bytes += object.length;
         }
     }
+    plan.objects.extend(catalogues::idle(view, options)?);
     for idle in view.idle_reports(repository) {
         let place = Place::new(ObjectKind::Damaged, "", ObjectId::from(idle))
             .map_err(RepoError::damaged("the condemnation being written"))?;

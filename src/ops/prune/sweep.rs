@@ -1,6 +1,7 @@
 //! The sweep: what was announced long enough ago, and is known to everybody, is deleted.
 
 use super::super::error::OpsError;
+use super::catalogues;
 use super::copies::copy;
 use super::runs::delete_runs;
 use super::tombstones::absorb;
@@ -110,7 +111,8 @@ fn count_waiting(view: &View, swept: &[(&CondemnedId, &Condemned)], report: &mut
     }
 }
 
-/// Deletes what condemnations list: snapshots first, then sessions, then index runs, packs last.
+/// Deletes what condemnations list: snapshots first, then annotations and catalogues, then sessions, then index
+/// runs, packs last.
 fn delete(
     repository: &Repository,
     view: &View,
@@ -132,6 +134,7 @@ fn delete(
             report.deleted_objects += u64::from(is_there);
         }
     }
+    catalogues::delete(repository, view, &places().collect(), report)?;
     let idle = view.idle_reports(repository);
     for place in places().filter(|place| place.kind() == ObjectKind::Damaged) {
         if idle.contains(&DamagedId::from(place.id())) {

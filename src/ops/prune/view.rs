@@ -78,7 +78,7 @@ impl View {
                 cure: "run it again",
             });
         }
-        let snapshots = Snapshots::load(repository)?;
+        let snapshots = Snapshots::load_all(repository)?;
         require_whole_memory(repository, &snapshots)?;
         let shadows = shadows(repository, &snapshots)?;
         repository.refresh_index()?;

@@ -24,8 +24,9 @@ use crate::format::trust::{Act, Role, Standing};
 use crate::ingest::MetadataWriter;
 use crate::localfs::printable;
 use crate::ops::OpsError;
+use crate::ops::catalogue::put_back_vanished;
 use crate::ops::check::{CheckOptions, ReadData, Surveyed, survey};
-use crate::ops::forget::forget;
+use crate::ops::forget::{forget, vanished};
 use crate::ops::names::{SnapshotView, Snapshots};
 use crate::ops::settle::{rescue, settle};
 use crate::repo::{Pieces, Presence, RepoError, Repository, WriteSession};
@@ -111,6 +112,9 @@ pub struct RepairedSnapshot {
 pub struct SnapshotsPlan {
     repository: Arc<Repository>,
     options: SnapshotsOptions,
+    /// Snapshots and annotations that a catalogue lists and that are gone though nobody has ended them: put back,
+    /// or found by who only looks.
+    pub put_back: Vec<String>,
     /// Hurt snapshots.
     pub hurt: Vec<Hurt>,
     /// Paths in them, and what of each is lost.
@@ -147,12 +151,22 @@ impl SnapshotsPlan {
         let mut plan = Self {
             repository: repository.clone(),
             options,
+            put_back: Vec::new(),
             hurt: Vec::new(),
             lost: Vec::new(),
             repaired: Vec::new(),
             forgotten: Vec::new(),
         };
-        let snapshots = Snapshots::load(repository)?;
+        let mut snapshots = Snapshots::load_all(repository)?;
+        if snapshots.memory().unread().is_empty() {
+            let gone = vanished(repository, &snapshots)?;
+            if write && !gone.is_empty() {
+                plan.put_back = put_back_vanished(repository, &gone, snapshots.memory())?;
+                snapshots = Snapshots::load_all(repository)?;
+            } else {
+                plan.put_back = gone.into_iter().collect();
+            }
+        }
         // A session first: what is condemned from here on waits.
         let program = plan.options.program.clone();
         let presence = match write {
@@ -296,7 +310,7 @@ impl SnapshotsPlan {
     }
 
     fn forget_originals(&mut self) -> Result<(), OpsError> {
-        let snapshots = Snapshots::load(&self.repository)?;
+        let snapshots = Snapshots::load_all(&self.repository)?;
         let earlier = self.hurt.iter().filter(|hurt| hurt.repaired.is_some()).map(|hurt| hurt.id);
         let made = self.repaired.iter().map(|repaired| repaired.from);
         let chosen: BTreeSet<SnapshotId> = made.chain(earlier).collect();

@@ -1,0 +1,55 @@
+//! Catalogues that others have taken over, and annotations that speak only about what has ended and is recorded
+//! as such: both go as everything else does, announced first.
+
+use super::super::catalogue::spent_annotations;
+use super::super::error::OpsError;
+use super::view::View;
+use super::{PruneOptions, PruneReport};
+use crate::base::ObjectId;
+use crate::format::ObjectKind;
+use crate::format::place::Place;
+use crate::repo::{RepoError, Repository};
+use std::collections::{BTreeSet, HashSet};
+
+/// Finds what is not needed and not announced yet.
+///
+/// # Errors
+///
+/// None that a name which was read can have.
+pub(super) fn idle(view: &View, options: &PruneOptions) -> Result<BTreeSet<Place>, RepoError> {
+    let replaced = view.snapshots.memory().replaced().iter().map(|id| {
+        Place::new(ObjectKind::Catalog, "", ObjectId::from(*id))
+            .map_err(RepoError::damaged("the condemnation being written"))
+    });
+    let mut idle: BTreeSet<Place> = replaced.collect::<Result<_, _>>()?;
+    idle.extend(spent_annotations(&view.snapshots));
+    idle.retain(|place| !view.place_goes_soon(place, options));
+    Ok(idle)
+}
+
+/// Deletes what was condemned of these and is still not needed: what takes something back after that.
+///
+/// # Errors
+///
+/// When the store fails.
+pub(super) fn delete(
+    repository: &Repository,
+    view: &View,
+    condemned: &HashSet<&Place>,
+    report: &mut PruneReport,
+) -> Result<(), OpsError> {
+    let store = &repository.environment().store;
+    for place in spent_annotations(&view.snapshots).iter().filter(|place| condemned.contains(place)) {
+        store.delete(&place.to_string())?;
+        report.deleted_objects += 1;
+    }
+    let replaced = view.snapshots.memory().replaced();
+    for place in condemned.iter().filter(|place| place.kind() == ObjectKind::Catalog) {
+        if replaced.contains(&place.id().into()) {
+            store.delete(&format!("copies/{place}"))?;
+            store.delete(&place.to_string())?;
+            report.deleted_objects += 1;
+        }
+    }
+    Ok(())
+}
