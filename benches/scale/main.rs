@@ -80,6 +80,11 @@ impl Scene {
         Ok((open(environment, &Credential::KeyFile(key()))?, store))
     }
 
+    /// Makes of this client one that has seen nothing.
+    pub fn forget_cache(&self) {
+        let _ = std::fs::remove_dir_all(self.folder.join("cache"));
+    }
+
     /// Adds up the files below a part of the scene's folder.
     pub fn stored_bytes(&self, part: &str) -> u64 {
         let mut folders = vec![self.folder.join(part)];

@@ -4,6 +4,7 @@ use super::fill::chunk_id;
 use super::{Failure, Scene, mib};
 use chronolith::format::pack::BlobClass;
 use chronolith::ops::Snapshots;
+use chronolith::ops::catalogue::gather_now;
 use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::ops::stats::stats;
 use std::hint::black_box;
@@ -13,8 +14,16 @@ use std::time::{Duration, Instant};
 
 /// What is measured of streams, in this order: the first leaves the cache behind that the others use.
 pub const STREAM_STEPS: [&str; 6] = ["fetch and merge", "open", "known", "unknown", "reach", "prune plan"];
-/// What is measured of snapshots.
-pub const SNAPSHOT_STEPS: [&str; 1] = ["list"];
+/// What is measured of snapshots, in this order: without a catalogue and with one, each time by a client that has
+/// no cache and by one that has.
+pub const SNAPSHOT_STEPS: [&str; 6] = [
+    "list",
+    "list again",
+    "make a catalogue",
+    "list, fresh client",
+    "list, warm client",
+    "list all, warm client",
+];
 
 const LOOK_UPS: u64 = 1 << 19;
 
@@ -46,6 +55,9 @@ pub fn step(scene: &Scene, name: &str, chunks: u64) -> Result<(), Failure> {
             }
         })
     };
+    if name.contains("fresh") {
+        scene.forget_cache();
+    }
     let began = Instant::now();
     let (repository, store) = scene.open()?;
     let result = match name {
@@ -86,7 +98,16 @@ pub fn step(scene: &Scene, name: &str, chunks: u64) -> Result<(), Failure> {
             let report = prune(&repository, &options)?;
             format!("{} packs, {} condemned", report.packs, report.condemned_packs)
         }
-        "list" => format!("{} snapshots", Snapshots::load(&repository)?.with_forgotten().len()),
+        "list" | "list again" | "list, fresh client" | "list, warm client" => {
+            format!("{} snapshots", Snapshots::load(&repository)?.with_forgotten().len())
+        }
+        "list all, warm client" => {
+            format!("{} snapshots", Snapshots::load_all(&repository)?.with_forgotten().len())
+        }
+        "make a catalogue" => {
+            gather_now(&repository)?;
+            format!("{} catalogues", repository.memory()?.held().len())
+        }
         other => return Err(Failure::Other(format!("there is no step {other:?}"))),
     };
     let seconds = began.elapsed().as_secs_f64();
