@@ -65,7 +65,10 @@ pub fn seal(
         false => {
             let encoding = Compressor::new(LEVEL)
                 .and_then(|mut compressor| compressor.compress(payload, &mut compressed))
-                .map_err(|why| RepoError::Internal { doing: "compressing an object", why: why.to_string() })?;
+                .map_err(|why| RepoError::Internal {
+                    doing: "compressing an object",
+                    why: why.to_string(),
+                })?;
             if encoding == Encoding::Zstd { Compression::Zstd } else { Compression::None }
         }
     };

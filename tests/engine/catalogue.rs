@@ -398,7 +398,7 @@ fn killed_at_any_request_the_maker_hides_nothing() {
 fn much_is_written_down_in_several_parts() {
     let (owner, ids) = filled(2);
     let repository = owner.open();
-    for number in 0..700_u32 {
+    for number in 0..850_u32 {
         let value = noise(number.into(), 31_000).iter().map(|byte| format!("{byte:02x}")).collect();
         let note = Annotation { value: Some(value), ..said(AnnotationKind::Note, ids[0]) };
         repository.annotate(&note, MARK).unwrap();
@@ -407,7 +407,7 @@ fn much_is_written_down_in_several_parts() {
     let memory = owner.open().memory().unwrap();
     assert!(memory.is_whole() && memory.held().len() == 2, "{}", memory.held().len());
     let snapshots = Snapshots::load(&owner.open()).unwrap();
-    assert_eq!(snapshots.get(&ids[0]).unwrap().notes.len(), 700);
+    assert_eq!(snapshots.get(&ids[0]).unwrap().notes.len(), 850);
     assert_eq!(damage(&owner), [""; 0]);
 }
 
