@@ -8,7 +8,7 @@ use super::catalogue;
 use super::error::OpsError;
 use super::names::{SnapshotView, Snapshots};
 use super::retention::{Candidate, Policy, PolicyError, RetentionPlan, plan};
-use crate::base::{AnnotationId, SnapshotId, explain};
+use crate::base::{AnnotationId, LogPackId, SnapshotId, explain};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::trust::Act;
@@ -17,6 +17,8 @@ use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Log packs that one annotation forgets: it has two megabytes then.
+const IDS_MAX: usize = 1 << 16;
 /// Roots that are named when they have vanished.
 const SHOWN_MAX: usize = 5;
 /// Snapshots that one annotation forgets: a catalogue holds it for each of them.
@@ -131,6 +133,37 @@ pub fn forget(
         let now = repository.environment().clock.now();
         let mut annotation = Annotation::new(AnnotationKind::Forgotten, now);
         annotation.subjects = part.iter().copied().collect();
+        put.push(repository.annotate(&annotation, Act::Withdraw)?);
+    }
+    Ok(put)
+}
+
+/// Says the same of log packs and of log records by themselves; durable on return. Many are named in one
+/// annotation.
+///
+/// # Errors
+///
+/// As [`forget`].
+pub fn forget_logs(
+    repository: &Arc<Repository>,
+    snapshots: &Snapshots,
+    chosen: &[LogPackId],
+) -> Result<Vec<AnnotationId>, OpsError> {
+    repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)?;
+    let all;
+    let snapshots = match snapshots.is_all() {
+        true => snapshots,
+        false => {
+            all = Snapshots::load_all(repository)?;
+            &all
+        }
+    };
+    require_whole_memory(repository, snapshots)?;
+    let mut put = Vec::new();
+    for part in chosen.chunks(IDS_MAX) {
+        let now = repository.environment().clock.now();
+        let mut annotation = Annotation::new(AnnotationKind::Forgotten, now);
+        annotation.log_packs = part.iter().copied().collect();
         put.push(repository.annotate(&annotation, Act::Withdraw)?);
     }
     Ok(put)

@@ -11,7 +11,9 @@ use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
 use crate::format::catalog::CatalogEnd;
 use crate::format::snapshot::Snapshot;
 use crate::format::trust::Act;
-use crate::repo::{FoundAnnotation, Memory, RepoError, Repository, RootsWanted, StoredRoot, Told};
+use crate::repo::{
+    ForgottenLogs, FoundAnnotation, Memory, RepoError, Repository, RootsWanted, StoredRoot, Told,
+};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -109,6 +111,7 @@ pub struct Snapshots {
     is_all: bool,
     stored: Vec<StoredRoot>,
     present: HashSet<ObjectId>,
+    forgotten_logs: ForgottenLogs,
     /// Objects that do not count, by name, and why: the caller reports them.
     pub refused: Vec<(String, RepoError)>,
 }
@@ -193,6 +196,7 @@ impl Snapshots {
         let recorded = recorded.map(|end| SnapshotId::from(end.id));
         ended
             .extend(recorded.filter(|id| !places.contains_key(id) && !roots.present.contains(&(*id).into())));
+        let forgotten_logs = ForgottenLogs::of(repository.registry(), &found);
         let annotations = found.into_iter().map(|found| (found.id, found.annotation)).collect();
         Ok(Self {
             repository: repository.clone(),
@@ -201,6 +205,7 @@ impl Snapshots {
             zone: TimeZone::UTC,
             ended,
             ended_by,
+            forgotten_logs,
             annotations,
             memory: roots.memory,
             is_all: roots.is_all,
@@ -260,6 +265,11 @@ impl Snapshots {
     /// Returns the snapshots that are not there and were forgotten by a key that may.
     pub fn ended(&self) -> &HashSet<SnapshotId> {
         &self.ended
+    }
+
+    /// Returns what was said of log packs: which are roots no more.
+    pub fn forgotten_logs(&self) -> &ForgottenLogs {
+        &self.forgotten_logs
     }
 
     /// Finds a snapshot by its id.
@@ -514,7 +524,7 @@ fn apply(
                 cancelled.insert((target, None));
             }
             AnnotationKind::Undeleted if believes(found, Act::Withdraw) => {
-                if annotation.subjects.is_empty() {
+                if annotation.subjects.is_empty() && annotation.log_packs.is_empty() {
                     cancelled.insert((target, None));
                 }
                 cancelled.extend(annotation.subjects.iter().map(|subject| (target, Some(*subject))));

@@ -6,19 +6,22 @@
 //! 3. the same snapshot in another place, where its own is condemned: it is forgotten there too;
 //! 4. the annotation that takes the forgetting back: the snapshot is there again;
 //! 5. the last look of a writer; then success is reported.
+//!
+//! Log packs are brought back in the same order. The name of one that was condemned stays dead: what it holds
+//! is stored again, and the old one stays forgotten.
 
 use super::error::OpsError;
 use super::forget::require_whole_memory;
 use super::names::Snapshots;
 use super::settle::{rescue, settle};
-use crate::base::{AnnotationId, ObjectId, SnapshotId, limits};
+use crate::base::{AnnotationId, LogPackId, ObjectId, SnapshotId, limits};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::session::SessionPurpose;
 use crate::format::sets::IdSet;
 use crate::format::trust::Act;
-use crate::repo::{Presence, RepoError, Repository};
-use std::collections::BTreeSet;
+use crate::repo::{FoundLog, Presence, RepoError, Repository};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Takes back that snapshots were forgotten; returns what was written.
@@ -66,6 +69,77 @@ pub fn undelete(
         move_from_condemned(repository, &presence, id)?;
     }
     Ok(put)
+}
+
+/// Takes back that log packs, and log records by themselves, were forgotten; returns what was written. To be
+/// done before the snapshots that need them are brought back.
+///
+/// # Errors
+///
+/// [`RepoError::Forbidden`] for a key that may not, or may not store again what is condemned; the store's error where
+/// one was swept already: then nothing is taken back.
+pub fn undelete_logs(
+    repository: &Arc<Repository>,
+    logs: &[FoundLog],
+    program: &str,
+) -> Result<Vec<AnnotationId>, OpsError> {
+    repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)?;
+    let streams = logs.iter().map(|log| log.record.stream.clone()).collect();
+    let presence =
+        Presence::begin_reading(repository, SessionPurpose::Maintain, IdSet::default(), streams, program)?;
+    require_whole_memory(repository, &Snapshots::load(repository)?)?;
+    // One object may hold many records.
+    let mut left: BTreeMap<LogPackId, &FoundLog> = logs.iter().map(|log| (log.id, log)).collect();
+    store_condemned_again(repository, &presence, &mut left)?;
+    for log in left.values() {
+        repository.environment().store.head(&log.object).map_err(RepoError::from)?;
+    }
+    let mut put = Vec::new();
+    for found in repository.annotations()?.found {
+        let annotation = &found.annotation;
+        let named: IdSet<LogPackId> =
+            annotation.log_packs.iter().filter(|id| left.contains_key(id)).copied().collect();
+        if annotation.kind != AnnotationKind::Forgotten || named.is_empty() {
+            continue;
+        }
+        let mut back = Annotation::new(AnnotationKind::Undeleted, repository.environment().clock.now());
+        back.cancels = Some(found.id);
+        back.log_packs = named;
+        put.push(repository.annotate(&back, Act::Withdraw)?);
+    }
+    // The last look: what was condemned meanwhile may be swept by somebody who saw it forgotten.
+    presence.renew()?;
+    let unnamed = presence.unnamed()?;
+    let moved = store_condemned_again(repository, &presence, &mut left)?;
+    if !moved.is_empty() {
+        let mut again = Annotation::new(AnnotationKind::Forgotten, repository.environment().clock.now());
+        again.log_packs = moved.into_iter().collect();
+        put.push(repository.annotate(&again, Act::Withdraw)?);
+    }
+    presence.name(&unnamed)?;
+    Ok(put)
+}
+
+/// Stores again what some of these log packs hold that a condemnation lists; returns those, and leaves the others.
+fn store_condemned_again(
+    repository: &Repository,
+    presence: &Presence,
+    left: &mut BTreeMap<LogPackId, &FoundLog>,
+) -> Result<Vec<LogPackId>, OpsError> {
+    let listing = presence.listing();
+    let objects = listing.found.values().flat_map(|found| &found.condemned.objects);
+    let logs = [ObjectKind::LogPack, ObjectKind::LogRecord];
+    let dead: BTreeSet<LogPackId> = objects
+        .filter(|object| logs.contains(&object.place.kind()))
+        .map(|object| LogPackId::from(object.place.id()))
+        .filter(|id| left.contains_key(id))
+        .collect();
+    for id in &dead {
+        if let Some(log) = left.remove(id) {
+            repository.store_log_again(log)?;
+        }
+    }
+    Ok(dead.into_iter().collect())
 }
 
 /// Puts a snapshot where no condemnation lists it: a name that was condemned stays dead ([CONCURRENCY-31]).

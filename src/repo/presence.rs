@@ -47,6 +47,7 @@ struct Shared {
     repository: Arc<Repository>,
     purpose: SessionPurpose,
     snapshots: IdSet<SnapshotId>,
+    streams: Vec<String>,
     program: String,
     state: Mutex<State>,
     stop: (Mutex<bool>, Condvar),
@@ -79,7 +80,7 @@ impl Shared {
             // A condemnation that is gone needs no naming any more.
             seen: state.seen.iter().copied().collect(),
             snapshots: self.snapshots.clone(),
-            streams: Vec::new(),
+            streams: self.streams.clone(),
             ended,
             extra: Extra::new(),
         };
@@ -157,6 +158,24 @@ impl Presence {
         snapshots: IdSet<SnapshotId>,
         program: &str,
     ) -> Result<Self, RepoError> {
+        Self::begin_reading(repository, purpose, snapshots, Vec::new(), program)
+    }
+
+    /// Does the same for a session that reads these log streams too: what is archived of them stays while it
+    /// lives ([CONCURRENCY-13]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Presence::begin`].
+    pub fn begin_reading(
+        repository: &Arc<Repository>,
+        purpose: SessionPurpose,
+        snapshots: IdSet<SnapshotId>,
+        mut streams: Vec<String>,
+        program: &str,
+    ) -> Result<Self, RepoError> {
+        streams.sort_unstable();
+        streams.dedup();
         let environment = repository.environment();
         let state = State {
             session: environment.entropy.draw(),
@@ -173,6 +192,7 @@ impl Presence {
             repository: repository.clone(),
             purpose,
             snapshots,
+            streams,
             program: program.to_owned(),
             state: Mutex::new(state),
             stop: Default::default(),

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod interleavings;
+mod logs;
 mod model;
 mod repack;
 mod runs;

@@ -137,6 +137,8 @@ fn summary(report: &PruneReport, dry_run: bool) -> Value {
         "condemned_packs": report.condemned_packs,
         "condemned_bytes": report.condemned_bytes,
         "condemned_snapshots": report.condemned_snapshots,
+        "condemned_logs": report.condemned_logs,
+        "condemned_log_bytes": report.condemned_log_bytes,
         "repacked_packs": report.repacked_packs,
         "repacked_bytes": report.repacked_bytes,
         "repack_copy_bytes": report.repack_copy_bytes,
@@ -146,6 +148,8 @@ fn summary(report: &PruneReport, dry_run: bool) -> Value {
         "held_packs": report.held_packs,
         "deleted_packs": report.deleted_packs,
         "deleted_bytes": report.deleted_bytes,
+        "deleted_logs": report.deleted_logs,
+        "deleted_log_bytes": report.deleted_log_bytes,
         "deleted_objects": report.deleted_objects,
         "merged_runs": report.merged_runs,
         "deleted_runs": report.deleted_runs,
@@ -172,6 +176,13 @@ fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
         render::size(report.condemned_bytes),
         render::count(report.condemned_snapshots, "forgotten snapshot", "forgotten snapshots")
     ));
+    if report.condemned_logs > 0 {
+        tell(format!(
+            "{verb} too: {} of archived logs with {}",
+            render::count(report.condemned_logs, "object", "objects"),
+            render::size(report.condemned_log_bytes)
+        ));
+    }
     if report.repacked_packs > 0 {
         tell(format!(
             "among them are {} that are needed in parts: {} of {} {} first",
@@ -183,6 +194,10 @@ fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
     }
     if !dry_run {
         tell(format!("deleted: {} with {}", packs(report.deleted_packs), render::size(report.deleted_bytes)));
+        if report.deleted_logs > 0 {
+            let logs = render::count(report.deleted_logs, "object", "objects");
+            tell(format!("deleted: {logs} of archived logs with {}", render::size(report.deleted_log_bytes)));
+        }
     }
     tell(format!("once all that is announced is deleted, packs take {}", render::size(report.kept_bytes)));
     let stays = [

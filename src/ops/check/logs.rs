@@ -34,7 +34,10 @@ pub(super) fn check_logs(
     read_data: &ReadData,
 ) -> Result<Checked, OpsError> {
     let mut checked = Checked::default();
-    let listing = repository.all_logs()?;
+    let mut listing = repository.all_logs()?;
+    // What was forgotten is on its way out: nobody misses it.
+    let forgotten = repository.forgotten_logs()?;
+    listing.found.retain(|found| !forgotten.has_ended(repository.registry(), found));
     let mut closed = 0;
     for (name, error) in &listing.refused {
         checked.objects += 1;

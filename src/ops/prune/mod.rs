@@ -4,6 +4,7 @@
 //! - `view`: what there is, read in an order that is safe to act on
 //! - `plan`: what is not needed, and what is worth repacking
 //! - `copies`: sealed frames that are needed, taken out of packs that go
+//! - `logs`: log packs that were forgotten
 //! - `runs`: index runs that name what is gone, and many small ones, are merged
 //! - `catalogues`: those that others took over, and annotations that they make superfluous
 //! - `sweep`: deletion
@@ -18,7 +19,7 @@
 //! 5. a condemnation of what is not needed: writers adopt nothing from there any more, the next prune
 //!    goes on with it;
 //! 6. copies of what is needed and only in condemned packs, with an index run: packs that stay;
-//! 7. snapshots, then annotations and catalogues, then sessions that ended, then index runs, then packs are deleted, of condemnations whose
+//! 7. snapshots and log packs, then annotations and catalogues, then sessions that ended, then index runs, then packs are deleted, of condemnations whose
 //!    grace has passed and that every living session has named: whatever is left goes the next time;
 //! 8. condemnations whose packs no index run names any more are deleted, many others absorbed into one.
 //!
@@ -27,6 +28,7 @@
 mod catalogues;
 mod copies;
 mod doubts;
+mod logs;
 mod plan;
 mod runs;
 mod sweep;
@@ -40,7 +42,7 @@ use self::sweep::{Before, sweep};
 use self::view::View;
 use super::catalogue;
 use super::error::OpsError;
-use crate::base::{PackId, SnapshotId};
+use crate::base::{LogPackId, PackId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::cbor::Extra;
 use crate::format::condemned::{Condemned, CondemnedObject, SessionSighting};
@@ -49,11 +51,14 @@ use crate::format::session::SessionPurpose;
 use crate::format::sets::IdSet;
 use crate::format::trust::Act;
 use crate::repo::{Presence, RepoError, Repository};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// Seconds between announcement and deletion where nobody says anything else.
 pub const GRACE_SECONDS: u64 = 24 * 3600;
+
+/// Objects besides packs that one condemnation lists: about half of what it may hold.
+const OBJECTS_MAX: usize = 1 << 17;
 
 /// How much that nobody needs may stay in packs that are needed in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +93,8 @@ pub struct PruneOptions {
     pub dry_run: bool,
     /// Snapshots that a dry run takes for forgotten.
     pub as_forgotten: BTreeSet<SnapshotId>,
+    /// Log packs that a dry run takes for forgotten.
+    pub as_forgotten_logs: HashSet<LogPackId>,
     /// Name and version of the program.
     pub program: String,
 }
@@ -102,6 +109,7 @@ impl PruneOptions {
             max_repack_bytes: None,
             dry_run: false,
             as_forgotten: BTreeSet::new(),
+            as_forgotten_logs: HashSet::new(),
             program: program.to_owned(),
         }
     }
@@ -128,6 +136,10 @@ pub struct PruneReport {
     pub condemned_bytes: u64,
     /// Forgotten snapshots that were condemned now.
     pub condemned_snapshots: u64,
+    /// Forgotten log packs that were condemned now.
+    pub condemned_logs: u64,
+    /// Their bytes.
+    pub condemned_log_bytes: u64,
     /// Packs among them that are needed in parts, which are copied before.
     pub repacked_packs: u64,
     /// Their bytes.
@@ -148,6 +160,10 @@ pub struct PruneReport {
     pub deleted_packs: u64,
     /// Their bytes.
     pub deleted_bytes: u64,
+    /// Log packs that were deleted.
+    pub deleted_logs: u64,
+    /// Their bytes.
+    pub deleted_log_bytes: u64,
     /// Other objects that were deleted.
     pub deleted_objects: u64,
     /// Index runs that were merged into others.
@@ -251,7 +267,7 @@ fn announce(
     }
     let set = |packs: &BTreeSet<PackId>| packs.iter().copied().collect();
     let object = |place: &Place| CondemnedObject { place: place.clone(), extra: Extra::new() };
-    let condemned = Condemned {
+    let mut condemned = Condemned {
         created: repository.environment().clock.now(),
         store_time: view.now,
         grace_seconds: options.grace_seconds,
@@ -261,14 +277,25 @@ fn announce(
         superfluous: set(&plan.superfluous),
         copies: set(&plan.copies),
         tombstones: IdSet::default(),
-        objects: plan.objects.iter().map(object).collect(),
+        objects: Vec::new(),
         absorbs: IdSet::default(),
         bytes: plan.bytes,
         program: options.program.clone(),
         catalogue: view.snapshots.memory().newest().map(|(id, _)| id),
         extra: Extra::new(),
     };
-    let payload = condemned.encode().map_err(RepoError::damaged("the condemnation being written"))?;
-    repository.put_object("condemned", ObjectKind::Condemned, Act::Condemned, &payload)?;
-    Ok(())
+    // What does not fit into one is said in several, each good by itself: of a log there may be millions.
+    let places: Vec<&Place> = plan.objects.iter().collect();
+    let mut parts = places.chunks(OBJECTS_MAX);
+    loop {
+        let part = parts.next();
+        condemned.objects = part.unwrap_or_default().iter().map(|place| object(place)).collect();
+        let payload = condemned.encode().map_err(RepoError::damaged("the condemnation being written"))?;
+        repository.put_object("condemned", ObjectKind::Condemned, Act::Condemned, &payload)?;
+        if parts.len() == 0 {
+            return Ok(());
+        }
+        (condemned.dead, condemned.superfluous) = (IdSet::default(), IdSet::default());
+        (condemned.copies, condemned.bytes) = (IdSet::default(), 0);
+    }
 }

@@ -3,6 +3,7 @@
 use super::super::error::OpsError;
 use super::super::keeper::{Frames, Keeper};
 use super::catalogues;
+use super::logs::ended_logs;
 use super::view::View;
 use super::{PruneOptions, PruneReport, Unused};
 use crate::base::{KeyId, ObjectId, PackId, SnapshotId};
@@ -290,7 +291,7 @@ fn unused(pack: &KnownPack, length: u64, used: &Use) -> u64 {
     length.saturating_sub(around + used.frames + used.table)
 }
 
-/// Forgotten snapshots wherever they stand, and renewals of sessions that ended or lapsed.
+/// Forgotten snapshots wherever they stand, forgotten log packs, and renewals of sessions that ended or lapsed.
 fn objects(
     repository: &Repository,
     view: &View,
@@ -315,6 +316,13 @@ fn objects(
         }
     }
     plan.objects.extend(catalogues::idle(view, options)?);
+    for (place, length) in ended_logs(repository, view)? {
+        if !view.place_goes_soon(&place, options) && plan.objects.insert(place) {
+            report.condemned_logs += 1;
+            report.condemned_log_bytes += length;
+            plan.bytes += length;
+        }
+    }
     for idle in view.idle_reports(repository) {
         let place = Place::new(ObjectKind::Damaged, "", ObjectId::from(idle))
             .map_err(RepoError::damaged("the condemnation being written"))?;

@@ -3,6 +3,7 @@
 use super::super::error::OpsError;
 use super::catalogues;
 use super::copies::copy;
+use super::logs::ended_logs;
 use super::runs::delete_runs;
 use super::tombstones::absorb;
 use super::view::View;
@@ -12,7 +13,7 @@ use crate::format::ObjectKind;
 use crate::format::condemned::Condemned;
 use crate::format::place::Place;
 use crate::repo::{FoundCondemned, FoundSession, Presence, Repository};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the same prune found before: where it still holds, nothing needs to be looked for again.
@@ -81,14 +82,20 @@ pub(super) fn sweep(
         }
     }
     report.waiting_for = waiting_for.into_iter().collect();
-    delete(repository, &view, &swept, &held, report)?;
+    let logs = ended_logs(repository, &view)?;
+    delete(repository, &view, &swept, &held, &logs, report)?;
     absorb(repository, presence, options, &view, &swept)?;
-    count_waiting(&view, &swept, report);
+    count_waiting(&view, &swept, &logs, report);
     Ok(())
 }
 
 /// Counts what is there and waits for its grace to pass.
-fn count_waiting(view: &View, swept: &[(&CondemnedId, &Condemned)], report: &mut PruneReport) {
+fn count_waiting(
+    view: &View,
+    swept: &[(&CondemnedId, &Condemned)],
+    logs: &BTreeMap<Place, u64>,
+    report: &mut PruneReport,
+) {
     let gone = |pack: &PackId| swept.iter().any(|(_, condemned)| condemned.names(pack));
     let places: BTreeSet<&Place> =
         swept.iter().flat_map(|(_, condemned)| &condemned.objects).map(|object| &object.place).collect();
@@ -98,8 +105,8 @@ fn count_waiting(view: &View, swept: &[(&CondemnedId, &Condemned)], report: &mut
         packs.any(|pack| view.packs.contains_key(pack) && !gone(pack))
             || condemned.objects.iter().any(|object| {
                 let snapshot = SnapshotId::from(object.place.id());
-                object.place.kind() == ObjectKind::Snapshot
-                    && view.snapshots.get(&snapshot).is_some()
+                let is_snapshot = object.place.kind() == ObjectKind::Snapshot;
+                (is_snapshot && view.snapshots.get(&snapshot).is_some() || logs.contains_key(&object.place))
                     && !places.contains(&object.place)
             })
     };
@@ -111,13 +118,14 @@ fn count_waiting(view: &View, swept: &[(&CondemnedId, &Condemned)], report: &mut
     }
 }
 
-/// Deletes what condemnations list: snapshots first, then annotations and catalogues, then sessions, then index
-/// runs, packs last.
+/// Deletes what condemnations list: snapshots and log packs first, then annotations and catalogues, then sessions,
+/// then index runs, packs last.
 fn delete(
     repository: &Repository,
     view: &View,
     swept: &[(&CondemnedId, &Condemned)],
     held: &BTreeSet<PackId>,
+    logs: &BTreeMap<Place, u64>,
     report: &mut PruneReport,
 ) -> Result<(), OpsError> {
     let store = &repository.environment().store;
@@ -133,6 +141,13 @@ fn delete(
             store.delete(&place.to_string())?;
             report.deleted_objects += u64::from(is_there);
         }
+    }
+    // Only what is still forgotten and read by nobody is among them ([CONCURRENCY-32]).
+    let going: BTreeSet<&Place> = places().filter(|place| logs.contains_key(place)).collect();
+    for place in going {
+        store.delete(&place.to_string())?;
+        report.deleted_logs += 1;
+        report.deleted_log_bytes += logs.get(place).copied().unwrap_or(0);
     }
     catalogues::delete(repository, view, &places().collect(), report)?;
     let idle = view.idle_reports(repository);

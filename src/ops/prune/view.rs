@@ -9,7 +9,7 @@ use super::super::words::Said;
 use super::PruneOptions;
 use super::doubts::doubts;
 use super::plan::noun;
-use crate::base::{BlobId, DamagedId, KeyId, PackId, SnapshotId, Timestamp, explain};
+use crate::base::{BlobId, DamagedId, KeyId, LogPackId, PackId, SnapshotId, Timestamp, explain};
 use crate::format::ObjectKind;
 use crate::format::damaged::DamagedObject;
 use crate::format::place::Place;
@@ -37,6 +37,7 @@ pub(super) struct View {
     /// When packs and other objects that condemnations list are due, by the store's time.
     due: (HashMap<PackId, i128>, HashMap<Place, i128>),
     as_forgotten: BTreeSet<SnapshotId>,
+    as_forgotten_logs: HashSet<LogPackId>,
     /// Packs with keys that describe them, though another key signed them.
     lies: HashSet<(PackId, KeyId)>,
     /// Packs that several keys describe, and that do not tell themselves which of them is right.
@@ -102,7 +103,10 @@ impl View {
         }
         let doubts = doubts(repository, &damage, &packs)?;
         let due = all_due(&listing);
-        let as_forgotten = if options.dry_run { options.as_forgotten.clone() } else { BTreeSet::new() };
+        let (as_forgotten, as_forgotten_logs) = match options.dry_run {
+            true => (options.as_forgotten.clone(), options.as_forgotten_logs.clone()),
+            false => Default::default(),
+        };
         Ok(Self {
             now,
             listing,
@@ -117,14 +121,33 @@ impl View {
             doubts,
             due,
             as_forgotten,
+            as_forgotten_logs,
         })
     }
 
     /// Snapshots that living sessions read: roots, whatever was said about them.
     pub fn read_by_sessions(&self) -> BTreeSet<SnapshotId> {
-        let living =
-            self.sessions.iter().filter(|(key, found)| !found.session.ended && !self.has_lapsed(key, found));
-        living.flat_map(|(_, found)| found.session.snapshots.iter().copied()).collect()
+        self.living().flat_map(|found| found.session.snapshots.iter().copied()).collect()
+    }
+
+    /// Log streams that living sessions read: what is archived of them is a root.
+    pub fn streams_read_by_sessions(&self) -> BTreeSet<&str> {
+        self.living().flat_map(|found| found.session.streams.iter().map(String::as_str)).collect()
+    }
+
+    fn living(&self) -> impl Iterator<Item = &FoundSession> {
+        let lives = |(key, found): &(&_, &FoundSession)| !found.session.ended && !self.has_lapsed(key, found);
+        self.sessions.iter().filter(lives).map(|(_, found)| found)
+    }
+
+    /// Says whether any log pack was forgotten.
+    pub fn forgets_logs(&self) -> bool {
+        !self.snapshots.forgotten_logs().is_empty() || !self.as_forgotten_logs.is_empty()
+    }
+
+    /// Says whether a log pack was forgotten, whatever pins or sessions say.
+    pub fn is_forgotten_log(&self, id: &LogPackId) -> bool {
+        self.snapshots.forgotten_logs().names(id) || self.as_forgotten_logs.contains(id)
     }
 
     /// Says whether a snapshot is no root any more.

@@ -2,6 +2,7 @@
 
 use super::period::Period;
 use crate::base::Timestamp;
+use jiff::tz::TimeZone;
 use jiff::{Span, Zoned};
 use std::fmt;
 
@@ -52,6 +53,11 @@ impl Interval {
             rest = tail.as_str();
         }
         if read == Self::default() { Err(wrong()) } else { Ok(read) }
+    }
+
+    /// Returns the time this long before an instant, by the calendar of a time zone.
+    pub fn back_from(&self, time: Timestamp, zone: &TimeZone) -> Timestamp {
+        self.before(&super::super::time::to_jiff(time).to_zoned(zone.clone()))
     }
 
     /// Returns the time this long before another; the beginning of time where there is none.

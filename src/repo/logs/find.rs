@@ -101,6 +101,17 @@ impl Repository {
         self.read_logs("logs/")
     }
 
+    /// Reads the records of one object by its name; says too whether it is there and cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked.
+    pub fn log_at(&self, name: &str) -> Result<(Vec<FoundLog>, bool), RepoError> {
+        let listing = self.read_logs(name)?;
+        let found = listing.found.into_iter().filter(|found| found.object == name).collect();
+        Ok((found, !listing.refused.is_empty()))
+    }
+
     fn read_logs(&self, prefix: &str) -> Result<Listing<FoundLog>, RepoError> {
         let mut listing = Listing { found: Vec::new(), refused: Vec::new() };
         for object in self.environment().store.list(prefix)? {

@@ -3,15 +3,18 @@
 //! - `write`: a segment becomes a log pack
 //! - `find`: what the store holds of a segment, of a stream, of all streams
 //! - `read`: the bytes of a segment
+//! - `forgotten`: which of them are roots no more
 //!
 //! Neither index nor session takes part: a log pack relies on no other object.
 //! Normative: `format-spec/log-pack.md`.
 
 mod find;
+mod forgotten;
 mod read;
 mod write;
 
 pub use find::FoundLog;
+pub use forgotten::{FRESH_LOG_SECONDS, ForgottenLogs};
 pub use read::OpenedLog;
 pub use write::{LogEntry, LogPut};
 

@@ -225,6 +225,7 @@ impl Repository {
         if let Some(against) = first_that_counts(found, piece).filter(|log| differs(log, piece, digest)) {
             return Err(self.taken(entry, digest, against.id)?);
         }
+        let mut forgotten = None;
         for log in found {
             let record = &log.record;
             let Some(content) = &record.content else { continue };
@@ -235,7 +236,10 @@ impl Repository {
                 }
             };
             // A record says what the bytes were; whether they are still there, the bytes say.
-            if same && let Ok(opened) = self.open_log(log) {
+            if same
+                && !self.is_going(log, &mut forgotten)?
+                && let Ok(opened) = self.open_log(log)
+            {
                 // Whoever put them may not have come to the end of it: only a put of one's own that has
                 // returned says that they are durable.
                 self.environment().store.put(&log.object, &opened.bytes)?;
@@ -268,7 +272,13 @@ impl Repository {
     pub fn lists_log(&self, stream: &str, name: &str, digest: &LogDigest) -> Result<bool, RepoError> {
         let found = self.find_log(stream, name)?.found;
         if let Some(whole) = first_that_counts(&found, None) {
-            return Ok(!differs(whole, None, digest));
+            return Ok(!differs(whole, None, digest) && !self.is_going(whole, &mut None)?);
+        }
+        let mut forgotten = None;
+        for log in &found {
+            if self.is_going(log, &mut forgotten)? {
+                return Ok(false);
+            }
         }
         let ends_so = |log: &FoundLog| log.record.whole == Some(*digest);
         let mut at = 0;
@@ -325,14 +335,14 @@ impl Repository {
         })
     }
 
-    fn put_log_record(&self, record: &LogRecord) -> Result<ObjectId, RepoError> {
+    pub(super) fn put_log_record(&self, record: &LogRecord) -> Result<ObjectId, RepoError> {
         let payload = record.encode().map_err(RepoError::damaged("the log record being written"))?;
         let folder = format!("{}/{RECORDS_FOLDER}", self.log_stream_folder(&record.stream));
         self.put_object(&folder, ObjectKind::LogRecord, Act::LogRecord { stream: &record.stream }, &payload)
     }
 
     /// Makes a log pack of a record and its bytes, and puts it.
-    fn put_log(&self, mut record: LogRecord, bytes: &[u8]) -> Result<LogPackId, RepoError> {
+    pub(super) fn put_log(&self, mut record: LogRecord, bytes: &[u8]) -> Result<LogPackId, RepoError> {
         if bytes.is_empty() || bytes.len() as u64 > limits::LOG_PIECE_BYTES_MAX {
             let why = match bytes.is_empty() {
                 true => "it is empty",
