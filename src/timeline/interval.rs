@@ -66,7 +66,8 @@ pub fn intervals(stream: &LogStream, bases: &[LogBase]) -> Vec<Interval> {
         for base in ordered {
             let Some(reach) = consistent(stream, &path, base) else { continue };
             let to = reach.written_end.max(base.stop);
-            let interval = ends.entry(reach.end).or_insert_with(|| Interval {
+            // A backup that holds its log may end behind where the archive does.
+            let interval = ends.entry(reach.end.max(base.stop)).or_insert_with(|| Interval {
                 timeline,
                 bases: Vec::new(),
                 from: base.stop,

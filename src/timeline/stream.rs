@@ -92,6 +92,15 @@ impl LogStream {
         rest
     }
 
+    /// Returns the log as it is without some segments, by name, and with no histories but those of some
+    /// timelines.
+    #[must_use]
+    pub fn left(&self, gone: &BTreeSet<String>, histories: &BTreeSet<u64>) -> Self {
+        let mut rest = self.without(gone);
+        rest.paths.retain(|timeline, _| histories.contains(timeline));
+        rest
+    }
+
     /// Adds the way to a timeline; of two histories the first counts.
     pub fn add_path(&mut self, path: TimelinePath) {
         self.paths.entry(path.last()).or_insert(path);

@@ -6,6 +6,7 @@ mod support;
 
 mod cache;
 mod operations;
+mod retention;
 mod scripts;
 mod unchanged;
 
