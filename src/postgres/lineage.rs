@@ -220,7 +220,7 @@ pub(super) fn admit(
     repository.record_conflict(&archiver.entry(stream, name, offered), digest()?, None, &reason)?;
     Err(OpsError::Stopped {
         why: format!("{name} was refused: {reason}"),
-        cure: "archive this cluster under a name of its own (--cluster)",
+        cure: "archive this cluster under a name of its own (--cluster); after pg_upgrade, `pg upgrade-cluster` lets it go on under the old one",
     })
 }
 

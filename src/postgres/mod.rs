@@ -11,8 +11,10 @@
 //! - `connection`, `password_file`: a session with a server
 //! - `control`, `layout`, `pages`: what lies in a data directory
 //! - `base`: base backups, taken from a running server
+//! - `retention`: what of base backups and log is kept
 //! - `restore`: base backups, and a server that recovers from one
 //! - `dump`: databases by `pg_dump`; `programs`: which one
+//! - `upgrade`: a further lineage under a cluster's name
 //! - `setup`: what a server needs so that its log is archived
 //! - `error`: what can go wrong with all that
 
@@ -29,9 +31,11 @@ mod pages;
 mod password_file;
 mod programs;
 pub mod restore;
+pub mod retention;
 mod segment;
 pub mod setup;
 pub mod stream;
+pub mod upgrade;
 pub mod wal;
 
 pub use connection::{ConnectionOptions, Login, Server};

@@ -176,6 +176,17 @@ pub enum LogFile {
 }
 
 impl LogFile {
+    /// Returns where in the log the segment begins that the name speaks of; `None` where it speaks of none, or
+    /// segments of this length have no such name.
+    pub fn start(&self, size: SegmentSize) -> Option<Lsn> {
+        match self {
+            Self::Segment(name) | Self::Partial(name) | Self::BackupLabel { segment: name, .. } => {
+                name.start(size)
+            }
+            Self::History { .. } => None,
+        }
+    }
+
     /// Returns the timeline that the name speaks of.
     pub fn timeline(&self) -> u64 {
         match self {

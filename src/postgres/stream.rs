@@ -1,15 +1,15 @@
 //! What is archived of a cluster's log, read from the records alone: no segment is fetched.
 
-use super::base::{Base, LogPlace};
+use super::base::{Base, BaseFacts};
 use super::history::read_history;
 use super::lineage::{ClusterName, Lineage, lineages};
 use super::segment::{LogFile, Lsn, SegmentName};
-use crate::base::{Timestamp, explain};
+use crate::base::{LogPackId, Timestamp, explain};
 use crate::format::log::{LogRecord, LogRecordKind};
 use crate::ops::OpsError;
-use crate::repo::{FoundLog, RepoError, Repository};
+use crate::repo::{ForgottenLogs, FoundLog, Listing, RepoError, Repository};
 use crate::timeline::{LogBase, LogSegment, LogStream, TimelinePath};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that were refused, or segments that will never come, as somebody recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,20 @@ pub struct Remark {
     pub reason: String,
 }
 
-/// The archived log of one lineage of a cluster.
+/// An object of the archived log, as far as who lets it go must know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogObject {
+    /// Its id.
+    pub id: LogPackId,
+    /// Its length.
+    pub length: u64,
+    /// When the store received it, where the store says so.
+    pub stored: Option<Timestamp>,
+    /// Whether a pin holds it.
+    pub pinned: bool,
+}
+
+/// The archived log of one lineage of a cluster, without what was forgotten of it.
 #[derive(Debug, Clone)]
 pub struct ClusterLog {
     /// The lineage.
@@ -45,21 +58,21 @@ pub struct ClusterLog {
     pub others: Vec<String>,
     /// Bytes of all files, and of the objects that hold them.
     pub bytes: (u64, u64),
+    /// Objects by the name of their file; more than one where it came in pieces or several times.
+    pub files: BTreeMap<String, Vec<LogObject>>,
+    /// Objects of recorded gaps and refused files, by the name of the last file that they speak of.
+    pub remarks: BTreeMap<String, Vec<LogObject>>,
+    /// Objects that were forgotten and are there still: how many, and their bytes.
+    pub forgotten: (u64, u64),
+    /// How many objects cannot be read and may be good.
+    pub damaged: usize,
     /// Objects that do not count, and why.
     pub refused: Vec<(String, String)>,
 }
 
 /// Returns what planning needs to know of a base backup; its name is that of the snapshot.
 pub fn log_base(base: &Base) -> LogBase {
-    let facts = &base.facts;
-    LogBase {
-        name: base.view.id.to_string(),
-        timeline: u64::from(facts.timeline),
-        start: facts.start.0,
-        stop: facts.stop.0,
-        stopped: facts.stopped,
-        holds_log: facts.log == LogPlace::Inside,
-    }
+    base.facts.log_base(base.view.id.to_string())
 }
 
 /// Reads what is archived of each lineage of a cluster, oldest lineage first.
@@ -88,19 +101,83 @@ pub fn read_log(
     lineage: Lineage,
 ) -> Result<ClusterLog, OpsError> {
     let listing = repository.log_stream(&lineage.stream(cluster))?;
-    let mut log = ClusterLog {
-        stream: LogStream::new(lineage.segment_size.bytes()),
-        lineage,
-        conflicts: Vec::new(),
-        doubled: Vec::new(),
-        recorded_gaps: Vec::new(),
-        tablespaces: BTreeMap::new(),
-        others: Vec::new(),
-        bytes: (0, 0),
-        refused: listing.refused.iter().map(|(name, error)| (name.clone(), explain(error))).collect(),
-    };
+    let forgotten = repository.forgotten_logs()?;
+    gather(repository, lineage, listing, &forgotten)
+}
+
+/// Finds what was forgotten of the log and is there still, of all to which a base backup leads.
+///
+/// # Errors
+///
+/// [`OpsError::NotFound`] where the log is gone without which the base backup is worth nothing; else as
+/// [`read_cluster`].
+pub fn forgotten_log_of(
+    repository: &Repository,
+    cluster: &ClusterName,
+    facts: &BaseFacts,
+) -> Result<Vec<FoundLog>, OpsError> {
+    let known = lineages(repository, cluster)?;
+    let lineage = known.into_iter().find(|lineage| lineage.system_identifier == facts.system_identifier);
+    let Some(lineage) = lineage else { return Ok(Vec::new()) };
+    let listing = repository.log_stream(&lineage.stream(cluster))?;
+    let (forgotten, registry) = (repository.forgotten_logs()?, repository.registry());
+    let gone = listing.found.iter().filter(|found| forgotten.has_ended(registry, found)).cloned();
+    let gone: Vec<FoundLog> = gone.collect();
+    let log = gather(repository, lineage, listing, &ForgottenLogs::default())?;
+    let base = facts.log_base(String::new());
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    let mut is_good = base.holds_log;
+    for timeline in log.stream.timelines() {
+        let Some(path) = log.stream.path(timeline) else { continue };
+        if path.follows(base.timeline, base.stop).is_err() {
+            continue;
+        }
+        let reach = log.stream.reach(&path, if base.holds_log { base.stop } else { base.start });
+        if reach.end < base.stop && !base.holds_log {
+            continue;
+        }
+        is_good = true;
+        names.extend(reach.segments.iter().map(|segment| segment.name.clone()));
+        names.extend(path.branches().map(|branch| format!("{:08X}.history", branch.timeline)));
+    }
+    if !is_good {
+        return Err(OpsError::NotFound(
+            "a part of the log that the base backup needs was deleted already: it cannot be brought back"
+                .to_owned(),
+        ));
+    }
+    Ok(gone.into_iter().filter(|found| names.contains(&found.record.name)).collect())
+}
+
+/// Sorts what was read of a log, without what was forgotten.
+fn gather(
+    repository: &Repository,
+    lineage: Lineage,
+    listing: Listing<FoundLog>,
+    forgotten: &ForgottenLogs,
+) -> Result<ClusterLog, OpsError> {
+    let registry = repository.registry();
+    let mut log = ClusterLog::empty(lineage);
+    log.refused = listing.refused.iter().map(|(name, error)| (name.clone(), explain(error))).collect();
+    let damaged = |error: &RepoError| !matches!(error, RepoError::Untrusted { .. });
+    log.damaged = listing.refused.iter().filter(|(_, error)| damaged(error)).count();
     let mut files: BTreeMap<String, Vec<FoundLog>> = BTreeMap::new();
     for found in listing.found {
+        if forgotten.has_ended(registry, &found) {
+            log.forgotten.0 += 1;
+            log.forgotten.1 += found.length;
+            continue;
+        }
+        let object = LogObject {
+            id: found.id,
+            length: found.length,
+            stored: found.stored,
+            pinned: forgotten.is_pinned(registry, &found.id, &found.record.stream),
+        };
+        let is_remark = matches!(found.record.kind, LogRecordKind::Conflict | LogRecordKind::Gap);
+        let objects = if is_remark { &mut log.remarks } else { &mut log.files };
+        let name = found.record.last_name.as_ref().unwrap_or(&found.record.name);
+        objects.entry(name.clone()).or_default().push(object);
         match found.record.kind {
             LogRecordKind::Conflict => log.conflicts.push(remark(found.record)),
             LogRecordKind::Gap => log.recorded_gaps.push(remark(found.record)),
@@ -132,6 +209,25 @@ fn digest(found: &FoundLog) -> Option<[u8; 32]> {
 }
 
 impl ClusterLog {
+    /// The log of a lineage of which nothing is archived.
+    pub fn empty(lineage: Lineage) -> Self {
+        Self {
+            stream: LogStream::new(lineage.segment_size.bytes()),
+            lineage,
+            conflicts: Vec::new(),
+            doubled: Vec::new(),
+            recorded_gaps: Vec::new(),
+            tablespaces: BTreeMap::new(),
+            others: Vec::new(),
+            bytes: (0, 0),
+            files: BTreeMap::new(),
+            remarks: BTreeMap::new(),
+            forgotten: (0, 0),
+            damaged: 0,
+            refused: Vec::new(),
+        }
+    }
+
     /// Takes all that stands under one name, what counts first.
     fn take(&mut self, repository: &Repository, name: &str, found: &[FoundLog]) -> Result<(), OpsError> {
         let mut digests: Vec<[u8; 32]> = found.iter().filter_map(digest).collect();
@@ -158,6 +254,7 @@ impl ClusterLog {
                     Err(OpsError::Repo(error @ RepoError::Storage(_))) => return Err(error.into()),
                     Err(error) => {
                         self.stream.add_damaged_history(u64::from(timeline));
+                        self.damaged += 1;
                         self.refused.push((name.to_owned(), explain(&error)));
                     }
                 }

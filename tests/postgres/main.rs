@@ -6,6 +6,7 @@ mod support;
 mod archive;
 mod base;
 mod dumps;
+mod forget;
 mod in_place;
 mod logical;
 mod restore;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A digest of every table of every database, and what databases and tablespaces there are.
-fn digests(server: &Server) -> String {
+pub fn digests(server: &Server) -> String {
     let databases = server.sql("postgres", "SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1");
     let mut digests = server.sql("postgres", "SELECT string_agg(spcname, ',' ORDER BY 1) FROM pg_tablespace");
     let tables = "SELECT format('SELECT %L, count(*), md5(string_agg(md5(t::text), '''' ORDER BY md5(t::text))) FROM %I.%I t', \
@@ -26,7 +26,7 @@ fn digests(server: &Server) -> String {
 }
 
 /// Where a restored cluster goes, so that a test's server can be made of it.
-fn target() -> (TempDir, PathBuf) {
+pub fn target() -> (TempDir, PathBuf) {
     let folder = folder(USER);
     let data = folder.path().join("server/data");
     (folder, data)
@@ -45,7 +45,7 @@ fn restore(program: &Program, data: &Path, more: &[&str]) -> Output {
 }
 
 /// Starts a restored cluster and waits until its recovery is over.
-fn recovered(folder: TempDir) -> Server {
+pub fn recovered(folder: TempDir) -> Server {
     let server = Server::adopt(folder, &[]);
     let started = Instant::now();
     while server.sql("postgres", "SELECT pg_is_in_recovery()").trim() != "f" {

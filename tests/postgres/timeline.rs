@@ -10,21 +10,21 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-struct Events(Vec<Value>);
+pub struct Events(Vec<Value>);
 
 impl Events {
-    fn read(archive: &Archive, arguments: &[&str], expected: i32) -> Self {
+    pub fn read(archive: &Archive, arguments: &[&str], expected: i32) -> Self {
         let output = archive.run(arguments);
         assert_eq!(code(&output), expected, "{}", said(&output));
         let lines = String::from_utf8(output.stdout).unwrap();
         Self(lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
 
-    fn timeline(archive: &Archive) -> Self {
+    pub fn timeline(archive: &Archive) -> Self {
         Self::read(archive, &["pg", "timeline", "--cluster", "main", "--json"], 0)
     }
 
-    fn of(&self, event: &str) -> Vec<&Value> {
+    pub fn of(&self, event: &str) -> Vec<&Value> {
         self.0.iter().filter(|line| line["event"] == event).collect()
     }
 }
@@ -41,7 +41,7 @@ fn now(server: &Server) -> jiff::Timestamp {
     text.trim().parse().unwrap()
 }
 
-fn back_up(archive: &Archive, server: &Server) {
+pub fn back_up(archive: &Archive, server: &Server) {
     let (data, host) = (server.data(), server.sockets());
     let output = archive.run(&[
         "pg",

@@ -1,6 +1,6 @@
 //! `chronolith forget`.
 
-use super::backup::parse_tag;
+use super::keep::KeepRules;
 use super::prune;
 use super::snapshots::has_tag;
 use crate::base::SnapshotId;
@@ -10,7 +10,7 @@ use crate::cli::render::{self, Align, Table};
 use crate::cli::session::Session;
 use crate::ops::forget::{by_name, by_policy, forget};
 use crate::ops::prune::PruneOptions;
-use crate::ops::retention::{Amount, Interval, KeepDays, Period, Policy, PolicyError, RetentionPlan};
+use crate::ops::retention::{Policy, RetentionPlan};
 use crate::ops::{SnapshotView, Snapshots};
 use crate::postgres::base::needs_archive;
 use clap::Args;
@@ -29,57 +29,8 @@ pub struct Arguments {
     /// Forgets these, whatever a policy would say
     #[arg(value_name = "SNAP")]
     pub snapshots: Vec<String>,
-    /// Keeps the newest N
-    #[arg(long, value_name = "N")]
-    pub keep_last: Vec<String>,
-    /// Keeps the newest of each of the newest N minutes that have one
-    #[arg(long, value_name = "N")]
-    pub keep_minutely: Vec<String>,
-    /// ... hours
-    #[arg(long, value_name = "N")]
-    pub keep_hourly: Vec<String>,
-    /// ... days
-    #[arg(long, value_name = "N")]
-    pub keep_daily: Vec<String>,
-    /// ... weeks, which begin on Mondays
-    #[arg(long, value_name = "N")]
-    pub keep_weekly: Vec<String>,
-    /// ... months
-    #[arg(long, value_name = "N")]
-    pub keep_monthly: Vec<String>,
-    /// ... quarters
-    #[arg(long, value_name = "N")]
-    pub keep_quarterly: Vec<String>,
-    /// ... years
-    #[arg(long, value_name = "N")]
-    pub keep_yearly: Vec<String>,
-    /// Keeps everything of this interval back from the newest
-    #[arg(long, value_name = "INTERVAL")]
-    pub keep_within: Vec<String>,
-    /// Keeps hourly ones of this interval
-    #[arg(long, value_name = "INTERVAL")]
-    pub keep_within_hourly: Vec<String>,
-    /// Keeps daily ones
-    #[arg(long, value_name = "INTERVAL")]
-    pub keep_within_daily: Vec<String>,
-    /// Keeps weekly ones
-    #[arg(long, value_name = "INTERVAL")]
-    pub keep_within_weekly: Vec<String>,
-    /// Keeps monthly ones
-    #[arg(long, value_name = "INTERVAL")]
-    pub keep_within_monthly: Vec<String>,
-    /// Keeps yearly ones
-    #[arg(long, value_name = "INTERVAL")]
-    pub keep_within_yearly: Vec<String>,
-    /// Keeps what has this tag; several times: with any of them
-    #[arg(long, value_name = "K[=V]")]
-    pub keep_tag: Vec<String>,
-    /// Keeps everything of the last days, reckoned from now
-    #[arg(long, value_name = "DAYS")]
-    pub keep_days: Option<u16>,
-    /// With --keep-days: keeps at least so many, however old
-    #[arg(long, value_name = "N", requires = "keep_days", default_value_t = 0)]
-    pub keep_days_least: u32,
+    #[command(flatten)]
+    pub keep: KeepRules,
     /// Looks only at snapshots of this host
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
@@ -102,50 +53,7 @@ pub struct Arguments {
     pub bounds: prune::Bounds,
 }
 
-fn refused(error: PolicyError) -> Fault {
-    Fault::usage(error.to_string(), "`chronolith help forget` shows the rules")
-}
-
 impl Arguments {
-    fn policy(&self) -> Result<Policy, Fault> {
-        let mut policy = Policy { allow_remove_all: self.unsafe_allow_remove_all, ..Policy::default() };
-        for text in &self.keep_last {
-            policy.last.push(Amount::parse(text).map_err(refused)?);
-        }
-        for text in &self.keep_within {
-            policy.last.push(Amount::Within(Interval::parse(text).map_err(refused)?));
-        }
-        let amounts = [
-            (Period::Minute, &self.keep_minutely),
-            (Period::Hour, &self.keep_hourly),
-            (Period::Day, &self.keep_daily),
-            (Period::Week, &self.keep_weekly),
-            (Period::Month, &self.keep_monthly),
-            (Period::Quarter, &self.keep_quarterly),
-            (Period::Year, &self.keep_yearly),
-        ];
-        for (period, texts) in amounts {
-            for text in texts {
-                policy.periods.push((period, Amount::parse(text).map_err(refused)?));
-            }
-        }
-        let intervals = [
-            (Period::Hour, &self.keep_within_hourly),
-            (Period::Day, &self.keep_within_daily),
-            (Period::Week, &self.keep_within_weekly),
-            (Period::Month, &self.keep_within_monthly),
-            (Period::Year, &self.keep_within_yearly),
-        ];
-        for (period, texts) in intervals {
-            for text in texts {
-                policy.periods.push((period, Amount::Within(Interval::parse(text).map_err(refused)?)));
-            }
-        }
-        policy.tags = self.keep_tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
-        policy.days = self.keep_days.map(|days| KeepDays { days, at_least: self.keep_days_least });
-        Ok(policy)
-    }
-
     fn matches(&self, view: &SnapshotView) -> bool {
         self.host.as_ref().is_none_or(|host| *host == view.snapshot.host)
             && self.label.as_ref().is_none_or(|label| *label == view.snapshot.label)
@@ -160,7 +68,7 @@ impl Arguments {
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.doing(format!("forget snapshots of {}", session.place()?));
-    let policy = arguments.policy()?;
+    let policy = Policy { allow_remove_all: arguments.unsafe_allow_remove_all, ..arguments.keep.policy()? };
     let named = !arguments.snapshots.is_empty();
     if named && (arguments.filters() || policy != empty(arguments)) {
         return Err(Fault::usage("snapshots are named, and a policy is given", "give one or the other"));
@@ -194,7 +102,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         let left = left.count() as u64;
         if left > 0 {
             let bases = render::count(left, "base backup", "base backups");
-            session.talk.tell(&format!("{bases} with an archived log left alone: forget them by name"));
+            session.talk.tell(&format!(
+                "{bases} with an archived log left alone: `pg forget` decides about them and the log together"
+            ));
         }
         let plan = by_policy(&repository, &snapshots, &policy, &zone, wanted)?;
         show_plan(session, &snapshots, &plan)?;

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod find;
 pub mod forget;
 pub mod init;
+mod keep;
 pub mod key;
 pub mod ls;
 mod marks;

@@ -60,7 +60,15 @@ pub(super) fn folder_of(
 
 /// Reads the first page of some segment that lies beside a file.
 pub(super) fn neighbour(file: &Path) -> Option<FirstPage> {
-    let folder = file.parent()?;
+    first_page(file.parent()?, |_| true)
+}
+
+/// Reads the first page of some segment of a system in a folder; other systems' may lie there too.
+pub(in crate::postgres) fn first_page_in(folder: &Path, system_identifier: u64) -> Option<FirstPage> {
+    first_page(folder, |first| first.system_identifier == system_identifier)
+}
+
+fn first_page(folder: &Path, wanted: impl Fn(&FirstPage) -> bool) -> Option<FirstPage> {
     for entry in std::fs::read_dir(folder).ok()?.flatten().take(FILES_MAX) {
         let name = entry.file_name();
         if !matches!(name.to_str()?.parse(), Ok(LogFile::Segment(_))) {
@@ -70,7 +78,9 @@ pub(super) fn neighbour(file: &Path) -> Option<FirstPage> {
         let read =
             File::open(entry.path()).and_then(|file| file.take(FIRST_PAGE_BYTES).read_to_end(&mut bytes));
         // One that was made ahead of its use has no header of its own yet, or that of its last use.
-        if let (Ok(_), Ok(first)) = (read, FirstPage::read(&bytes)) {
+        if let (Ok(_), Ok(first)) = (read, FirstPage::read(&bytes))
+            && wanted(&first)
+        {
             return Some(first);
         }
     }

@@ -13,6 +13,7 @@ mod push;
 mod spool;
 
 pub use ahead::{Receipts, is_waiting};
+pub(super) use data::first_page_in;
 pub use data::is_standby;
 pub use get::{Got, get};
 pub use push::{Pushed, push, push_as};

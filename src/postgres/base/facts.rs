@@ -9,6 +9,7 @@ use crate::postgres::control::RecoverySettings;
 use crate::postgres::error::PostgresError;
 use crate::postgres::pages::BadPages;
 use crate::postgres::segment::{Lsn, SegmentName, SegmentSize};
+use crate::timeline::LogBase;
 use std::collections::BTreeMap;
 
 /// The kind of a snapshot that holds a base backup.
@@ -198,6 +199,18 @@ impl BaseFacts {
                 .map(|(file, blocks)| (file.to_owned(), BadPages::parse(blocks)))
                 .collect(),
         })
+    }
+
+    /// Returns what planning needs to know, under this name.
+    pub fn log_base(&self, name: String) -> LogBase {
+        LogBase {
+            name,
+            timeline: u64::from(self.timeline),
+            start: self.start.0,
+            stop: self.stop.0,
+            stopped: self.stopped,
+            holds_log: self.log == LogPlace::Inside,
+        }
     }
 
     /// Returns how many pages did not hold.

@@ -24,7 +24,7 @@ use super::control::ControlFile;
 use super::error::PostgresError;
 use super::lineage::{Archiver, ClusterName};
 use super::segment::Lsn;
-use super::stream::{log_base, read_cluster};
+use super::stream::{ClusterLog, log_base, read_cluster};
 use crate::base::{SnapshotId, Timestamp};
 use crate::ops::OpsError;
 use crate::ops::Snapshots;
@@ -191,9 +191,12 @@ impl ClusterRestore {
             },
             cure: format!("chronolith snapshots --label {cluster} shows what there is"),
         })?;
+        let logs = read_cluster(repository, cluster)?;
+        let lineage = lineage_for(&bases, &logs, &options);
+        let of_lineage = bases.iter().rev().find(|base| Some(base.facts.system_identifier) == lineage);
+        let newest = of_lineage.filter(|_| options.base.is_none()).unwrap_or(newest);
         let identifier = newest.facts.system_identifier;
         let segment_bytes = newest.facts.segment_size.bytes();
-        let logs = read_cluster(repository, cluster)?;
         let log = logs.into_iter().find(|log| log.lineage.system_identifier == identifier);
         let archived = log.is_some();
         let created = log.as_ref().map(|log| log.tablespaces.clone()).unwrap_or_default();
@@ -261,6 +264,28 @@ impl ClusterRestore {
         !self.options.standby
             && (self.options.target == Target::Latest || self.options.action == RecoveryAction::Promote)
     }
+}
+
+/// Finds the system whose backups lead to the target: the newest, or one from before an upgrade, where the target
+/// lies before all backups of those after it.
+fn lineage_for(bases: &[Base], logs: &[ClusterLog], options: &RestoreOptions) -> Option<u64> {
+    let mut looked_at = Vec::new();
+    for identifier in bases.iter().rev().map(|base| base.facts.system_identifier) {
+        if looked_at.contains(&identifier) {
+            continue;
+        }
+        looked_at.push(identifier);
+        let own: Vec<&Base> =
+            bases.iter().filter(|base| base.facts.system_identifier == identifier).collect();
+        let segment_bytes = own.first()?.facts.segment_size.bytes();
+        let log = logs.iter().find(|log| log.lineage.system_identifier == identifier);
+        let stream = log.map_or_else(|| LogStream::new(segment_bytes), |log| log.stream.clone());
+        let own: Vec<LogBase> = own.into_iter().map(log_base).collect();
+        if !matches!(choose(&stream, &own, options), Err(Refusal::BeforeBase { .. })) {
+            return Some(identifier);
+        }
+    }
+    None
 }
 
 /// Plans from the newest backup that allows the target.

@@ -6,11 +6,13 @@ mod backup;
 mod connection;
 mod drawing;
 mod dump;
+mod forget;
 mod programs;
 mod restore;
 mod server_command;
 mod setup;
 mod timeline;
+mod upgrade_cluster;
 
 use crate::cli::fault::Fault;
 use crate::cli::session::Session;
@@ -33,6 +35,8 @@ enum Verb {
     ArchivePush(archive_push::Arguments),
     ArchiveGet(archive_get::Arguments),
     Timeline(timeline::Arguments),
+    Forget(Box<forget::Arguments>),
+    UpgradeCluster(upgrade_cluster::Arguments),
 }
 
 /// The cluster whose log is meant.
@@ -63,6 +67,8 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
         Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
         Verb::Timeline(arguments) => timeline::run(session, arguments),
+        Verb::Forget(arguments) => forget::run(session, arguments),
+        Verb::UpgradeCluster(arguments) => upgrade_cluster::run(session, arguments),
     }
 }
 
@@ -76,5 +82,7 @@ pub const fn schema_name(arguments: &Arguments) -> &'static str {
         Verb::ArchivePush(_) => "pg-archive-push",
         Verb::ArchiveGet(_) => "pg-archive-get",
         Verb::Timeline(_) => "pg-timeline",
+        Verb::Forget(_) => "pg-forget",
+        Verb::UpgradeCluster(_) => "pg-upgrade-cluster",
     }
 }

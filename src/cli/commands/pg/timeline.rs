@@ -129,8 +129,20 @@ fn write_lines(session: &Session, cluster: &str, view: &View) -> Result<(), Faul
         render::size(log.bytes.0),
         render::size(log.bytes.1)
     ))?;
+    if log.forgotten.0 > 0 {
+        let objects = render::count(log.forgotten.0, "object", "objects");
+        line(&format!(
+            "beside it {objects} with {}, forgotten, until they are pruned",
+            render::size(log.forgotten.1)
+        ))?;
+    }
     for drawn in draw(stream, &view.log_bases, DRAWING_WIDTH) {
         session.talk.line(&drawn)?;
+    }
+    for timeline in stream.timelines() {
+        if let Some((parent, at)) = stream.path(timeline).and_then(|path| path.parent()) {
+            line(&format!("timeline {timeline} branches off timeline {parent} at {}", Lsn(at)))?;
+        }
     }
     bases(session, view)?;
     recoverable(session, view)?;
@@ -230,6 +242,8 @@ fn write_events(session: &Session, view: &View) -> Result<(), Fault> {
             "files": stream.segments().count() + log.others.len(),
             "bytes": log.bytes.0,
             "stored_bytes": log.bytes.1,
+            "forgotten_objects": log.forgotten.0,
+            "forgotten_bytes": log.forgotten.1,
         }),
     )?;
     for base in &view.bases {
