@@ -255,7 +255,8 @@ class Repository:
             kind, subjects = note["kind"], set(note["subjects"] or ())
             cancels = [notes[c][0] for c in senior if notes[c][0]["cancels"] == id_]
             if kind == FORGOTTEN and id_ in senior:
-                back = [set(c["subjects"] or subjects) for c in cancels if c["kind"] == UNDELETED]
+                taken = [c for c in cancels if c["kind"] == UNDELETED]
+                back = [set(c["subjects"] or (() if c["log_packs"] else subjects)) for c in taken]
                 gone |= subjects.difference(*back)
             if kind == PIN and not any(c["kind"] == UNPIN for c in cancels):
                 pinned |= subjects

@@ -22,15 +22,16 @@ pub use rescue::Unarchived;
 use super::base::{BackupLabel, Base, bases_of, read_control};
 use super::control::ControlFile;
 use super::error::PostgresError;
-use super::lineage::{Archiver, ClusterName};
+use super::lineage::{Archiver, ClusterName, stream_of};
 use super::segment::Lsn;
 use super::stream::{ClusterLog, log_base, read_cluster};
 use crate::base::{SnapshotId, Timestamp};
+use crate::format::session::SessionPurpose;
 use crate::ops::OpsError;
 use crate::ops::Snapshots;
 use crate::ops::cat::cat;
 use crate::ops::listing::{Found, locate};
-use crate::repo::Repository;
+use crate::repo::{Presence, Repository};
 use crate::timeline::{LogBase, LogStream, RecoveryPlan, Refusal, Target, plan, plan_from};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -248,6 +249,19 @@ impl ClusterRestore {
         let vital = Vital::read(repository, &base)?;
         let repository = repository.clone();
         Ok(Self { repository, options, base, plan, standing, unarchived, places, programs, archived, vital })
+    }
+
+    /// Says to whoever deletes that the backup and its log are read; both stay until the session is dropped
+    /// ([CONCURRENCY-13]). For as long as the server fetches log, not only for as long as files are written.
+    ///
+    /// # Errors
+    ///
+    /// When the session cannot be stored, as in a store that can only be read.
+    pub fn hold(&self, program: &str) -> Result<Presence, PostgresError> {
+        let facts = &self.base.facts;
+        let stream = stream_of(&ClusterName::new(&facts.cluster)?, facts.system_identifier);
+        let base = [self.base.view.id].into_iter().collect();
+        Ok(Presence::begin_reading(&self.repository, SessionPurpose::Read, base, vec![stream], program)?)
     }
 
     /// Returns the timeline that the server is told to recover along; `None` for that of its control file,

@@ -3,7 +3,7 @@
 use super::Cluster;
 use super::programs::places_of_programs;
 use super::server_command::server_command;
-use crate::base::{Clock, Observer};
+use crate::base::{Clock, Observer, explain};
 use crate::cli::edges::{self, SystemClock};
 use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
@@ -227,6 +227,14 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     }
     if restore.standing == Standing::Cluster && !arguments.force {
         confirm(session, arguments, &cluster)?;
+    }
+    // Until the server is up it fetches log; without a session only the grace of a prune protects it.
+    let held = restore.hold(concat!("chronolith ", env!("CARGO_PKG_VERSION")));
+    if let Err(error) = &held {
+        session.talk.warn(&format!(
+            "no session could be stored, so that a prune waits for nobody: {}",
+            explain(error)
+        ));
     }
     let report = restore.run()?;
     session.talk.end();
