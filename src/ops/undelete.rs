@@ -87,7 +87,7 @@ pub fn undelete_logs(
     let streams = logs.iter().map(|log| log.record.stream.clone()).collect();
     let presence =
         Presence::begin_reading(repository, SessionPurpose::Maintain, IdSet::default(), streams, program)?;
-    require_whole_memory(repository, &Snapshots::load(repository)?)?;
+    require_whole_memory(repository, &Snapshots::load_all(repository)?)?;
     // One object may hold many records.
     let mut left: BTreeMap<LogPackId, &FoundLog> = logs.iter().map(|log| (log.id, log)).collect();
     store_condemned_again(repository, &presence, &mut left)?;

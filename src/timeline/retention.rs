@@ -27,6 +27,8 @@ pub struct HeldBase {
     pub ended: Timestamp,
     /// Whether a rule keeps it, besides the window.
     pub kept: bool,
+    /// Whether it stands in for others. One that nobody vouches for keeps its log, and takes no other one's place.
+    pub counts: bool,
 }
 
 /// A file of the log that holds a stretch of it: whole, in pieces, or its beginning only.
@@ -256,8 +258,8 @@ impl<'a> LogRetention<'a> {
                 interval.segments = reach.segments;
             }
         }
-        if let Some(mut last) = ends.last_entry() {
-            last.get_mut().is_last = true;
+        if let Some(last) = ends.values_mut().rev().find(|held| held.bases.iter().any(|base| base.counts)) {
+            last.is_last = true;
         }
         ends.into_values().collect()
     }
@@ -276,14 +278,14 @@ impl<'a> LogRetention<'a> {
             bound.is_none_or(|bound| bound >= window)
         };
         let reaches = || {
-            interval.bases.iter().any(|held| held.ended >= window)
+            interval.bases.iter().any(|held| held.counts && held.ended >= window)
                 || interval.segments.iter().rev().any(|segment| within(segment))
         };
         if !goes_on && !reaches() {
             return None;
         }
-        let before = interval.bases.iter().rev().find(|held| held.ended <= window);
-        before.or(interval.bases.first()).copied()
+        let counting = || interval.bases.iter().filter(|held| held.counts).copied();
+        counting().rfind(|held| held.ended <= window).or(counting().next())
     }
 
     /// Says whether a timeline was left for good: another branched off it, and has newer log.
@@ -305,7 +307,8 @@ impl<'a> LogRetention<'a> {
 
     /// Finds the backups that may still become good: those after which no good one ended, and young ones.
     fn find_waiting(&self, rules: &LogRules, decision: &mut LogDecision) {
-        let newest = self.bases.iter().filter(|held| self.is_good(&held.base)).map(|held| held.ended).max();
+        let good = self.bases.iter().filter(|held| held.counts && self.is_good(&held.base));
+        let newest = good.map(|held| held.ended).max();
         let since = rules.window.map_or(rules.recent, |window| window.min(rules.recent));
         for held in self.bases.iter().filter(|held| !self.is_good(&held.base)) {
             let is_newest = rules.is_current && newest.is_none_or(|newest| held.ended > newest);
@@ -319,7 +322,8 @@ impl<'a> LogRetention<'a> {
     fn behind_newest(&self, rules: &LogRules) -> Vec<(&TimelinePath, u64)> {
         let current = self.paths.iter().filter(|path| rules.is_current && !self.is_left(path.last()));
         let from = |path: &TimelinePath| {
-            let good = self.bases.iter().filter(|held| consistent(self.stream, path, &held.base).is_some());
+            let counting = self.bases.iter().filter(|held| held.counts);
+            let good = counting.filter(|held| consistent(self.stream, path, &held.base).is_some());
             good.map(|held| begin(&held.base)).max()
         };
         current.map(|path| (path, from(path).unwrap_or(0))).collect()

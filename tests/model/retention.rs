@@ -110,7 +110,7 @@ impl History {
         let base = LogBase { name, timeline, start, stop, stopped, holds_log };
         // The store sees it later, and hosts lie.
         let ended = at(self.now + draw.below(3) as i64);
-        self.bases.push(HeldBase { base, ended, kept: false });
+        self.bases.push(HeldBase { base, ended, kept: false, counts: true });
         // While it runs, the log goes on.
         for _ in 0..=(stop / SEGMENT).saturating_sub(start / SEGMENT) {
             self.now += draw.below(2) as i64;

@@ -52,7 +52,7 @@ pub(super) fn is_current(logs: &[ClusterLog], bases: &[KeptBase], place: usize) 
         let held = held_by(log, bases, |_| false);
         let files = file_ages(log);
         let retention = LogRetention::new(&log.stream, &held, &files);
-        !held.iter().any(|held| retention.is_good(&held.base))
+        !held.iter().any(|held| held.counts && retention.is_good(&held.base))
     })
 }
 

@@ -236,7 +236,7 @@ impl ClusterRetention {
     pub fn forget(&self, snapshots: &Snapshots, plan: &ClusterPlan) -> Result<Vec<AnnotationId>, OpsError> {
         let chosen: Vec<SnapshotId> = plan.forgotten_bases().collect();
         let mut put = forget(&self.repository, snapshots, &chosen)?;
-        let fresh = Snapshots::load(&self.repository)?;
+        let fresh = Snapshots::load_all(&self.repository)?;
         let left = self.bases(&fresh)?;
         let mut objects: Vec<LogPackId> = Vec::new();
         for (place, (log, lineage)) in self.logs.iter().zip(&plan.lineages).enumerate() {
@@ -359,7 +359,12 @@ impl KeptBase {
     }
 
     fn held(&self, kept: bool) -> HeldBase {
-        HeldBase { base: self.facts.log_base(self.id.to_string()), ended: self.ended(), kept }
+        HeldBase {
+            base: self.facts.log_base(self.id.to_string()),
+            ended: self.ended(),
+            kept,
+            counts: !self.doubtful,
+        }
     }
 
     fn candidate(&self) -> Candidate<'_> {

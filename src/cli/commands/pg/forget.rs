@@ -85,7 +85,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     }
     let bounds = arguments.bounds.options()?;
     let repository = session.open()?;
-    let snapshots = session.snapshots(&repository)?;
+    let snapshots = session.all_snapshots(&repository)?;
     let retention = ClusterRetention::read(&repository, &snapshots, &cluster)?;
     if retention.is_empty() {
         return Err(Fault::Plain {
