@@ -164,7 +164,11 @@ fn put_slot(
     let created = environment.clock.now();
     let entropy = environment.entropy.as_ref();
     let (id, object) = make_slot(repository.id(), identity, opener, name, created, entropy)?;
-    put_twice(environment, &format!("keys/{id}"), &object)?;
+    if let Err(error) = put_twice(environment, &format!("keys/{id}"), &object) {
+        // Half a slot would open something that its owner was never told of.
+        let _ = delete_slot(repository, &id);
+        return Err(error.into());
+    }
     Ok(id)
 }
 

@@ -16,13 +16,14 @@ use super::repository::Repository;
 use super::sealed::sign_plain;
 use super::seen::Seen;
 use super::slots::put_twice;
-use crate::base::{Secret, Timestamp, TrustId};
+use crate::base::{Secret, Timestamp, TrustId, limits};
 use crate::crypto::ContentSecretKey;
 use crate::format::cbor::Extra;
 use crate::format::grant::Bundle;
 use crate::format::kind::ObjectKind;
 use crate::format::pack::BlobClass;
 use crate::format::trust::{Act, Epoch, KeyRecord, Revocation, Standing, Trust, Version};
+use crate::storage::StorageError;
 use std::collections::BTreeSet;
 
 /// How often the change is made again before something is wrong with the store.
@@ -49,6 +50,7 @@ pub fn amend_registry(
         let listed = list_versions(repository)?;
         let registry = load(repository, &known)?;
         registry.may_sign(&own, Act::Trust)?;
+        complete(repository, &registry.head().1)?;
         let mut next = following(repository, &registry);
         for rival in rivals.drain(..) {
             take_over(repository, &registry, &rival, &mut next)?;
@@ -95,6 +97,22 @@ pub fn amend_registry(
 pub(super) fn load(repository: &Repository, known: &[(u64, TrustId)]) -> Result<Registry, RepoError> {
     let genesis = repository.keyring().identity.genesis;
     Registry::load(repository.environment(), repository.id(), genesis, known, &Seen::default())
+}
+
+/// Puts the copy of a version that is missing, as where its writer found the store full after the first.
+fn complete(repository: &Repository, id: &TrustId) -> Result<(), RepoError> {
+    let store = &repository.environment().store;
+    let (first, second) = (format!("trust/{id}"), format!("copies/trust/{id}"));
+    for (missing, other) in [(&first, &second), (&second, &first)] {
+        if !matches!(store.head(missing), Err(StorageError::NotFound { .. })) {
+            continue;
+        }
+        let bytes = store.get(other, limits::STRUCTURED_BYTES_MAX)?;
+        if blake3::hash(&bytes).as_bytes() == id.as_bytes() {
+            store.put(missing, &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 fn list_versions(repository: &Repository) -> Result<BTreeSet<TrustId>, RepoError> {

@@ -260,16 +260,27 @@ impl Objects<'_> {
 
     fn slot(&mut self, id: &ObjectId) -> Result<(), OpsError> {
         self.stop()?;
+        let (mut missing, mut counts) = (Vec::new(), true);
         for name in [format!("keys/{id}"), format!("copies/keys/{id}")] {
+            let store = &self.repository.environment().store;
+            if matches!(store.head(&name), Err(StorageError::NotFound { .. })) {
+                self.count += 1;
+                missing.push(name);
+                continue;
+            }
             let Some(bytes) = self.get(&name, limits::SLOT_BYTES_MAX * 2)? else { continue };
             if !self.is_named_right(&name, id, &bytes) {
                 continue;
             }
             let id = SlotId::from(*id);
             if let Err(error) = check_slot(self.repository.id(), self.repository.registry(), id, &bytes) {
+                counts &= !matches!(error, RepoError::Untrusted { .. });
                 self.tell(&name, &error);
             }
         }
+        // What `key add` put before it broke off is no slot yet, and nothing of one is missing.
+        let gravity = if counts { Gravity::Damage } else { Gravity::Note };
+        missing.into_iter().for_each(|name| self.findings.add(gravity, name, "it is missing"));
         Ok(())
     }
 
