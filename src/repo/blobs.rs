@@ -222,6 +222,8 @@ impl BlobReader {
                     Err(error @ RepoError::Forbidden { .. }) => forbidden = Some(error),
                     Err(error) if error.is_unanswered() => unanswered = Some(error),
                     Err(error) => {
+                        // The next attempt may read it from another place.
+                        self.repository.environment().store.doubt(&pack_name(&copy.pack.id));
                         let why = match &error {
                             // The base of a difference is missing, which names the base's packs only.
                             RepoError::Missing { .. } => self.unreadable(copy, &explain(&error)).to_string(),

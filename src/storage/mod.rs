@@ -10,17 +10,20 @@
 //! | `error` | [`StorageError`], the only error of this layer |
 //! | `local` | a directory on this machine |
 //! | `memory` | a map, for tests and for looking |
+//! | `mirrored` | decorator: several stores that hold the same, as one |
 //! | `retry` | decorator: tries whole requests again |
 
 mod error;
 mod local;
 mod memory;
+mod mirrored;
 mod names;
 mod retry;
 
 pub use error::{Cause, Operation, StorageError};
 pub use local::{LocalStore, STALE_AFTER_SECONDS};
 pub use memory::MemoryStore;
+pub use mirrored::{AbsentStore, MirroredStore};
 pub use names::{NAME_BYTES_MAX, SEGMENT_BYTES_MAX, TEMPORARY_FOLDER, check_name, check_prefix};
 pub use retry::{RetryPolicy, RetryStore, Sleep};
 
@@ -105,6 +108,12 @@ pub trait Store: Send + Sync {
     /// Removes an object; one that is missing already is no error.
     fn delete(&self, name: &str) -> Result<(), StorageError>;
 
+    /// Says that what was read of an object is not what it must be. A store that holds it more than once looks for a
+    /// copy whose bytes are those of the name, and reads that one from then on; returns whether it found one.
+    fn doubt(&self, _name: &str) -> bool {
+        false
+    }
+
     /// Names what writers have not finished: no objects, and removed in time. Stores that keep no
     /// such thing where it could be seen have none.
     fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
@@ -152,6 +161,9 @@ macro_rules! forward {
             }
             fn delete(&self, name: &str) -> Result<(), StorageError> {
                 (**self).delete(name)
+            }
+            fn doubt(&self, name: &str) -> bool {
+                (**self).doubt(name)
             }
             fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
                 (**self).unfinished()

@@ -125,6 +125,10 @@ impl<S: Store> Store for RetryStore<S> {
         self.attempt(|store| store.delete(name))
     }
 
+    fn doubt(&self, name: &str) -> bool {
+        self.inner.doubt(name)
+    }
+
     fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.unfinished()
     }

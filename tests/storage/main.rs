@@ -8,9 +8,11 @@ mod behaviour;
 mod decorators;
 mod full_disk;
 mod local;
+mod mirrored;
 
 use behaviour::behaves;
-use chronolith::storage::{LocalStore, MemoryStore, RetryPolicy, RetryStore, Store};
+use chronolith::base::Quiet;
+use chronolith::storage::{LocalStore, MemoryStore, MirroredStore, RetryPolicy, RetryStore, Store};
 use std::sync::Arc;
 use support::{CountingStore, Failure, Fault, FaultStore, LateListStore, NoSleep, SeededEntropy};
 use tempfile::TempDir;
@@ -36,6 +38,10 @@ fn retrying<S: Store>(inner: S) -> RetryStore<S> {
     RetryStore::new(inner, policy, Arc::new(NoSleep::default()), Arc::new(SeededEntropy::new(7))).unwrap()
 }
 
+fn joined(stores: Vec<Arc<dyn Store>>, quorum: Option<usize>) -> MirroredStore {
+    MirroredStore::new(stores, quorum, Arc::new(Quiet)).unwrap()
+}
+
 /// Two requests of three fail, before or after their effect.
 fn flaky<S: Store>(inner: S) -> FaultStore<S> {
     FaultStore::with_plan(inner, |number, _, _| match number % 3 {
@@ -55,6 +61,17 @@ behaves!(
         // A doubled put tells its caller that the object existed, so that no writer hears of a win.
         (operation != chronolith::storage::Operation::Put).then_some(Fault::Twice)
     })))
+);
+behaves!(
+    in_two_places,
+    in_memory(|store| Arc::new(joined(vec![Arc::new(store), Arc::new(MemoryStore::new())], None)))
+);
+behaves!(
+    on_two_disks,
+    on_disk(|store| {
+        let other = LocalStore::create(std::path::Path::new(&store.location()).join("../other")).unwrap();
+        Arc::new(joined(vec![Arc::new(store), Arc::new(other)], None))
+    })
 );
 behaves!(counting, on_disk(|store| Arc::new(CountingStore::new(store))));
 behaves!(late_list, in_memory(|store| Arc::new(LateListStore::new(store, 0))));
