@@ -13,6 +13,8 @@ pub enum Phase {
     Index,
     /// Verifying objects and content.
     Check,
+    /// Copying objects from one store to another.
+    Copy,
 }
 
 /// Receives what the library has to say while it works. All methods may be called from any thread.

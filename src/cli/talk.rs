@@ -73,7 +73,7 @@ struct State {
 struct Shared {
     manner: Manner,
     terminal: bool,
-    counters: [Counter; 5],
+    counters: [Counter; 6],
     state: Mutex<State>,
     wake: Condvar,
     interrupted: Arc<AtomicBool>,
@@ -94,6 +94,7 @@ const fn number(phase: Phase) -> usize {
         Phase::Restore => 2,
         Phase::Index => 3,
         Phase::Check => 4,
+        Phase::Copy => 5,
     }
 }
 
@@ -104,6 +105,7 @@ const fn word(phase: Phase) -> &'static str {
         Phase::Restore => "restore",
         Phase::Index => "index",
         Phase::Check => "check",
+        Phase::Copy => "copy",
     }
 }
 
@@ -112,9 +114,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn counter(&self, phase: Phase) -> &Counter {
+        let [scan, backup, restore, index, check, copy] = &self.counters;
+        [scan, backup, restore, index, check, copy][number(phase)]
+    }
+
     fn counts(&self, phase: Phase) -> (u64, u64) {
-        let [scan, backup, restore, index, check] = &self.counters;
-        let counter = [scan, backup, restore, index, check][number(phase)];
+        let counter = self.counter(phase);
         (counter.bytes.load(Ordering::Relaxed), counter.new_bytes.load(Ordering::Relaxed))
     }
 
@@ -361,8 +367,7 @@ impl Talk {
     }
 
     fn counter(&self, phase: Phase) -> &Counter {
-        let [scan, backup, restore, index, check] = &self.shared.counters;
-        [scan, backup, restore, index, check][number(phase)]
+        self.shared.counter(phase)
     }
 }
 

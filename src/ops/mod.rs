@@ -20,6 +20,7 @@
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `undelete` | what was forgotten is a root again |
 //! | `program` | a program that runs beside us |
+//! | `mirror` | the same objects at another place, without keys |
 //! | `marks` | tags, pins and notes |
 //! | `verify` | snapshots read back in full, who signed them, and the result on record |
 //! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
@@ -37,6 +38,7 @@ mod keeper;
 pub mod keys;
 pub mod listing;
 pub mod marks;
+pub mod mirror;
 mod names;
 pub mod parity;
 mod program;

@@ -40,6 +40,17 @@ fn client() -> (Arc<MemoryStore>, Client) {
     (store.clone(), Client::init(store, 1))
 }
 
+/// Archives a segment.
+pub fn push_some(client: &Client) {
+    let put = client.open().archive_log(&entry("000000010000000000000001"), &noise(2, 100_000)).unwrap();
+    assert!(matches!(put, LogPut::Stored(_)));
+}
+
+/// Reads that segment.
+pub fn pushed(repository: &Repository) -> Vec<u8> {
+    read(repository, "000000010000000000000001").unwrap()
+}
+
 fn read(repository: &Repository, name: &str) -> Result<Vec<u8>, RepoError> {
     let found = repository.search_log(STREAM, name)?;
     let mut bytes = Vec::new();

@@ -12,6 +12,7 @@ mod forget;
 mod listing;
 mod logs;
 mod marks;
+mod mirror;
 mod order;
 mod restore;
 mod retention;
