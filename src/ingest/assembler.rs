@@ -155,10 +155,10 @@ impl<'a> Assembler<'a> {
         entry.size = Some(end.length);
         entry.content = Some(Content {
             length: end.length,
-            digest: Some(ContentDigest::Blake3(end.digest)),
+            digest: end.digest.map(ContentDigest::Blake3),
             recipe: recipe.root,
             cut: end.cut,
-            read: Some(end.read),
+            read: end.read,
             extra: Vec::new(),
         });
         self.add(entry)

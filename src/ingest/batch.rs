@@ -12,12 +12,12 @@ use std::sync::Arc;
 pub struct FileEnd {
     /// Its length in bytes, holes included.
     pub length: u64,
-    /// BLAKE3 of all its bytes.
-    pub digest: [u8; 32],
+    /// BLAKE3 of all its bytes; `None` of a copy of which something was lost.
+    pub digest: Option<[u8; 32]>,
     /// How it was cut.
     pub cut: CutKind,
-    /// When its reading began.
-    pub read: Timestamp,
+    /// When its reading began; `None` where nobody is to take the file for unchanged.
+    pub read: Option<Timestamp>,
 }
 
 /// One step of the walk over the sources, in order.

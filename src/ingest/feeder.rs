@@ -192,7 +192,12 @@ impl Feeder {
         let read = self.clock.now();
         let length = self.data(reader, cut, u64::MAX, &mut digest)?;
         let end = StreamEnd { length, digest: *digest.finalize().as_bytes() };
-        self.event(Event::End(FileEnd { length: end.length, digest: end.digest, cut, read }))?;
+        self.event(Event::End(FileEnd {
+            length: end.length,
+            digest: Some(end.digest),
+            cut,
+            read: Some(read),
+        }))?;
         Ok(end)
     }
 

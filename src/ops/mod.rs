@@ -9,6 +9,7 @@
 //! | `forget` | snapshots are no roots any more |
 //! | `keys`, `rotation` | who may open the repository, and for what; new keys, and keys in wrong hands |
 //! | `listing`, `cat` | what a path in a snapshot names, what lies below it, its bytes in order |
+//! | `copy` | snapshots and logs into another repository, with other keys |
 //! | `find`, `diff` | names in snapshots, and what differs between two of them |
 //! | `restore` | a tree from a snapshot into a folder, writing only what differs |
 //! | `retention` | which snapshots a policy keeps, and why |
@@ -30,6 +31,7 @@ mod bits;
 pub mod cat;
 pub mod catalogue;
 pub mod check;
+pub mod copy;
 pub mod diff;
 mod error;
 pub mod find;

@@ -2,6 +2,7 @@
 //!
 //! A name means the same for every command, because it is looked up here only.
 
+use super::copy::copied_from;
 use super::error::OpsError;
 use super::repair::repaired_from;
 use super::time::{read_time, show_time};
@@ -454,6 +455,8 @@ fn sort_by_commit(views: &mut Vec<SnapshotView>) {
         match repaired_from(&view.snapshot) {
             Some(original) if places.contains_key(&original) => (0, i64::MIN),
             Some(_) => (number, stored.min(ended).nanoseconds()),
+            // The store's time of a copy is that of the copying.
+            None if copied_from(&view.snapshot).is_some() => (number, stored.min(ended).nanoseconds()),
             None => (number, stored.nanoseconds()),
         }
     };

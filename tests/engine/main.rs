@@ -5,6 +5,7 @@ mod base_cache;
 mod cat;
 mod catalogue;
 mod check;
+mod copy;
 mod diff;
 mod differences;
 mod find;

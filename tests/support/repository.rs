@@ -172,8 +172,9 @@ fn feed_file(feeder: &mut Feeder, entry: TreeEntry, parts: Vec<Part>) -> Result<
             }
         }
     }
-    let digest = *digest.finalize().as_bytes();
-    let end = FileEnd { length, digest, cut: CutKind::Stream, read: Timestamp::default() };
+    let digest = Some(*digest.finalize().as_bytes());
+    let read = Some(Timestamp::default());
+    let end = FileEnd { length, digest, cut: CutKind::Stream, read };
     Ok(feeder.event(Event::End(end))?)
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A backup that has been permitted and is about to begin.
-pub(super) struct Job {
+pub(in crate::ops) struct Job {
     /// What kind of backup.
     pub kind: String,
     /// What was asked for.
@@ -28,10 +28,44 @@ pub(super) struct Job {
     pub started: Timestamp,
     pub parent: Option<Parent>,
     pub progress: Progress,
+    /// The snapshot of another repository that this one is to be a copy of.
+    pub original: Option<Original>,
+}
+
+/// What a copy takes over from its original.
+pub(in crate::ops) struct Original {
+    /// The original, with the facts and tags of the copy.
+    pub snapshot: Snapshot,
+    /// The copy of the original's parent.
+    pub parent: Option<SnapshotId>,
+}
+
+impl Original {
+    /// Makes a copy of what was made to be a snapshot of its own: all that is said of the source is the original's.
+    fn copied(self, new: Snapshot) -> Snapshot {
+        let summary = SnapshotSummary {
+            new_blobs: new.summary.new_blobs,
+            new_bytes: new.summary.new_bytes,
+            stored_bytes: new.summary.stored_bytes,
+            ..self.snapshot.summary
+        };
+        Snapshot {
+            root: new.root,
+            parent: self.parent,
+            summary,
+            trust_sequence: new.trust_sequence,
+            trust: new.trust,
+            ..self.snapshot
+        }
+    }
 }
 
 /// Refuses a backup that this key may not commit, before anything is read.
-pub(super) fn permit(repository: &Repository, options: &BackupOptions, label: &str) -> Result<(), OpsError> {
+pub(in crate::ops) fn permit(
+    repository: &Repository,
+    options: &BackupOptions,
+    label: &str,
+) -> Result<(), OpsError> {
     super::super::names::check_label(label)?;
     repository.require_writer()?;
     let identity = repository.keyring().identity.key;
@@ -53,7 +87,7 @@ impl Job {
             &mut Progress,
         ) -> Result<BTreeMap<String, String>, E>,
     ) -> Result<BackupReport, E> {
-        let Self { kind, sources, label, started, parent, mut progress } = self;
+        let Self { kind, sources, label, started, parent, mut progress, original } = self;
         // What dead writers left takes room that may be needed now. Who may not remove it leaves it to others.
         let _ = repository.environment().store.clean();
         // [CONCURRENCY-10]: a session first, then the look at what can be relied on.
@@ -114,6 +148,10 @@ impl Job {
             kind,
             facts,
             extra: Extra::new(),
+        };
+        let snapshot = match original {
+            Some(original) => original.copied(snapshot),
+            None => snapshot,
         };
         let committed = repository.put_snapshot(&snapshot)?;
         let id = SnapshotId::from(committed.id);

@@ -103,7 +103,7 @@ pub fn backup_engine<E: From<OpsError> + From<RepoError>>(
     };
     let files = FileFeeder::options(options)?;
     let progress = Progress::default();
-    let job = Job { kind, sources, label, started, parent, progress };
+    let job = Job { kind, sources, label, started, parent, progress, original: None };
     job.run(repository, options, |feeder, session, parent, progress| {
         let cursor = match parent {
             Some(parent) => Some(parent.cursor(repository)?),

@@ -320,9 +320,9 @@ impl<'a> FileFeeder<'a> {
         }
         feeder.event(Event::End(FileEnd {
             length: offset,
-            digest: *digest.finalize().as_bytes(),
+            digest: Some(*digest.finalize().as_bytes()),
             cut,
-            read,
+            read: Some(read),
         }))?;
         Ok(match file.check_unchanged() {
             Ok(()) if offset == file.size() => Read1::Whole,
@@ -349,7 +349,7 @@ fn next_stretch(file: &SourceFile, offset: u64) -> Result<std::ops::Range<u64>, 
     Ok(data)
 }
 
-fn hash_zeros(digest: &mut blake3::Hasher, mut length: u64) {
+pub(in crate::ops) fn hash_zeros(digest: &mut blake3::Hasher, mut length: u64) {
     let zeros = [0; 64 << 10];
     while length > 0 {
         let part = usize::try_from(length).unwrap_or(usize::MAX).min(zeros.len());

@@ -27,9 +27,11 @@ pub use engine::{EngineJob, FileRules, PageInspector, ReadAgain, Taking, Treatme
 pub use parallel::{Lane, StreamPlan};
 pub use plan::Source;
 
-use self::commit::{Job, permit};
+pub(in crate::ops) use self::commit::{Job, Original, permit};
+pub(in crate::ops) use self::files::hash_zeros;
+pub(in crate::ops) use self::parent::{Cursor, Parent};
+
 use self::files::FileFeeder;
-use self::parent::Parent;
 use self::plan::{Place, Plan};
 use self::watch::Watched;
 use super::error::OpsError;
@@ -143,7 +145,7 @@ pub struct BackupReport {
 
 /// What accumulates while the sources are fed.
 #[derive(Default)]
-struct Progress {
+pub(in crate::ops) struct Progress {
     problems: Vec<Problem>,
     advice: Vec<String>,
     unchanged_files: u64,
@@ -190,7 +192,7 @@ pub fn backup(
             advice: progress.advice,
         });
     }
-    let job = Job { kind, sources, label, started, parent, progress };
+    let job = Job { kind, sources, label, started, parent, progress, original: None };
     job.run(repository, options, |feeder, session, parent, progress| {
         let believed = !options.read_everything && parent.is_some_and(|p| p.host == options.host);
         let mut feeding = Feeding { feeder, session, started, files: &files, believed, parent, progress };

@@ -1,7 +1,7 @@
 //! The snapshot that a backup is compared with.
 
 use super::super::error::OpsError;
-use super::super::names::Snapshots;
+use super::super::names::{SnapshotView, Snapshots};
 use crate::base::{BlobId, SnapshotId};
 use crate::format::snapshot::SnapshotMode;
 use crate::format::tree::TreeEntry;
@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// A parent.
-pub(super) struct Parent {
+pub(in crate::ops) struct Parent {
     pub id: SnapshotId,
     /// The host it was made on: devices and inodes of another host say nothing here.
     pub host: String,
@@ -42,7 +42,12 @@ impl Parent {
                     && (mode != SnapshotMode::Differential || view.snapshot.mode == SnapshotMode::Full)
             }),
         };
-        Ok(found.map(|view| Self { id: view.id, host: view.snapshot.host.clone(), root: view.snapshot.root }))
+        Ok(found.map(Self::of))
+    }
+
+    /// Takes this snapshot.
+    pub fn of(view: &SnapshotView) -> Self {
+        Self { id: view.id, host: view.snapshot.host.clone(), root: view.snapshot.root }
     }
 
     /// Begins a walk over its tree, in step with the walk over the sources.
@@ -84,7 +89,7 @@ impl Level {
 }
 
 /// A place in the parent's tree. Names are asked for in ascending order within a folder.
-pub(super) struct Cursor {
+pub(in crate::ops) struct Cursor {
     pub reader: BlobReader,
     levels: Vec<Level>,
 }
