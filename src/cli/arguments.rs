@@ -31,6 +31,12 @@ pub struct Global {
     /// The repository: a folder [env: CHRONOLITH_REPO]
     #[arg(short, long, global = true, value_name = "PATH", hide_env = true)]
     pub repo: Option<String>,
+    /// Another place that holds the same repository, and gets everything that is written; may be given several times
+    #[arg(long, global = true, value_name = "PATH")]
+    pub also: Vec<String>,
+    /// With --also: in how many of all places a write has to succeed [default: in all]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub quorum: Option<usize>,
     /// A file that holds the password [env: CHRONOLITH_PASSWORD_FILE; the password itself: CHRONOLITH_PASSWORD]
     #[arg(long, global = true, value_name = "FILE", group = "way")]
     pub password_file: Option<PathBuf>,
@@ -91,6 +97,8 @@ pub enum Command {
     Verify(commands::verify::Arguments),
     Repair(commands::repair::Arguments),
     Parity(commands::parity::Arguments),
+    Copy(commands::copy::Arguments),
+    Mirror(commands::mirror::Arguments),
     Stats(commands::stats::Arguments),
     Key(commands::key::Arguments),
     #[command(alias = "postgres")]

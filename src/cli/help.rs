@@ -48,6 +48,7 @@ pub const GROUPS: &[Group] = &[
             ("stats", "what snapshots hold and what they take"),
         ],
     ),
+    ("Elsewhere", &[("mirror copy", "the same repository elsewhere, without keys; snapshots into another")]),
     ("Databases", &[("pg", "PostgreSQL: base backups, the write-ahead log in an archive, dumps")]),
     ("Keys", &[("key", "list, add, remove, revoke, rotate keys; passwd, export (recovery sheet)")]),
     (

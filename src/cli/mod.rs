@@ -6,6 +6,7 @@
 //! | `settings` | global options from the command line, the environment, a profile |
 //! | `edges`, `input`, `key_cache`, `signals` | what the machine offers: time, randomness, stdin, the keyring, signals |
 //! | `unlock` | passwords, key files, recovery sheets |
+//! | `several` | a repository in several places |
 //! | `session` | one run: the store, the repository, what is being done |
 //! | `talk`, `events`, `render` | how results, progress and events are written |
 //! | `fault`, `contract` | errors in three lines, and exit codes |
@@ -27,6 +28,7 @@ mod key_cache;
 mod render;
 mod session;
 mod settings;
+mod several;
 mod signals;
 mod talk;
 mod unlock;

@@ -4,7 +4,8 @@ use super::edges::{SystemClock, SystemEntropy};
 use super::fault::Fault;
 use super::input::Input;
 use super::key_cache::KernelKeyCache;
-use super::settings::{CachePlace, Settings};
+use super::settings::{CachePlace, Settings, Way};
+use super::several;
 use super::talk::Talk;
 use super::unlock::{self, Opening};
 use crate::base::{ErrorClass, Observer};
@@ -12,7 +13,7 @@ use crate::ops::listing::show_path;
 use crate::ops::repair::repaired_from;
 use crate::ops::{SnapshotView, Snapshots};
 use crate::repo::{Credential, Environment, KeyCache, NoKeyCache, Repository, open, open_with_sheet};
-use crate::storage::{LocalStore, StorageError, Store};
+use crate::storage::{LocalStore, MirroredStore, StorageError, Store};
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -32,6 +33,9 @@ pub struct Session {
     doing: RefCell<String>,
     interrupted: Arc<AtomicBool>,
 }
+
+/// A place, and the repository in it or why that cannot be opened.
+pub type OpenedPlace = (String, Result<Arc<Repository>, Fault>);
 
 /// What `SNAP[:PATH]` means.
 pub struct Named {
@@ -106,6 +110,12 @@ impl Session {
         Input::new(self.interrupted.clone())
     }
 
+    /// Returns all folders that hold the repository.
+    pub fn local_folders(&self) -> impl Iterator<Item = PathBuf> {
+        let also = self.settings.also.iter().filter_map(|place| local_path(place).ok());
+        self.local_folder().into_iter().chain(also)
+    }
+
     /// Returns the folder that holds the repository.
     pub fn local_folder(&self) -> Option<PathBuf> {
         local_path(self.settings.repository.as_deref()?).ok()
@@ -151,27 +161,83 @@ impl Session {
         }
     }
 
-    /// Opens the store that holds the repository.
-    pub fn open_store(&self) -> Result<LocalStore, Fault> {
-        let place = self.place()?;
-        let path = local_path(place)?;
-        LocalStore::open(&path).map_err(|error| match error {
-            StorageError::NotFound { .. } => no_repository(place, "it does not exist"),
-            StorageError::Invalid { .. } => no_repository(place, "it is a file, not a folder"),
-            error => error.into(),
-        })
+    /// Returns all places that hold the repository, as the user named them.
+    pub fn places(&self) -> Result<Vec<&str>, Fault> {
+        let also = self.settings.also.iter().map(String::as_str);
+        Ok(std::iter::once(self.place()?).chain(also).collect())
     }
 
-    /// Makes the folder for a new repository.
-    pub fn create_store(&self) -> Result<LocalStore, Fault> {
-        let place = self.place()?;
+    /// Opens the store that holds the repository, or joins the stores that do.
+    pub fn open_store(&self) -> Result<Box<dyn Store>, Fault> {
+        match self.settings.also.is_empty() {
+            true => Ok(Box::new(open_local(self.place()?)?)),
+            false => self.join(several::open(&self.places()?, |text| self.talk.warn(text))?),
+        }
+    }
+
+    fn join(&self, stores: Vec<Arc<dyn Store>>) -> Result<Box<dyn Store>, Fault> {
+        let joined = MirroredStore::new(stores, self.settings.quorum, self.talk.clone());
+        Ok(Box::new(joined.map_err(|error| {
+            let why = super::fault::explain(&error);
+            Fault::usage(why, "--quorum counts the places in which a write has to succeed")
+        })?))
+    }
+
+    /// Makes the folder for a new repository, or all of them.
+    pub fn create_store(&self) -> Result<Box<dyn Store>, Fault> {
+        let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+        for place in self.places()? {
+            stores.push(Arc::new(LocalStore::create(local_path(place)?).map_err(|error| match error {
+                StorageError::Invalid { why, .. } => {
+                    Fault::usage(format!("{place}: {why}"), "give a folder that is empty or does not exist")
+                }
+                error => error.into(),
+            })?));
+        }
+        self.join(stores)
+    }
+
+    /// Opens the repository in each of its places on its own; why not, where one cannot be opened.
+    pub fn open_each(&self) -> Result<Vec<OpenedPlace>, Fault> {
+        let (_, opening) = self.unlock()?;
+        self.watch_signals()?;
+        let Opening::Credential(credential) = opening else {
+            return Err(Fault::usage(
+                "a recovery sheet opens one place at a time",
+                "name one with -r PATH, and no others",
+            ));
+        };
+        let one = |place: &str| -> Result<Arc<Repository>, Fault> {
+            let store = open_local(place)?;
+            require_repository(&store, place)?;
+            Ok(open(self.environment(store), &credential)?)
+        };
+        Ok(self.places()?.into_iter().map(|place| (place.to_owned(), one(place))).collect())
+    }
+
+    /// Opens a second store, beside that of the repository; `None` where nothing is there yet.
+    pub fn open_other_store(&self, place: &str) -> Result<Option<LocalStore>, Fault> {
         let path = local_path(place)?;
-        LocalStore::create(&path).map_err(|error| match error {
-            StorageError::Invalid { why, .. } => {
-                Fault::usage(format!("{place}: {why}"), "give a folder that is empty or does not exist")
+        let same = |one: PathBuf, other: &PathBuf| match (one.canonicalize(), other.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => false,
+        };
+        if self.local_folder().is_some_and(|own| same(own, &path)) {
+            return Err(Fault::usage(format!("{place} is the repository itself"), "give another place"));
+        }
+        match LocalStore::open(&path) {
+            Ok(store) => Ok(Some(store)),
+            Err(StorageError::NotFound { .. }) => Ok(None),
+            Err(StorageError::Invalid { why, .. }) => {
+                Err(Fault::usage(format!("{place}: {why}"), "give the path of a folder"))
             }
-            error => error.into(),
-        })
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the folder of a second store.
+    pub fn create_other_store(&self, place: &str) -> Result<LocalStore, Fault> {
+        Ok(LocalStore::create(local_path(place)?)?)
     }
 
     /// Opens the repository.
@@ -219,16 +285,33 @@ impl Session {
         }
     }
 
+    /// Opens the repository and a second one, which is unlocked in its own way.
+    pub fn open_both(
+        &self,
+        other: &str,
+        way: Option<&Way>,
+    ) -> Result<(Arc<Repository>, Arc<Repository>), Fault> {
+        let first = self.unlock()?;
+        let store = self.open_other_store(other)?.ok_or_else(|| no_repository(other, "it does not exist"))?;
+        require_repository(&store, other)?;
+        if way.is_none() && !unlock::has_terminal() {
+            return Err(Fault::usage(
+                format!("there is no password and no key file for {other}, and no terminal to ask at"),
+                "give --to-password-file, --to-password-command or --to-key-file, or set CHRONOLITH_TO_PASSWORD",
+            ));
+        }
+        let opening = unlock::opening(way, other, |text| self.talk.warn(text))?;
+        let second = (self.environment(store), opening);
+        self.watch_signals()?;
+        let first = Self::finish_opening(first)?;
+        self.doing(format!("open {other}"));
+        Ok((first, Self::finish_opening(second)?))
+    }
+
     fn unlock(&self) -> Result<(Environment, Opening), Fault> {
         let store = self.open_store()?;
         let place = self.place()?;
-        // A folder without a repository is noticed before anybody is asked for a password.
-        if ["chronolith", "copies/chronolith"]
-            .into_iter()
-            .all(|name| matches!(store.head(name), Err(StorageError::NotFound { .. })))
-        {
-            return Err(no_repository(place, "the folder holds none"));
-        }
+        require_repository(&store, place)?;
         let opening = unlock::opening(self.settings.way.as_ref(), place, |text| self.talk.warn(text))?;
         Ok((self.environment(store), opening))
     }
@@ -266,6 +349,24 @@ impl Session {
             self.talk.warn(&format!("{text}; it is left out"));
         }
         Ok(snapshots)
+    }
+}
+
+/// Opens the store in a folder.
+pub(super) fn open_local(place: &str) -> Result<LocalStore, Fault> {
+    LocalStore::open(local_path(place)?).map_err(|error| match error {
+        StorageError::NotFound { .. } => no_repository(place, "it does not exist"),
+        StorageError::Invalid { .. } => no_repository(place, "it is a file, not a folder"),
+        error => error.into(),
+    })
+}
+
+/// Notices a folder without a repository before anybody is asked for a password.
+pub(super) fn require_repository(store: &dyn Store, place: &str) -> Result<(), Fault> {
+    let missing = |name| matches!(store.head(name), Err(StorageError::NotFound { .. }));
+    match ["chronolith", "copies/chronolith"].into_iter().all(missing) {
+        true => Err(no_repository(place, "the folder holds none")),
+        false => Ok(()),
     }
 }
 

@@ -40,6 +40,10 @@ pub enum CachePlace {
 pub struct Settings {
     /// The repository, if one was named.
     pub repository: Option<String>,
+    /// Other places that hold the same repository.
+    pub also: Vec<String>,
+    /// In how many of all places a write has to succeed; in all, where nothing is said.
+    pub quorum: Option<usize>,
     /// The way to unlock it, if one was named; else a terminal is asked.
     pub way: Option<Way>,
     /// How much is said.
@@ -61,6 +65,9 @@ pub struct Settings {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Profile {
     repo: Option<String>,
+    #[serde(default)]
+    also: Vec<String>,
+    quorum: Option<usize>,
     password_file: Option<PathBuf>,
     password_command: Option<String>,
     key_file: Option<PathBuf>,
@@ -189,15 +196,48 @@ fn way(global: &Global, profile: &mut Profile) -> Result<Option<Way>, Fault> {
     only_one(profile.way(), "the profile")
 }
 
+/// Returns the way to unlock a second repository, which has options and variables of its own.
+pub fn second_way(given: Vec<Way>) -> Result<Option<Way>, Fault> {
+    if let Some(way) = only_one(given, "the command line")? {
+        return Ok(Some(way));
+    }
+    let password = variable("CHRONOLITH_TO_PASSWORD").map(|value| SecretBytes::new(value.into_vec()));
+    let environment = [
+        password.map(Way::Password),
+        variable("CHRONOLITH_TO_PASSWORD_FILE").map(|path| Way::PasswordFile(path.into())),
+        text_variable("CHRONOLITH_TO_PASSWORD_COMMAND")?.map(Way::PasswordCommand),
+        variable("CHRONOLITH_TO_KEY_FILE").map(|path| Way::KeyFile(path.into())),
+    ];
+    only_one(environment.into_iter().flatten().collect(), "the environment")
+}
+
+/// Returns the second repository that the environment names.
+pub fn second_repository() -> Result<Option<String>, Fault> {
+    text_variable("CHRONOLITH_TO_REPO")
+}
+
 impl Settings {
     /// Brings together what the command line, the environment and the configuration file say.
     pub fn collect(global: &Global) -> Result<Self, Fault> {
         let mut profile = profile(global)?;
         let way = way(global, &mut profile)?;
-        let repository = match &global.repo {
+        let named = match &global.repo {
             Some(repository) => Some(repository.clone()),
-            None => text_variable("CHRONOLITH_REPO")?.or(profile.repo),
+            None => text_variable("CHRONOLITH_REPO")?,
         };
+        // The other places of a profile are those of its own repository.
+        let (repository, also, quorum) = match named {
+            Some(named) => (Some(named), Vec::new(), None),
+            None => (profile.repo, profile.also, profile.quorum),
+        };
+        let also = if global.also.is_empty() { also } else { global.also.clone() };
+        let quorum = global.quorum.or(quorum);
+        if also.is_empty() && quorum.is_some_and(|quorum| quorum > 1) {
+            return Err(Fault::usage(
+                "a quorum was asked for, and the repository is in one place only",
+                "name the others with --also PATH",
+            ));
+        }
         let chosen = |given: bool, kept: Option<bool>| given || kept.unwrap_or(false);
         let (quiet, verbose) = if global.quiet || global.verbose {
             (global.quiet, global.verbose)
@@ -221,6 +261,8 @@ impl Settings {
         };
         Ok(Self {
             repository,
+            also,
+            quorum,
             way,
             level,
             progress: !chosen(global.no_progress, profile.no_progress),

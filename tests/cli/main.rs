@@ -1,6 +1,7 @@
 //! The program as a user meets it: help, exit codes, error texts, JSON, secrets.
 
 mod commands;
+mod copies;
 mod errors;
 mod forget;
 mod help;

@@ -229,7 +229,7 @@ impl Arguments {
 /// without end.
 pub fn own_folders(session: &Session, repository: &Repository) -> HashSet<(u64, u64)> {
     let cache = repository.environment().cache.clone();
-    let folders = session.local_folder().into_iter().chain(cache);
+    let folders = session.local_folders().chain(cache);
     folders.filter_map(|folder| folder.metadata().ok()).map(|found| (found.dev(), found.ino())).collect()
 }
 

@@ -86,14 +86,57 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         keep_ledger: !arguments.no_ledger,
         program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    let repository = session.open()?;
-    let report = match arguments.repair {
-        true => check_and_repair(&repository, &options)?,
-        false => check(&repository, &options)?,
+    if !session.settings.also.is_empty() {
+        return each(session, &options, arguments.repair);
+    }
+    one(session, &session.open()?, &options, arguments.repair, None)
+}
+
+/// Checks every place that holds the repository on its own; what is damaged in one may be whole in another.
+fn each(session: &Session, options: &CheckOptions, repair: bool) -> Result<u8, Fault> {
+    // What is noted in the repository is meant for all places, and what is bad in one is not bad in all.
+    let options = &CheckOptions { keep_ledger: false, ..options.clone() };
+    let mut worst = exit::DONE;
+    for (place, opened) in session.open_each()? {
+        session.doing(format!("check {place}"));
+        let code = match opened {
+            Ok(repository) => {
+                if !session.settings.json {
+                    session.talk.line(&render::visible(&format!("{place}:")))?;
+                }
+                one(session, &repository, options, repair, Some(&place))?
+            }
+            Err(fault) => {
+                let why = fault.why();
+                session.talk.event("summary", json!({ "store": place, "damaged": true, "why": why }))?;
+                if !session.settings.json {
+                    session.talk.line(&render::visible(&format!("{place}: it cannot be opened: {why}")))?;
+                }
+                exit::INCOMPLETE
+            }
+        };
+        worst = worst.max(code);
+    }
+    if worst == exit::INCOMPLETE {
+        session.talk.tell("what is whole in another place: `chronolith mirror --heal -r PATH --to PATH`");
+    }
+    Ok(worst)
+}
+
+fn one(
+    session: &Session,
+    repository: &Arc<Repository>,
+    options: &CheckOptions,
+    repair: bool,
+    place: Option<&str>,
+) -> Result<u8, Fault> {
+    let report = match repair {
+        true => check_and_repair(repository, options)?,
+        false => check(repository, options)?,
     };
-    let hurt = hurt_intervals(session, &repository, &report)?;
+    let hurt = hurt_intervals(session, repository, &report)?;
     if session.settings.json {
-        write_events(session, &report, &hurt)?;
+        write_events(session, &report, &hurt, place)?;
     } else {
         write_lines(session, &report)?;
         hurt.iter().try_for_each(|hurt| session.talk.line(&hurt.line()))?;
@@ -113,7 +156,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         session.talk.tell(&format!("not checked: {sentence}"));
     }
     let mended = report.mended.iter().filter(|mended| mended.in_place).count() as u64;
-    if arguments.repair {
+    if repair {
         session.talk.tell(&match (mended, report.mended.len() as u64 - mended) {
             (0, 0) => "nothing was found damaged that there is parity of".to_owned(),
             (done, left) => format!(
@@ -238,7 +281,12 @@ fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
     more(SHOWN, report.affected.len() as u64 + report.affected_more, "paths")
 }
 
-fn write_events(session: &Session, report: &CheckReport, hurt: &[HurtInterval]) -> Result<(), Fault> {
+fn write_events(
+    session: &Session,
+    report: &CheckReport,
+    hurt: &[HurtInterval],
+    place: Option<&str>,
+) -> Result<(), Fault> {
     hurt.iter().try_for_each(|hurt| session.talk.event("hurt_interval", hurt.fields()))?;
     for mended in &report.mended {
         let fields = json!({ "object": mended.object, "repaired": mended.in_place });
@@ -269,6 +317,7 @@ fn write_events(session: &Session, report: &CheckReport, hurt: &[HurtInterval]) 
     session.talk.event(
         "summary",
         json!({
+            "store": place,
             "damaged": report.is_damaged(),
             "damage": report.damaged,
             "findings": report.findings.len() as u64 + report.findings_more,

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod copy;
 pub mod demo;
 pub mod diff;
 pub mod find;
@@ -13,6 +14,7 @@ mod keep;
 pub mod key;
 pub mod ls;
 mod marks;
+pub mod mirror;
 pub mod note;
 pub mod parity;
 pub mod pg;
@@ -56,6 +58,8 @@ pub fn run(session: &Session, command: Command) -> Result<u8, Fault> {
         Command::Verify(arguments) => verify::run(session, &arguments),
         Command::Parity(arguments) => parity::run(session, &arguments),
         Command::Repair(arguments) => repair::run(session, &arguments),
+        Command::Copy(arguments) => copy::run(session, &arguments),
+        Command::Mirror(arguments) => mirror::run(session, &arguments),
         Command::Stats(arguments) => stats::run(session, &arguments),
         Command::Pg(arguments) => pg::run(session, &arguments),
         Command::Demo(arguments) => demo::run(session, &arguments),
@@ -86,6 +90,8 @@ pub const fn schema(command: &Command) -> Schema {
         Command::Verify(_) => "verify",
         Command::Parity(_) => "parity",
         Command::Repair(_) => "repair",
+        Command::Copy(_) => "copy",
+        Command::Mirror(_) => "mirror",
         Command::Stats(_) => "stats",
         Command::Pg(arguments) => pg::schema_name(arguments),
         Command::Demo(_) => "demo",

@@ -327,6 +327,7 @@ fn plain_view(found: crate::repo::FoundSnapshot) -> SnapshotView {
         snapshot: found.snapshot,
         signer: found.signer,
         stored: found.stored,
+        number: None,
         pinned: Vec::new(),
         forgotten: false,
         forgotten_by: Vec::new(),

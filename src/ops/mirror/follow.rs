@@ -107,6 +107,7 @@ impl<'a> Records<'a> {
     /// When a store does not answer.
     fn fate(&self, name: &str) -> Result<Gone, OpsError> {
         let Some(id) = super::id_of(name) else { return Ok(Gone::Lost) };
+        // Of what is there twice a condemnation lists the first.
         let first = name.strip_prefix("copies/").unwrap_or(name);
         let deleted = match first.split('/').next().unwrap_or_default() {
             "snapshots" => {
@@ -115,7 +116,7 @@ impl<'a> Records<'a> {
             "annotations" if !self.condemned.contains(name) && self.is_ledger(name, id)? => {
                 return Ok(Gone::Own);
             }
-            "annotations" | "logs" | "catalog" => self.condemned.contains(name),
+            "annotations" | "logs" | "catalog" => self.condemned.contains(first),
             "packs" => {
                 let pack = PackId::from(id);
                 self.condemned_packs.contains(&pack) || !self.named_packs.contains(&pack)

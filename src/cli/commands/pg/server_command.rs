@@ -38,7 +38,14 @@ pub fn server_command(
             ));
         }
     };
-    let words = [program.display().to_string(), "-r".to_owned(), repository, option.to_owned(), value];
+    let mut words = vec![program.display().to_string(), "-r".to_owned(), repository];
+    for folder in session.local_folders().skip(1) {
+        words.extend(["--also".to_owned(), absolute(&folder)?.display().to_string()]);
+    }
+    if let Some(quorum) = session.settings.quorum {
+        words.extend(["--quorum".to_owned(), quorum.to_string()]);
+    }
+    words.extend([option.to_owned(), value]);
     let mut line = String::new();
     for word in &words {
         let quoted = shlex::try_quote(word)
