@@ -446,8 +446,12 @@ pub(super) fn spent_annotations(snapshots: &Snapshots) -> Vec<Place> {
         let Some(cancels) = annotation.cancels else { return false };
         match all.get(&cancels) {
             Some(target) => is_about_snapshots(target) && target.subjects.iter().all(over),
-            // Not there, and said by a catalogue to have been there or not: what it took back is gone.
-            None => !snapshots.present().contains(&ObjectId::from(cancels)),
+            // What it took back is gone. Should a forgetting only be hidden for a while, it must find this one still
+            // there when it comes back.
+            None => {
+                annotation.kind != AnnotationKind::Undeleted
+                    && !snapshots.present().contains(&ObjectId::from(cancels))
+            }
         }
     };
     let mut spent: Vec<(bool, Place)> = Vec::new();

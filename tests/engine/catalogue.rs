@@ -311,6 +311,28 @@ fn a_vanished_undelete_stops_deletion_too() {
     assert_eq!(all(&owner), set(&ids));
 }
 
+/// A forgetting that the store hides for a while must not come back without what took it back.
+#[test]
+fn what_takes_back_a_forgetting_outlives_it() {
+    let (owner, ids) = filled(40);
+    forgets(&owner, &ids[..1]).unwrap();
+    let forgetting = names(&owner, "annotations/").swap_remove(0);
+    let cancels = forgetting.rsplit('/').next().unwrap().parse().unwrap();
+    let back = Annotation {
+        cancels: Some(cancels),
+        ..Annotation::new(AnnotationKind::Undeleted, Timestamp::from_nanoseconds(1))
+    };
+    owner.open().annotate(&back, Act::Withdraw).unwrap();
+    let hidden = owner.store.get(&forgetting, u64::MAX).unwrap();
+    owner.store.delete(&forgetting).unwrap();
+    for _ in 0..3 {
+        sweep(&owner).unwrap();
+    }
+    owner.store.put(&forgetting, &hidden).unwrap();
+    sweep(&owner).unwrap();
+    assert_eq!((all(&owner), shown(&owner)), (set(&ids), set(&ids)));
+}
+
 /// [CATALOG-6]
 #[test]
 fn one_damaged_copy_is_read_from_the_other_and_without_both_the_objects_are_read() {

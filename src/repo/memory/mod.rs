@@ -20,7 +20,7 @@ pub use roots::{Roots, RootsWanted, StoredRoot};
 use super::error::RepoError;
 use crate::base::{CatalogId, KeyId, ObjectId, SnapshotId};
 use crate::format::ObjectKind;
-use crate::format::annotation::Annotation;
+use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::catalog::{Catalog, CatalogEnd, CatalogEntry, CatalogScope};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -258,7 +258,11 @@ impl Memory {
             Some(Told::There(target)) => read_annotation(target),
             _ => None,
         };
-        !present.contains(&cancels) && target.is_none_or(|target| target.subjects.iter().all(over))
+        match target {
+            Some(target) => !present.contains(&cancels) && target.subjects.iter().all(over),
+            // A forgetting that is only hidden must not come back without what took it back.
+            None => annotation.kind != AnnotationKind::Undeleted && !present.contains(&cancels),
+        }
     }
 }
 
