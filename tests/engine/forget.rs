@@ -1,6 +1,7 @@
 //! Forgetting through the library: who may, what is looked at before, what others see afterwards.
 
 use crate::support::world::{Client, content};
+use crate::support::{Fault, FaultStore};
 use chronolith::base::{Classify, ErrorClass, ObjectId, SnapshotId, Timestamp};
 use chronolith::format::ObjectKind;
 use chronolith::format::annotation::{Annotation, AnnotationKind};
@@ -13,9 +14,10 @@ use chronolith::ops::OpsError;
 use chronolith::ops::Snapshots;
 use chronolith::ops::forget::{by_name, by_policy, forget};
 use chronolith::ops::retention::{Amount, Policy};
-use chronolith::storage::MemoryStore;
+use chronolith::storage::{MemoryStore, Operation};
 use jiff::tz::TimeZone;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn backed_up(count: u8) -> (Client, Vec<SnapshotId>) {
     let owner = Client::init(Arc::new(MemoryStore::new()), 31);
@@ -140,4 +142,22 @@ fn a_root_that_a_catalogue_remembers_must_not_be_gone_unnoticed() {
     run(&owner, &last(1)).unwrap_err();
     owner.store.replace(&format!("copies/{name}"), &bytes).unwrap();
     assert_eq!(run(&owner, &last(1)).unwrap(), 0);
+}
+
+/// A flipped bit on the way, not on the disk: the annotation is whole when it is looked at again, and a pin is not
+/// taken for something that its signer put there broken.
+#[test]
+fn a_pin_that_is_read_wrong_once_holds() {
+    let (owner, ids) = backed_up(2);
+    let act = Act::Mark { host: "db1", label: "app" };
+    owner.open().annotate(&said(AnnotationKind::Pin, ids[0]), act).unwrap();
+    let once = AtomicBool::new(false);
+    let plan = move |_, operation, name: &str| {
+        let pin = operation == Operation::Get && name.starts_with("annotations/");
+        (pin && !once.swap(true, Ordering::SeqCst)).then_some(Fault::Flip)
+    };
+    let faulty = Arc::new(FaultStore::with_plan(owner.store.clone(), plan));
+    let client = owner.through(faulty.clone());
+    let error = by_name(&load(&client), &[ids[0]], true).unwrap_err();
+    assert!(faulty.fired() && error.to_string().contains("pinned"), "{error}");
 }
