@@ -116,6 +116,14 @@ impl Repository {
         Ok(committed.id.into())
     }
 
+    /// Reads a root. What was read wrong once may be read right the second time; else a pin that is whole could be
+    /// taken for something that its signer put there broken.
+    pub(super) fn get_root(&self, name: &str, id: &ObjectId) -> Result<Vec<u8>, StorageError> {
+        let read = || self.environment().store.get(name, limits::STRUCTURED_BYTES_MAX * 2);
+        let bytes = read()?;
+        if blake3::hash(&bytes) == *id.as_bytes() { Ok(bytes) } else { read() }
+    }
+
     fn list_objects<T>(
         &self,
         prefix: &str,
@@ -128,7 +136,7 @@ impl Repository {
                 Some(Ok(id)) => id,
                 _ => continue,
             };
-            let bytes = match store.get(&object.name, limits::STRUCTURED_BYTES_MAX * 2) {
+            let bytes = match self.get_root(&object.name, &id) {
                 Ok(bytes) => bytes,
                 // Removed since it was listed.
                 Err(StorageError::NotFound { .. }) => continue,
@@ -140,16 +148,7 @@ impl Repository {
                     continue;
                 }
             };
-            let mut answer = read(&object.name, id, &bytes, object.modified);
-            // What was read wrong once may be read right the second time; else a pin that is whole could be taken for
-            // something that its signer put there broken.
-            if matches!(answer, Err(RepoError::Damaged { .. }))
-                && let Ok(again) = store.get(&object.name, limits::STRUCTURED_BYTES_MAX * 2)
-                && again != bytes
-            {
-                answer = read(&object.name, id, &again, object.modified);
-            }
-            match answer {
+            match read(&object.name, id, &bytes, object.modified) {
                 Ok(found) => listing.found.push(found),
                 Err(error) => listing.refused.push((object.name, error)),
             }

@@ -476,7 +476,12 @@ fn deep_trees_and_times_before_the_epoch_come_back() {
     for _ in 0..900 {
         node = folder("d", vec![node]);
     }
-    let (_, root) = store_tree(&repository, "deep", vec![node]);
+    // Only the helper that stores the tree goes down into it by calling itself.
+    let (_, root) = std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(64 << 20);
+        let store = || store_tree(&repository, "deep", vec![node]);
+        builder.spawn_scoped(scope, store).unwrap().join().unwrap()
+    });
     let target = scratch();
     let report = restore(&repository, &root, target.path());
     assert_eq!((report.directories, report.files, told(&report)), (900, 1, Vec::new()));

@@ -1,7 +1,7 @@
 //! Snapshots and annotations: closed generations from catalogues, the rest from the store.
 
 use super::{Memory, Opened, Told};
-use crate::base::{ObjectId, Timestamp, limits};
+use crate::base::{ObjectId, Timestamp};
 use crate::format::ObjectKind;
 use crate::format::catalog::CatalogEntry;
 use crate::format::place::Place;
@@ -192,9 +192,7 @@ impl Repository {
     ) -> Vec<(Root, ObjectInfo, Result<Opened, RepoError>)> {
         let fetch = |(root, object): (Root, ObjectInfo)| {
             let opened = self
-                .environment()
-                .store
-                .get(&object.name, limits::STRUCTURED_BYTES_MAX * 2)
+                .get_root(&object.name, &root.id)
                 .map_err(RepoError::from)
                 .and_then(|bytes| self.open_object(&object.name, root.id, kind, &bytes))
                 .map(|(signer, payload)| Opened { signer, payload });
