@@ -126,7 +126,7 @@ impl Scene {
         let report = self.check(ReadData::All);
         // What differs from nothing and is needed by nobody could as well be left of a sweep.
         let idle = hurt.is_empty() && what.starts_with("a difference against");
-        assert_eq!(report.is_damaged(), !idle, "{what}: {report:?}");
+        assert!(report.is_damaged() || idle, "{what}: {report:?}");
         let named: Vec<&str> = report.findings.iter().map(|finding| finding.object.as_str()).collect();
         assert!(named.contains(&pack), "{what}: {named:?}");
         let mut found: Vec<_> = report.hurt.iter().map(|(id, _)| *id).collect();
