@@ -13,7 +13,7 @@
 //! - `base`: base backups, taken from a running server
 //! - `retention`: what of base backups and log is kept
 //! - `restore`: base backups, and a server that recovers from one
-//! - `dump`: databases by `pg_dump`; `programs`: which one
+//! - `dump`, `load`: databases by `pg_dump` and `pg_restore`; `programs`: which of those
 //! - `upgrade`: a further lineage under a cluster's name
 //! - `setup`: what a server needs so that its log is archived
 //! - `error`: what can go wrong with all that
@@ -27,6 +27,7 @@ mod error;
 mod history;
 mod layout;
 pub mod lineage;
+pub mod load;
 mod pages;
 mod password_file;
 mod programs;

@@ -8,6 +8,7 @@ mod base;
 mod dumps;
 mod forget;
 mod in_place;
+mod load;
 mod logical;
 mod restore;
 mod server;

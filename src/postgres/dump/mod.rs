@@ -22,7 +22,7 @@ mod server;
 pub use facts::{DatabaseFacts, DumpFacts, DumpFormat, KIND};
 
 use self::scan::Scanned;
-use self::server::Known;
+pub(super) use self::server::Known;
 use super::connection::{Login, Server};
 use super::error::PostgresError;
 use super::programs::ClientPrograms;

@@ -23,7 +23,7 @@ const DATABASES_SHOWN: usize = 20;
 /// How a dump is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// An archive for pg_restore, uncompressed: the repository compresses
+    /// An archive for pg_restore and `pg load`, uncompressed: the repository compresses
     Custom,
     /// SQL for psql
     Plain,

@@ -7,6 +7,7 @@ mod connection;
 mod drawing;
 mod dump;
 mod forget;
+mod load;
 mod programs;
 mod restore;
 mod server_command;
@@ -32,6 +33,7 @@ enum Verb {
     Backup(Box<backup::Arguments>),
     Restore(Box<restore::Arguments>),
     Dump(Box<dump::Arguments>),
+    Load(Box<load::Arguments>),
     ArchivePush(archive_push::Arguments),
     ArchiveGet(archive_get::Arguments),
     Timeline(timeline::Arguments),
@@ -64,6 +66,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Verb::Backup(arguments) => backup::run(session, arguments),
         Verb::Restore(arguments) => restore::run(session, arguments),
         Verb::Dump(arguments) => dump::run(session, arguments),
+        Verb::Load(arguments) => load::run(session, arguments),
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
         Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
         Verb::Timeline(arguments) => timeline::run(session, arguments),
@@ -79,6 +82,7 @@ pub const fn schema_name(arguments: &Arguments) -> &'static str {
         Verb::Backup(_) => "pg-backup",
         Verb::Restore(_) => "pg-restore",
         Verb::Dump(_) => "pg-dump",
+        Verb::Load(_) => "pg-load",
         Verb::ArchivePush(_) => "pg-archive-push",
         Verb::ArchiveGet(_) => "pg-archive-get",
         Verb::Timeline(_) => "pg-timeline",
