@@ -8,7 +8,7 @@ use super::password_file;
 use crate::base::{Observer, SecretBytes, explain};
 use postgres::config::SslMode;
 use postgres::types::ToSql;
-use postgres::{Client, Config, NoTls, Row};
+use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -362,9 +362,40 @@ impl Server {
         parameters: &[&(dyn ToSql + Sync)],
         observer: &dyn Observer,
     ) -> Result<Vec<Row>, PostgresError> {
+        self.patiently(doing, observer, |client| client.query(sql, parameters))
+    }
+
+    /// Runs statements as a person types them, and takes them back when the user has had enough; returns the rows
+    /// of all of them as texts.
+    ///
+    /// # Errors
+    ///
+    /// What the server says, or that it was interrupted.
+    pub fn run_patiently(
+        &mut self,
+        doing: &'static str,
+        sql: &str,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Vec<Option<String>>>, PostgresError> {
+        let messages = self.patiently(doing, observer, |client| client.simple_query(sql))?;
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+            }
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+
+    fn patiently<T>(
+        &mut self,
+        doing: &'static str,
+        observer: &dyn Observer,
+        ask: impl FnOnce(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<T, PostgresError> {
         let cancel = self.client.cancel_token();
         let done = AtomicBool::new(false);
-        let rows = std::thread::scope(|scope| {
+        let answer = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 while !done.load(Ordering::Acquire) {
                     if observer.interrupted() {
@@ -375,13 +406,13 @@ impl Server {
                     std::thread::park_timeout(LOOK_EVERY);
                 }
             });
-            let rows = self.client.query(sql, parameters);
+            let answer = ask(&mut self.client);
             done.store(true, Ordering::Release);
             waiting.thread().unpark();
-            rows
+            answer
         });
-        match rows {
-            Ok(rows) => Ok(rows),
+        match answer {
+            Ok(answer) => Ok(answer),
             Err(_) if observer.interrupted() => Err(crate::repo::RepoError::Interrupted.into()),
             Err(error) => Err(self.failed(doing, &error)),
         }

@@ -15,6 +15,7 @@
 //! - `restore`: base backups, and a server that recovers from one
 //! - `dump`, `load`: databases by `pg_dump` and `pg_restore`; `programs`: which of those
 //! - `upgrade`: a further lineage under a cluster's name
+//! - `drill`: a restore that is tried, looked at and thrown away
 //! - `setup`: what a server needs so that its log is archived
 //! - `error`: what can go wrong with all that
 
@@ -22,6 +23,7 @@ pub mod archive;
 pub mod base;
 mod connection;
 mod control;
+pub mod drill;
 pub mod dump;
 mod error;
 mod history;

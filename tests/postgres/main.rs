@@ -5,6 +5,7 @@ mod support;
 
 mod archive;
 mod base;
+mod drill;
 mod dumps;
 mod forget;
 mod in_place;

@@ -3,19 +3,23 @@
 //! Everything that can be known is looked at before the first byte is written ([`ClusterRestore::prepare`]);
 //! the order of writing is that of [`ClusterRestore::run`].
 //!
+//! - `contained`: a restored cluster that reaches nothing outside of a folder
 //! - `place`: what stands where the restore would write
 //! - `programs`: the server's programs on this host
 //! - `rescue`: what only a cluster that stands there has of its log
 //! - `settings`: what the restored server is told
 //! - `writing`: the writing side
 
+mod contained;
 mod place;
 mod programs;
 mod rescue;
 mod settings;
 mod writing;
 
+pub(super) use place::servers_in;
 pub use place::{Standing, TablespacePlace};
+pub(super) use programs::as_owner;
 pub use programs::{find_programs, start};
 pub use rescue::Unarchived;
 
@@ -33,7 +37,7 @@ use crate::ops::cat::cat;
 use crate::ops::listing::{Found, locate};
 use crate::repo::{Presence, Repository};
 use crate::timeline::{LogBase, LogStream, RecoveryPlan, Refusal, Target, plan, plan_from};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -94,6 +98,9 @@ pub struct RestoreOptions {
     pub protected: Vec<PathBuf>,
     /// Who archives what only the cluster that stands there has of its log.
     pub archiver: Option<Archiver>,
+    /// Keeps the restored server within this folder, in which the data directory is to be: tablespaces go below it,
+    /// its configuration is generated, and log that reaches elsewhere is refused.
+    pub contained: Option<PathBuf>,
 }
 
 impl RestoreOptions {
@@ -116,6 +123,7 @@ impl RestoreOptions {
             programs: Vec::new(),
             protected: Vec::new(),
             archiver: None,
+            contained: None,
         }
     }
 }
@@ -234,8 +242,16 @@ impl ClusterRestore {
             _ => Vec::new(),
         };
         let places = place::tablespaces(&options, &base.facts, standing)?;
-        let replayed = plan.segments.iter().filter_map(|name| Some((name, created.get(name)?)));
-        for (segment, created) in replayed {
+        let unknown = stream.segments().filter(|segment| !segment.known).map(|segment| segment.name.as_str());
+        let unknown: BTreeSet<&str> = unknown.collect();
+        for segment in &plan.segments {
+            let created = created.get(segment).map_or(&[][..], Vec::as_slice);
+            if options.contained.is_some() {
+                contained::check_created(segment, created)?;
+                if unknown.contains(segment.as_str()) {
+                    return Err(contained::refuse_unknown(segment));
+                }
+            }
             place::check_created(&options, &base.facts, &places, segment, created)?;
         }
         if standing == Standing::Nothing {
@@ -271,6 +287,24 @@ impl ClusterRestore {
         let of_control = ControlFile::parse(&self.vital.control).map(|control| u64::from(control.timeline));
         let is_known = timeline == 1 || self.plan.histories.contains(&timeline);
         (is_known || of_control.ok() != Some(timeline)).then_some(timeline)
+    }
+
+    /// Adds settings for the restored server.
+    pub fn set(&mut self, settings: Vec<(String, String)>) {
+        self.options.settings.extend(settings);
+    }
+
+    /// Lets the server fetch its log with another command, where something is archived.
+    pub fn fetch_with(&mut self, command: String) {
+        if self.archived {
+            self.options.restore_command = Some(command);
+        }
+    }
+
+    /// Returns the last segment that the recovery needs.
+    pub fn last_segment(&self) -> Option<String> {
+        let of_base = || self.base.facts.needed_segments().last().map(ToString::to_string);
+        self.plan.segments.last().cloned().or_else(of_base)
     }
 
     /// Says whether the server will be past its recovery once it has come to its target.

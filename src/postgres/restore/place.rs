@@ -1,6 +1,6 @@
 //! Where a restore writes: what stands there, and whether it may be written to.
 
-use super::RestoreOptions;
+use super::{RestoreOptions, contained};
 use crate::localfs::{RESTORE_MARKER, TEMPORARY_PREFIX};
 use crate::postgres::base::{Base, BaseFacts, read_control};
 use crate::postgres::connection::ConnectionOptions;
@@ -70,20 +70,22 @@ fn is_server(process: &str) -> bool {
     name.is_ok_and(|name| name.starts_with("postgres") || name.starts_with("postmaster"))
 }
 
-/// Says whether a server works in a folder, whatever became of its pid file: servers and their helpers
-/// stay in their data directory.
-fn is_at_work(folder: &Path) -> bool {
-    let Ok(folder) = folder.canonicalize() else { return false };
-    fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
-        let here = fs::read_link(entry.path().join("cwd")).is_ok_and(|place| place == folder);
-        here && entry.file_name().to_str().is_some_and(is_server)
-    })
+/// Finds the processes of servers that work in a folder, whatever became of the pid file: servers and their
+/// helpers stay in their data directory.
+pub(in crate::postgres) fn servers_in(folder: &Path) -> Vec<i32> {
+    let Ok(folder) = folder.canonicalize() else { return Vec::new() };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let here = processes.filter(|entry| {
+        let works_here = fs::read_link(entry.path().join("cwd")).is_ok_and(|place| place == folder);
+        works_here && entry.file_name().to_str().is_some_and(is_server)
+    });
+    here.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Says whether a server runs on a data directory: one works in it, its pid file names a process that is
 /// one, or somebody answers where it says that the server listens (B21).
-pub(super) fn is_running(folder: &Path) -> bool {
-    if is_at_work(folder) {
+fn is_running(folder: &Path) -> bool {
+    if !servers_in(folder).is_empty() {
         return true;
     }
     let Ok(text) = fs::read_to_string(folder.join("postmaster.pid")) else { return false };
@@ -204,7 +206,11 @@ pub(super) fn tablespaces(
     for (oid, original) in &facts.tablespaces {
         let by_number = oid.to_string();
         let moved = options.tablespaces.get(original).or_else(|| options.tablespaces.get(&by_number));
-        let target = moved.cloned().unwrap_or_else(|| PathBuf::from(original));
+        let usual = || match &options.contained {
+            Some(folder) => contained::tablespace(folder, *oid),
+            None => PathBuf::from(original),
+        };
+        let target = moved.cloned().unwrap_or_else(usual);
         if !target.is_absolute() || target.starts_with(&options.data_directory) {
             return Err(PostgresError::refused(
                 format!("tablespace {oid} cannot go to {}", target.display()),

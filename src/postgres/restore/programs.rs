@@ -50,6 +50,17 @@ fn version_of(program: &Path) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// A command that works in a data directory, as its owner where this is root: servers refuse to run as root.
+pub(in crate::postgres) fn as_owner(program: &Path, data_directory: &Path) -> Result<Command, PostgresError> {
+    let owner = std::fs::metadata(data_directory).map_err(PostgresError::file("look at", data_directory))?;
+    let mut command = Command::new(program);
+    command.current_dir(data_directory);
+    if rustix::process::geteuid().is_root() {
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    Ok(command)
+}
+
 /// Starts a restored server and waits until it is up: past its recovery, or at its target where it is to
 /// pause there.
 ///
@@ -62,20 +73,15 @@ pub fn start(
     until_promoted: bool,
     observer: &dyn Observer,
 ) -> Result<(), PostgresError> {
-    let owner = std::fs::metadata(data_directory).map_err(PostgresError::file("look at", data_directory))?;
     let log = data_directory.join("restore.log");
-    let mut command = Command::new(programs.join("pg_ctl"));
+    let mut command = as_owner(&programs.join("pg_ctl"), data_directory)?;
     command.arg("start").arg("-D").arg(data_directory).arg("-l").arg(&log).args([
         "-w",
         "-s",
         "-t",
         WAIT_SECONDS,
     ]);
-    command.current_dir(data_directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if rustix::process::geteuid().is_root() {
-        // Servers refuse to run as root.
-        command.uid(owner.uid()).gid(owner.gid());
-    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(PostgresError::file("run", &programs.join("pg_ctl")))?;
     loop {
         match child.try_wait().map_err(PostgresError::file("run", &programs.join("pg_ctl")))? {

@@ -24,7 +24,7 @@ const ASIDE_MAX: u32 = 1000;
 
 /// Who owns the restored cluster.
 #[derive(Debug, Clone, Copy)]
-struct Owner {
+pub(super) struct Owner {
     user: u32,
     group: u32,
 }
@@ -40,7 +40,7 @@ impl Owner {
     }
 }
 
-fn own(path: &Path, owner: Option<Owner>) -> Result<(), PostgresError> {
+pub(super) fn own(path: &Path, owner: Option<Owner>) -> Result<(), PostgresError> {
     match owner {
         Some(owner) => {
             lchown(path, Some(owner.user), Some(owner.group)).map_err(PostgresError::file("give away", path))
@@ -55,7 +55,7 @@ fn sync_folder(folder: &Path) -> Result<(), PostgresError> {
 }
 
 /// Writes a small file in one step, durable.
-fn write(path: &Path, content: &[u8], owner: Option<Owner>) -> Result<(), PostgresError> {
+pub(super) fn write(path: &Path, content: &[u8], owner: Option<Owner>) -> Result<(), PostgresError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".chronolith");
     let unfinished = path.with_file_name(name);
@@ -72,7 +72,7 @@ fn write(path: &Path, content: &[u8], owner: Option<Owner>) -> Result<(), Postgr
     sync_folder(path.parent().unwrap_or(path))
 }
 
-fn remove(path: &Path) -> Result<(), PostgresError> {
+pub(super) fn remove(path: &Path) -> Result<(), PostgresError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(PostgresError::file("remove", path)(error))
@@ -82,7 +82,7 @@ fn remove(path: &Path) -> Result<(), PostgresError> {
 }
 
 /// Makes a folder that is the server's alone; those on the way to it are like any other.
-fn make_folder(path: &Path) -> Result<(), PostgresError> {
+pub(super) fn make_folder(path: &Path) -> Result<(), PostgresError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(PostgresError::file("make the folder", parent))?;
     }
@@ -146,6 +146,10 @@ impl ClusterRestore {
             self.restore_tablespace(place, owner, &mut report)?;
         }
         self.restore_log(owner, &mut report)?;
+        if let Some(folder) = &self.options.contained {
+            self.check_inside()?;
+            self.contain(folder, owner)?;
+        }
         self.write_vital(owner)?;
         self.write_settings(owner)?;
         for folder in ["global", "pg_tblspc", "pg_wal", "."] {
@@ -348,9 +352,14 @@ impl ClusterRestore {
     }
 
     fn write_settings(&self, owner: Option<Owner>) -> Result<(), PostgresError> {
-        self.write_configuration(owner)?;
         let path = self.folder().join("postgresql.auto.conf");
-        let before = fs::read(&path).unwrap_or_default();
+        let before = match self.options.contained {
+            Some(_) => Vec::new(),
+            None => {
+                self.write_configuration(owner)?;
+                fs::read(&path).unwrap_or_default()
+            }
+        };
         let before = String::from_utf8_lossy(&before);
         let text = automatic_configuration(&before, &self.options, &self.base.facts, self.named_timeline());
         write(&path, text.as_bytes(), owner)?;

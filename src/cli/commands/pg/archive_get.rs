@@ -6,6 +6,7 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::session::Session;
 use crate::cli::settings::CachePlace;
 use crate::postgres::archive::{Got, Spool, get, is_standby};
+use crate::postgres::{LogFile, SegmentName};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -45,6 +46,9 @@ pub struct Arguments {
     /// The folder for segments that are fetched ahead [default: the cache folder]
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
+    /// Takes segments behind this one for absent: the log of a drill ends there
+    #[arg(long, value_name = "SEGMENT", hide = true)]
+    pub last: Option<SegmentName>,
     /// Fetches ahead only: what this command starts by itself
     #[arg(long, hide = true)]
     pub fill_spool: bool,
@@ -57,6 +61,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         return fill(session, arguments);
     }
     let got = match is_standby(&arguments.path) {
+        _ if is_behind(arguments) => Got::Absent,
         false => attempt(session, arguments)?,
         true => match patiently(session, arguments) {
             Ok(got) => got,
@@ -80,6 +85,15 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let fields = json!({ "name": arguments.name, "found": bytes.is_some(), "bytes": bytes });
     session.talk.event("summary", fields)?;
     Ok(code)
+}
+
+/// Says whether a segment lies behind the last one that is wanted, on whatever timeline.
+fn is_behind(arguments: &Arguments) -> bool {
+    let place = |segment: &SegmentName| segment.to_string().split_off(8);
+    match (&arguments.last, arguments.name.parse()) {
+        (Some(last), Ok(LogFile::Segment(segment))) => place(&segment) > place(last),
+        _ => false,
+    }
 }
 
 fn attempt(session: &Session, arguments: &Arguments) -> Result<Got, Fault> {

@@ -5,6 +5,7 @@ pub mod archive_push;
 mod backup;
 mod connection;
 mod drawing;
+mod drill;
 mod dump;
 mod forget;
 mod load;
@@ -34,6 +35,7 @@ enum Verb {
     Restore(Box<restore::Arguments>),
     Dump(Box<dump::Arguments>),
     Load(Box<load::Arguments>),
+    Drill(Box<drill::Arguments>),
     ArchivePush(archive_push::Arguments),
     ArchiveGet(archive_get::Arguments),
     Timeline(timeline::Arguments),
@@ -67,6 +69,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Verb::Restore(arguments) => restore::run(session, arguments),
         Verb::Dump(arguments) => dump::run(session, arguments),
         Verb::Load(arguments) => load::run(session, arguments),
+        Verb::Drill(arguments) => drill::run(session, arguments),
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
         Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
         Verb::Timeline(arguments) => timeline::run(session, arguments),
@@ -83,6 +86,7 @@ pub const fn schema_name(arguments: &Arguments) -> &'static str {
         Verb::Restore(_) => "pg-restore",
         Verb::Dump(_) => "pg-dump",
         Verb::Load(_) => "pg-load",
+        Verb::Drill(_) => "pg-drill",
         Verb::ArchivePush(_) => "pg-archive-push",
         Verb::ArchiveGet(_) => "pg-archive-get",
         Verb::Timeline(_) => "pg-timeline",

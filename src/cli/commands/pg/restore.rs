@@ -3,7 +3,7 @@
 use super::Cluster;
 use super::programs::places_of_programs;
 use super::server_command::server_command;
-use crate::base::{Clock, Observer, explain};
+use crate::base::{Clock, Observer, Timestamp, explain};
 use crate::cli::edges::{self, SystemClock};
 use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
@@ -124,17 +124,7 @@ impl Arguments {
     fn target(&self, session: &Session) -> Result<Target, Fault> {
         let inclusive = !self.target_exclusive;
         if let Some(text) = &self.target_time {
-            let read = read_time(text, SystemClock.now(), &edges::zone()).ok_or_else(|| {
-                Fault::usage(
-                    format!("{text:?} is no time that can be read"),
-                    "write it as '2026-01-15 14:30:00+01'",
-                )
-            })?;
-            if read.assumed {
-                let taken = render::time(read.time);
-                session.talk.note(&format!("the target has no offset; it is taken as {taken}"));
-            }
-            return Ok(Target::Time { at: read.time, inclusive });
+            return Ok(Target::Time { at: target_time(session, text)?, inclusive });
         }
         if let Some(Lsn(at)) = self.target_lsn {
             return Ok(Target::Position { at, inclusive });
@@ -167,14 +157,6 @@ impl Arguments {
                 std::path::absolute(new).map_err(|error| Fault::file("find", Path::new(new), &error))?;
             tablespaces.insert(old.to_owned(), new);
         }
-        let mut settings = Vec::new();
-        for set in &self.set {
-            let (name, value) = set
-                .split_once('=')
-                .filter(|(name, _)| is_setting(name))
-                .ok_or_else(|| Fault::usage(format!("--set {set:?} is not NAME=VALUE"), "--set port=5433"))?;
-            settings.push((name.to_owned(), value.to_owned()));
-        }
         Ok(RestoreOptions {
             target: self.target(session)?,
             exclusive: self.target_exclusive,
@@ -190,12 +172,36 @@ impl Arguments {
             delta: self.delta,
             force: self.force,
             tablespaces,
-            settings,
+            settings: settings(&self.set)?,
             restore_command: command,
             programs: places_of_programs(self.programs.as_ref()),
             ..RestoreOptions::new(data_directory)
         })
     }
+}
+
+/// Reads a target time; one without an offset is taken as local time, and that is said.
+pub fn target_time(session: &Session, text: &str) -> Result<Timestamp, Fault> {
+    let read = read_time(text, SystemClock.now(), &edges::zone()).ok_or_else(|| {
+        Fault::usage(format!("{text:?} is no time that can be read"), "write it as '2026-01-15 14:30:00+01'")
+    })?;
+    if read.assumed {
+        let taken = render::time(read.time);
+        session.talk.note(&format!("the target has no offset; it is taken as {taken}"));
+    }
+    Ok(read.time)
+}
+
+/// Reads settings for a restored server.
+pub fn settings(given: &[String]) -> Result<Vec<(String, String)>, Fault> {
+    let read = |set: &String| {
+        let (name, value) = set
+            .split_once('=')
+            .filter(|(name, _)| is_setting(name))
+            .ok_or_else(|| Fault::usage(format!("--set {set:?} is not NAME=VALUE"), "--set port=5433"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    given.iter().map(read).collect()
 }
 
 fn is_setting(name: &str) -> bool {
@@ -280,7 +286,7 @@ fn confirm(session: &Session, arguments: &Arguments, cluster: &ClusterName) -> R
 }
 
 /// Says in words where the recovery ends.
-fn describe(target: &Target) -> String {
+pub fn describe(target: &Target) -> String {
     let edge = |inclusive: &bool| if *inclusive { "" } else { ", exclusive" };
     match target {
         Target::Latest => "the end of the log".to_owned(),
