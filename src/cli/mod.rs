@@ -25,6 +25,7 @@ mod fault;
 mod help;
 mod input;
 mod key_cache;
+mod profile;
 mod render;
 mod session;
 mod settings;

@@ -210,7 +210,9 @@ impl Session {
         let one = |place: &str| -> Result<Arc<Repository>, Fault> {
             let store = open_local(place)?;
             require_repository(&store, place)?;
-            Ok(open(self.environment(store), &credential)?)
+            let repository = open(self.environment(store), &credential)?;
+            self.check_id(&repository)?;
+            Ok(repository)
         };
         Ok(self.places()?.into_iter().map(|place| (place.to_owned(), one(place))).collect())
     }
@@ -244,13 +246,13 @@ impl Session {
     pub fn open(&self) -> Result<Arc<Repository>, Fault> {
         let opened = self.unlock()?;
         self.watch_signals()?;
-        Self::finish_opening(opened)
+        self.finish_opening(opened)
     }
 
     /// Opens the repository for a server's command, which a signal ends at once: the server knows its own
     /// signals by how the command ends.
     pub fn open_for_server(&self) -> Result<Arc<Repository>, Fault> {
-        Self::finish_opening(self.unlock()?)
+        self.finish_opening(self.unlock()?)
     }
 
     /// Starts this program once more with the same arguments and one more, and does not wait for it. That it
@@ -264,11 +266,32 @@ impl Session {
         let _ = command.process_group(0).spawn();
     }
 
-    fn finish_opening((environment, opening): (Environment, Opening)) -> Result<Arc<Repository>, Fault> {
+    fn open_as((environment, opening): (Environment, Opening)) -> Result<Arc<Repository>, Fault> {
         Ok(match opening {
             Opening::Credential(credential) => open(environment, &credential)?,
             Opening::Sheet(sheet) => open_with_sheet(environment, sheet)?,
         })
+    }
+
+    fn finish_opening(&self, unlocked: (Environment, Opening)) -> Result<Arc<Repository>, Fault> {
+        let repository = Self::open_as(unlocked)?;
+        self.check_id(&repository)?;
+        Ok(repository)
+    }
+
+    /// Refuses a repository that is not the one of the profile: another disk may be mounted there.
+    fn check_id(&self, repository: &Repository) -> Result<(), Fault> {
+        let found = repository.id().to_string();
+        match &self.settings.repository_id {
+            Some(expected) if !expected.eq_ignore_ascii_case(&found) => Err(Fault::usage(
+                format!(
+                    "the repository at {} is another one than the profile's: its id is {found}, the profile says {expected}",
+                    self.place()?
+                ),
+                "see what is mounted there; if it is meant, correct repository-id in the profile",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Opens the repository with a slot and returns what opened it too; a sheet is refused.
@@ -276,7 +299,9 @@ impl Session {
     pub fn open_with_slot(&self) -> Result<(Arc<Repository>, Credential), Fault> {
         match self.unlock()? {
             (environment, Opening::Credential(credential)) => {
-                Ok((open(environment, &credential)?, credential))
+                let repository = open(environment, &credential)?;
+                self.check_id(&repository)?;
+                Ok((repository, credential))
             }
             (_, Opening::Sheet(_)) => Err(Fault::usage(
                 "a recovery sheet is no slot, so there is nothing to change",
@@ -303,9 +328,9 @@ impl Session {
         let opening = unlock::opening(way, other, |text| self.talk.warn(text))?;
         let second = (self.environment(store), opening);
         self.watch_signals()?;
-        let first = Self::finish_opening(first)?;
+        let first = self.finish_opening(first)?;
         self.doing(format!("open {other}"));
-        Ok((first, Self::finish_opening(second)?))
+        Ok((first, Self::open_as(second)?))
     }
 
     fn unlock(&self) -> Result<(Environment, Opening), Fault> {

@@ -58,6 +58,14 @@ pub struct Settings {
     pub key_cache: bool,
     /// The cluster that the profile names.
     pub cluster: Option<String>,
+    /// The id that the repository must have, by the profile that names it.
+    pub repository_id: Option<String>,
+    /// The program that servers call, by the profile.
+    pub program: Option<PathBuf>,
+    /// The configuration file, which need not exist.
+    pub configuration: Option<PathBuf>,
+    /// The profile that was named.
+    pub profile: Option<String>,
 }
 
 /// One profile: the global options by their names, and the cluster of a database's commands.
@@ -79,6 +87,8 @@ struct Profile {
     no_cache: Option<bool>,
     no_key_cache: Option<bool>,
     cluster: Option<String>,
+    repository_id: Option<String>,
+    program: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Default)]
@@ -106,7 +116,16 @@ fn read_configuration(path: &Path, must_exist: bool) -> Result<Configuration, Fa
         }
         Err(error) => return Err(Fault::file("read the configuration file", path, &error)),
     };
-    toml::from_str(&text).map_err(|error| {
+    parse(&text, path)
+}
+
+/// Makes sure that a text could stand in a configuration file.
+pub fn check_configuration(text: &str, path: &Path) -> Result<(), Fault> {
+    parse(text, path).map(drop)
+}
+
+fn parse(text: &str, path: &Path) -> Result<Configuration, Fault> {
+    toml::from_str(text).map_err(|error| {
         let why = error.to_string().replace('\n', " ");
         Fault::usage(
             format!("the configuration file {} does not hold: {}", path.display(), why.trim()),
@@ -115,10 +134,17 @@ fn read_configuration(path: &Path, must_exist: bool) -> Result<Configuration, Fa
     })
 }
 
+fn configuration_file(global: &Global) -> Option<PathBuf> {
+    global.config.clone().or_else(|| variable("CHRONOLITH_CONFIG").map(PathBuf::from))
+}
+
+fn named_profile(global: &Global) -> Result<Option<String>, Fault> {
+    global.profile.clone().map_or_else(|| text_variable("CHRONOLITH_PROFILE"), |name| Ok(Some(name)))
+}
+
 fn profile(global: &Global) -> Result<Profile, Fault> {
-    let named =
-        global.profile.clone().map_or_else(|| text_variable("CHRONOLITH_PROFILE"), |name| Ok(Some(name)))?;
-    let given = global.config.clone().or_else(|| variable("CHRONOLITH_CONFIG").map(PathBuf::from));
+    let named = named_profile(global)?;
+    let given = configuration_file(global);
     let must_exist = given.is_some() || named.is_some();
     let Some(path) = given.or_else(edges::configuration_file) else {
         return match named {
@@ -151,7 +177,8 @@ fn profile(global: &Global) -> Result<Profile, Fault> {
 impl Profile {
     /// Paths of files in a profile are meant from where the configuration file stands.
     fn resolve(&mut self, folder: &Path) {
-        for path in [&mut self.password_file, &mut self.key_file, &mut self.cache_dir].into_iter().flatten() {
+        let paths = [&mut self.password_file, &mut self.key_file, &mut self.cache_dir, &mut self.program];
+        for path in paths.into_iter().flatten() {
             *path = folder.join(&*path);
         }
     }
@@ -221,13 +248,16 @@ impl Settings {
     pub fn collect(global: &Global) -> Result<Self, Fault> {
         let mut profile = profile(global)?;
         let way = way(global, &mut profile)?;
-        let named = match &global.repo {
+        let named = named_profile(global)?;
+        let given = match &global.repo {
             Some(repository) => Some(repository.clone()),
             None => text_variable("CHRONOLITH_REPO")?,
         };
+        // The id is that of the profile's repository; of another one only where the profile was asked for by name.
+        let repository_id = profile.repository_id.filter(|_| given.is_none() || named.is_some());
         // The other places of a profile are those of its own repository.
-        let (repository, also, quorum) = match named {
-            Some(named) => (Some(named), Vec::new(), None),
+        let (repository, also, quorum) = match given {
+            Some(given) => (Some(given), Vec::new(), None),
             None => (profile.repo, profile.also, profile.quorum),
         };
         let also = if global.also.is_empty() { also } else { global.also.clone() };
@@ -270,6 +300,10 @@ impl Settings {
             cache,
             key_cache: !chosen(global.no_key_cache, profile.no_key_cache),
             cluster: profile.cluster,
+            repository_id,
+            program: profile.program,
+            configuration: configuration_file(global).or_else(edges::configuration_file),
+            profile: named,
         })
     }
 

@@ -5,6 +5,9 @@ use super::error::PostgresError;
 use super::lineage::{ClusterName, stream_of};
 use super::segment::SegmentName;
 use crate::repo::{FoundLog, Repository};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// The oldest server whose log can be archived with what is set here.
 const MAJOR_MIN: u32 = 13;
@@ -148,6 +151,64 @@ pub fn apply(server: &mut Server, setup: &Setup, force: bool) -> Result<(), Post
     }
     server.query("reload the settings of", "SELECT pg_reload_conf()", &[])?;
     Ok(())
+}
+
+/// The user that a server on this host runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerUser {
+    /// Its number.
+    pub user: u32,
+    /// The numbers of its groups.
+    pub groups: Vec<u32>,
+}
+
+/// Finds the user that a server runs as; `None` where it is not on this host, or does not tell this role
+/// enough to be sure of that.
+///
+/// # Errors
+///
+/// When the server does not answer.
+pub fn server_user(server: &mut Server) -> Result<Option<ServerUser>, PostgresError> {
+    let sql = "SELECT pg_backend_pid(), current_setting('data_directory', true)";
+    // Who may not see where the data is gets an error.
+    let Ok(rows) = server.query(ASK, sql, &[]) else { return Ok(None) };
+    let row = rows.first().ok_or_else(|| server.odd(ASK))?;
+    let (process, folder): (i32, Option<String>) = (row.get(0), row.get(1));
+    let works_in = fs::read_link(format!("/proc/{process}/cwd")).ok();
+    let is_here =
+        folder.and_then(|folder| fs::canonicalize(folder).ok()).is_some_and(|f| Some(f) == works_in);
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok().filter(|_| is_here);
+    Ok(status.and_then(|status| ServerUser::parse(&status)))
+}
+
+impl ServerUser {
+    fn parse(status: &str) -> Option<Self> {
+        let numbers = |name: &str| -> Option<Vec<u32>> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.split_whitespace().filter_map(|word| word.parse().ok()).collect())
+        };
+        // The second is the one that counts for access.
+        let mut groups = numbers("Groups:")?;
+        groups.push(*numbers("Gid:")?.get(1)?);
+        Some(Self { user: *numbers("Uid:")?.get(1)?, groups })
+    }
+
+    /// Says whether the user can read a file, by the modes of it and of the folders on the way.
+    pub fn may_read(&self, path: &Path) -> bool {
+        let Ok(path) = path.canonicalize() else { return false };
+        let may = |path: &Path, bit: u32| {
+            let Ok(found) = fs::metadata(path) else { return false };
+            let shift = if found.uid() == self.user {
+                6
+            } else if self.groups.contains(&found.gid()) {
+                3
+            } else {
+                0
+            };
+            self.user == 0 || found.mode() >> shift & bit != 0
+        };
+        may(&path, 0o4) && path.ancestors().skip(1).all(|folder| may(folder, 0o1))
+    }
 }
 
 /// Writes something into the log, ends its segment, and returns the segment's name: it must come into the

@@ -70,6 +70,8 @@ impl Archive {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = as_user(USER, Path::new(BINARY));
         command.args(self.options()).arg("pg").args(arguments).env("HOME", self.home());
+        // `runuser` sets HOME anew.
+        command.env("XDG_CONFIG_HOME", self.home().join(".config"));
         command
     }
 

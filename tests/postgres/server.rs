@@ -65,6 +65,8 @@ impl Server {
         for setting in &self.settings {
             postgres.arg("-c").arg(setting);
         }
+        // What the server calls keeps its cache here too.
+        postgres.env("XDG_CACHE_HOME", self.sockets().join("cache"));
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let mut child = postgres.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         loop {

@@ -2,8 +2,11 @@
 
 use super::archive::Archive;
 use super::base::{arguments, expect};
-use super::server::Server;
-use std::process::Output;
+use super::server::{Server, USER};
+use super::support::server::{as_user, check};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
 
 /// A1, A10, A14: what is missing is shown, set and proved; another way of archiving is not replaced unasked.
 #[test]
@@ -21,7 +24,33 @@ fn a_server_is_set_up_and_archives() {
     let said = expect(&output, 0);
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(shown.contains("ALTER SYSTEM SET archive_mode = 'on';"), "{shown}");
-    assert!(shown.contains("pg archive-push --cluster main %p';") && !shown.contains("wal_level"), "{shown}");
+    assert!(shown.contains("--profile main pg archive-push %p';") && !shown.contains("wal_level"), "{shown}");
+    let long = String::from_utf8(setup(&server, &["--no-profile"]).stdout).unwrap();
+    assert!(long.contains("pg archive-push --cluster main %p';") && long.contains("--key-file"), "{long}");
+    // Nothing is set while the server's user cannot read the key, or what the profile would be in.
+    let key = archive.repository().with_file_name("key");
+    let chown =
+        |owner: &str, path: &Path| check("chown", Command::new("chown").arg(owner).arg(path).output());
+    let hidden = archive.repository().with_file_name("hidden");
+    check("mkdir", as_user(USER, Path::new("/bin/mkdir")).args(["-m", "700"]).arg(&hidden).output());
+    if rustix::process::geteuid().is_root() {
+        chown("root", &hidden);
+        let as_root = |more: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_chronolith"));
+            command.arg("-r").arg(archive.repository()).args(["--no-cache", "--key-file"]).arg(&key);
+            command.args(["pg", "setup", "--cluster", "main", "--user", "tester", "--host"]);
+            command.arg(server.sockets()).args(more).env("HOME", &hidden).env_remove("XDG_CONFIG_HOME");
+            command.output().unwrap()
+        };
+        let said = expect(&as_root(&["--apply"]), 2);
+        assert!(said.contains("the server's user cannot read") && said.contains("config.toml"), "{said}");
+        chown("root", &key);
+        let said = expect(&as_root(&["--apply", "--profile-file", "/nonexistent/x"]), 2);
+        assert!(said.contains("cannot read") && said.contains("/key"), "{said}");
+        assert!(expect(&as_root(&[]), 0).contains("cannot read"));
+        chown(USER, &key);
+    }
+    assert_eq!(server.sql("postgres", "SHOW archive_mode").trim(), "off");
     assert!(said.contains("--apply sets this; the server must be started anew"), "{said}");
     assert_eq!(server.sql("postgres", "SHOW archive_command").trim(), "(disabled)");
     let said = expect(&setup(&server, &["--check"]), 1);
@@ -29,12 +58,42 @@ fn a_server_is_set_up_and_archives() {
 
     let said = expect(&setup(&server, &["--apply"]), 0);
     assert!(said.contains("must be started anew"), "{said}");
+    let file = archive.repository().with_file_name(".config").join("chronolith/config.toml");
+    let profile = fs::read_to_string(&file).unwrap();
+    for entry in ["repo = ", "repository-id = ", "cluster = \"main\"", "key-file = ", "program = "] {
+        assert!(profile.contains(entry), "{profile}");
+    }
     server.stop("fast");
     server.launch();
     let said = expect(&setup(&server, &["--check"]), 0);
     assert!(said.contains("archiving works"), "{said}");
     let said = expect(&setup(&server, &[]), 0);
     assert!(said.contains("everything is set"), "{said}");
+    // With nothing but the profile; and another repository in the place of the profile's is refused.
+    let by_profile = |more: &[&str]| {
+        let mut command = as_user(USER, Path::new(env!("CARGO_BIN_EXE_chronolith")));
+        command.args(["--profile", "main", "--no-cache"]).args(more);
+        command.env("XDG_CONFIG_HOME", archive.repository().with_file_name(".config")).output().unwrap()
+    };
+    let sockets = server.sockets();
+    let check_it = ["pg", "setup", "--check", "--user", "tester", "--host", sockets.to_str().unwrap()];
+    expect(&by_profile(&check_it), 0);
+    expect(&by_profile(&["snapshots"]), 0);
+    let other = Archive::new();
+    let repository = other.repository();
+    let key = repository.with_file_name("key");
+    check("cp", as_user(USER, Path::new("/bin/cp")).arg(&key).arg(file.with_file_name("other")).output());
+    let foreign = profile.replace(archive.repository().to_str().unwrap(), repository.to_str().unwrap());
+    let foreign = foreign.replace(
+        archive.repository().with_file_name("key").to_str().unwrap(),
+        file.with_file_name("other").to_str().unwrap(),
+    );
+    fs::write(&file, &foreign).unwrap();
+    for command in [&["snapshots"][..], &["check"], &["pg", "timeline"], &["key", "list"]] {
+        let said = expect(&by_profile(command), 2);
+        assert!(said.contains("is another one than the profile's"), "{said}");
+    }
+    fs::write(&file, &profile).unwrap();
 
     // B11: a backup is good once its log is there; until then it says so.
     let backup = |server: &Server, more: &[&str]| {
