@@ -4,7 +4,7 @@
 
 use crate::base::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Span, Zoned};
 
 /// A time that somebody wrote.
@@ -14,6 +14,8 @@ pub struct ReadTime {
     pub time: Timestamp,
     /// That its offset was not written: it was taken from the time zone, or reckoned from now.
     pub assumed: bool,
+    /// The other time that it may mean: where clocks were set back, an hour comes twice.
+    pub other: Option<Timestamp>,
 }
 
 pub(super) fn to_jiff(time: Timestamp) -> jiff::Timestamp {
@@ -36,8 +38,9 @@ pub fn show_time(time: Timestamp, zone: &TimeZone) -> String {
 /// Returns `None` for anything else.
 pub fn read_time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<ReadTime> {
     let text = text.trim();
-    let exact = |time| Some(ReadTime { time: from_jiff(time)?, assumed: false });
-    let assumed = |zoned: Zoned| Some(ReadTime { time: from_jiff(zoned.timestamp())?, assumed: true });
+    let exact = |time| Some(ReadTime { time: from_jiff(time)?, assumed: false, other: None });
+    let assumed =
+        |zoned: Zoned| Some(ReadTime { time: from_jiff(zoned.timestamp())?, assumed: true, other: None });
     if let Some(seconds) = text.strip_prefix('@') {
         return exact(jiff::Timestamp::from_second(seconds.parse().ok()?).ok()?);
     }
@@ -53,7 +56,13 @@ pub fn read_time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<ReadTime
         return assumed(day);
     }
     if let Ok(time) = text.parse::<DateTime>() {
-        return assumed(time.to_zoned(zone.clone()).ok()?);
+        let read = zone.to_ambiguous_zoned(time);
+        let other = match read.offset() {
+            AmbiguousOffset::Fold { after, .. } => from_jiff(after.to_timestamp(time).ok()?),
+            _ => None,
+        };
+        // The earlier of two.
+        return Some(ReadTime { other, ..assumed(read.compatible().ok()?)? });
     }
     let words = text.replace('.', " ").to_ascii_lowercase();
     let now = to_jiff(now).to_zoned(zone.clone());
@@ -96,6 +105,16 @@ mod tests {
         ] {
             assert_eq!(read(text).as_deref(), Some(expected), "{text}");
         }
+        // In the night in which clocks are set back from 3 to 2.
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let read_there = |text| {
+            let read = read_time(text, Timestamp::default(), &zone).unwrap();
+            (show_time(read.time, &zone), read.other.map(|other| show_time(other, &zone)))
+        };
+        let (first, second) = ("2026-10-25 02:30:00 +02:00", "2026-10-25 02:30:00 +01:00");
+        assert_eq!(read_there("2026-10-25 02:30"), (first.to_owned(), Some(second.to_owned())));
+        assert_eq!(read_there(second), (second.to_owned(), None));
+        assert_eq!(read_there("2026-10-25 03:00").1, None);
         for text in ["", "ago", "soon", "2 hours", "2026-13-01", "25:00", "@x", "2026-01-15 25:00"] {
             assert_eq!(read(text), None, "{text}");
         }

@@ -8,6 +8,7 @@ mod base;
 mod drill;
 mod dumps;
 mod forget;
+mod forks;
 mod in_place;
 mod load;
 mod logical;

@@ -223,9 +223,12 @@ fn every_target_brings_back_exactly_its_rows() {
         "archive_mode=on".to_owned(),
         format!("archive_command={push}"),
         "track_commit_timestamp=on".to_owned(),
+        // A13, and a server in another zone than the tool.
+        "wal_compression=on".to_owned(),
+        "timezone=Asia/Kathmandu".to_owned(),
     ];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let server = Server::start_with(&["--data-checksums"], &settings);
+    let server = Server::start_with(&["--data-checksums", "--wal-segsize", "1"], &settings);
     server.sql("postgres", "CREATE TABLE oracle (n bigint, filler text)");
     let mut commits: Vec<Commit> = (1..=3).map(|number| commit(&server, number)).collect();
     let backup = |more: &[&str]| {
@@ -279,6 +282,41 @@ fn every_target_brings_back_exactly_its_rows() {
     assert_eq!(rows(&["--target-lsn", &of(10).after]), until(10), "lsn");
     assert_eq!(rows(&["--target-xid", &of(11).xid]), until(11), "xid");
     assert_eq!(rows(&["--target-xid", &of(11).xid, "--target-exclusive"]), until(10), "xid, exclusive");
+
+    // B13: where clocks are being set back, the hour of these commits comes twice, and without its offset
+    // nobody knows which is meant. Half an hour after the commit, by the tool's zone, it is an hour earlier.
+    let committed: jiff::Timestamp = of(6).time.replace(' ', "T").parse().unwrap();
+    let day = committed.to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(1)));
+    let back = day.duration_since(&day.start_of_day().unwrap()) + jiff::SignedDuration::from_mins(30);
+    let rule = format!(
+        "STD0DST-1,J1/0,J{}/{:02}:{:02}:{:02}",
+        // The 29th of February has no number.
+        day.day_of_year() - i16::from(day.date().in_leap_year() && day.month() > 2),
+        back.as_secs() / 3600,
+        back.as_secs() / 60 % 60,
+        back.as_secs() % 60
+    );
+    let in_fold = |time: &str| {
+        let (folder, data) = target();
+        let mut arguments = restore_arguments(&data, &["--target-time", time]);
+        arguments.remove(0);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        (archive.command(&arguments).env("TZ", &rule).output().unwrap(), folder)
+    };
+    let wall = day.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string();
+    let (output, folder) = in_fold(&wall);
+    let said = expect(&output, 2);
+    assert!(
+        said.contains("was twice") && said.contains("+01:00") && said.contains("+00:00"),
+        "{rule}: {said}"
+    );
+    assert!(!folder.path().join("server/data").exists());
+    let (output, folder) = in_fold(&format!("{wall}+01"));
+    let said = expect(&output, 0);
+    assert!(said.contains("+01:00"), "{said}");
+    let server_there = recovered(folder);
+    assert_eq!(server_there.sql("postgres", "SELECT max(n) FROM oracle").trim(), "6", "{rule}");
+    drop(server_there);
 
     // What cannot be reached is refused before anything is written.
     let refused = |more: &[&str], word: &str| {

@@ -185,6 +185,16 @@ pub fn target_time(session: &Session, text: &str) -> Result<Timestamp, Fault> {
     let read = read_time(text, SystemClock.now(), &edges::zone()).ok_or_else(|| {
         Fault::usage(format!("{text:?} is no time that can be read"), "write it as '2026-01-15 14:30:00+01'")
     })?;
+    if let Some(other) = read.other {
+        return Err(Fault::usage(
+            format!(
+                "{text:?} was twice, when clocks were set back: {} and {}",
+                render::time(read.time),
+                render::time(other)
+            ),
+            "write the offset too",
+        ));
+    }
     if read.assumed {
         let taken = render::time(read.time);
         session.talk.note(&format!("the target has no offset; it is taken as {taken}"));
