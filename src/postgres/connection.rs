@@ -163,6 +163,73 @@ impl ConnectionOptions {
     }
 }
 
+/// A server and who connects to it, nothing left open.
+pub(super) struct Target {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub database: String,
+    /// Where it is, for people; of a socket, the socket.
+    pub place: String,
+    pub password: Option<SecretBytes>,
+}
+
+fn is_socket(host: &str) -> bool {
+    host.starts_with('/') || host.starts_with('@')
+}
+
+impl Target {
+    /// Says whether it is reached through a Unix socket.
+    pub fn is_socket(&self) -> bool {
+        is_socket(&self.host)
+    }
+}
+
+impl ConnectionOptions {
+    /// Fills in what was not said: the usual folders of sockets one after the other, and the password that is
+    /// kept, under the name of the database or one of `also`.
+    pub(super) fn target(&self, system_user: &str, also: &[&str]) -> Result<Target, PostgresError> {
+        let encryption = self.encryption.as_deref().unwrap_or("prefer");
+        let hosts: Vec<&str> = match self.host.as_deref().filter(|host| !host.is_empty()) {
+            Some(host) => vec![host],
+            None => SOCKET_FOLDERS.to_vec(),
+        };
+        let port = self.port.unwrap_or(PORT);
+        if !matches!(encryption, "disable" | "allow" | "prefer") && hosts.iter().any(|host| !is_socket(host))
+        {
+            return Err(PostgresError::refused(
+                format!(
+                    "sslmode={encryption} asks for an encrypted connection, which this version does not make"
+                ),
+                "connect through a Unix socket on the server's host",
+            ));
+        }
+        let socket_there = |host: &&str| Path::new(host).join(format!(".s.PGSQL.{port}")).exists();
+        let host = match hosts.as_slice() {
+            [host] => *host,
+            hosts => hosts.iter().copied().find(|host| socket_there(host)).unwrap_or(SOCKET_FOLDERS[0]),
+        };
+        let user = self.user.as_deref().unwrap_or(system_user);
+        let database = self.database.as_deref().unwrap_or(DATABASE);
+        let kept = |file: &PathBuf| {
+            let mut databases = also.iter().copied().chain([database]);
+            databases.find_map(|database| password_file::find(file, host, port, database, user))
+        };
+        let given = self.password.as_ref().map(|password| SecretBytes::new(password.expose().to_vec()));
+        Ok(Target {
+            host: host.to_owned(),
+            port,
+            user: user.to_owned(),
+            database: database.to_owned(),
+            place: match is_socket(host) {
+                true => format!("{host}/.s.PGSQL.{port}"),
+                false => format!("{host}:{port}"),
+            },
+            password: given.or_else(|| self.password_file.as_ref().and_then(kept)),
+        })
+    }
+}
+
 /// Splits `key=value key='quoted value'` into pairs.
 fn words(text: &str) -> Option<Vec<(String, String)>> {
     let mut pairs = Vec::new();
@@ -246,41 +313,15 @@ impl Server {
     ///
     /// When nobody answers, or the server refuses.
     pub fn connect(options: &ConnectionOptions, system_user: &str) -> Result<Self, PostgresError> {
-        let encryption = options.encryption.as_deref().unwrap_or("prefer");
-        let hosts: Vec<&str> = match options.host.as_deref().filter(|host| !host.is_empty()) {
-            Some(host) => vec![host],
-            None => SOCKET_FOLDERS.to_vec(),
-        };
-        let port = options.port.unwrap_or(PORT);
-        let is_socket = |host: &str| host.starts_with('/') || host.starts_with('@');
-        if !matches!(encryption, "disable" | "allow" | "prefer") && hosts.iter().any(|host| !is_socket(host))
-        {
-            return Err(PostgresError::refused(
-                format!(
-                    "sslmode={encryption} asks for an encrypted connection, which this version does not make"
-                ),
-                "connect through a Unix socket on the server's host",
-            ));
-        }
-        let socket_there = |host: &&str| Path::new(host).join(format!(".s.PGSQL.{port}")).exists();
-        let host = match hosts.as_slice() {
-            [host] => *host,
-            hosts => hosts.iter().copied().find(|host| socket_there(host)).unwrap_or(SOCKET_FOLDERS[0]),
-        };
-        let user = options.user.as_deref().unwrap_or(system_user);
-        let database = options.database.as_deref().unwrap_or(DATABASE);
-        let place =
-            if is_socket(host) { format!("{host}/.s.PGSQL.{port}") } else { format!("{host}:{port}") };
+        let target = options.target(system_user, &[])?;
         let mut config = Config::new();
-        config.host(host).port(port).user(user).dbname(database).application_name("chronolith");
-        config.ssl_mode(SslMode::Disable).connect_timeout(Duration::from_secs(CONNECT_SECONDS));
-        let kept = match (&options.password, &options.password_file) {
-            (Some(_), _) | (None, None) => None,
-            (None, Some(file)) => password_file::find(file, host, port, database, user),
-        };
-        if let Some(password) = options.password.as_ref().or(kept.as_ref()) {
+        config.host(&target.host).port(target.port).user(&target.user).dbname(&target.database);
+        config.application_name("chronolith").ssl_mode(SslMode::Disable);
+        config.connect_timeout(Duration::from_secs(CONNECT_SECONDS));
+        if let Some(password) = &target.password {
             config.password(password.expose());
         }
+        let place = target.place;
         let failed = |error: postgres::Error| PostgresError::Server {
             doing: "connect to",
             server: place.clone(),
@@ -294,10 +335,10 @@ impl Server {
         // Known since 14.
         let _ = client.batch_execute("SET idle_session_timeout = 0");
         let login = Login {
-            options: options.to_database(database),
-            host: host.to_owned(),
-            port,
-            user: user.to_owned(),
+            options: options.to_database(&target.database),
+            host: target.host,
+            port: target.port,
+            user: target.user,
         };
         Ok(Self { client, place, login })
     }

@@ -9,6 +9,7 @@
 //! - `stream`: what is archived of a cluster's log
 //! - `archive`: a server's log into the repository and back
 //! - `connection`, `password_file`: a session with a server
+//! - `replication`: the same over the replication protocol
 //! - `control`, `layout`, `pages`: what lies in a data directory
 //! - `base`: base backups, taken from a running server
 //! - `retention`: what of base backups and log is kept
@@ -33,6 +34,7 @@ pub mod load;
 mod pages;
 mod password_file;
 mod programs;
+pub mod replication;
 pub mod restore;
 pub mod retention;
 mod segment;

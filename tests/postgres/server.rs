@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 const PACKAGE: &str = "postgresql-15";
+const PORT: u16 = 5432;
 const FOLDERS: [&str; 3] =
     ["/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin"];
 /// The user that servers of tests run as where the tests run as root.
@@ -23,6 +24,8 @@ pub struct Server {
     pub folder: TempDir,
     child: Option<Child>,
     pub settings: Vec<String>,
+    /// The port, which is a part of the socket's name too.
+    pub port: u16,
 }
 
 impl Server {
@@ -34,7 +37,7 @@ impl Server {
     /// Makes a cluster with more options of `initdb`, and starts it with settings (`name=value`).
     pub fn start_with(initdb_options: &[&str], settings: &[&str]) -> Self {
         let folder = folder(USER);
-        let mut server = Self { folder, child: None, settings: Vec::new() };
+        let mut server = Self { folder, child: None, settings: Vec::new(), port: PORT };
         let mut initdb = as_user(USER, &tool("initdb"));
         initdb.arg("-D").arg(server.data()).args(["-U", "tester", "-A", "trust", "-E", "UTF8"]);
         initdb.args(["--locale=C", "--no-sync"]).args(initdb_options);
@@ -47,7 +50,7 @@ impl Server {
     /// Takes a folder whose `server/data` holds a cluster, and starts it.
     pub fn adopt(folder: TempDir, settings: &[&str]) -> Self {
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut server = Self { folder, child: None, settings };
+        let mut server = Self { folder, child: None, settings, port: PORT };
         server.launch();
         server
     }
@@ -61,7 +64,7 @@ impl Server {
     pub fn launch(&mut self) {
         let mut postgres = as_user(USER, &tool("postgres"));
         postgres.arg("-D").arg(self.data()).arg("-k").arg(self.sockets());
-        postgres.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+        postgres.args(["-c", "listen_addresses=", "-c", "fsync=off", "-p", &self.port.to_string()]);
         for setting in &self.settings {
             postgres.arg("-c").arg(setting);
         }
@@ -106,7 +109,7 @@ impl Server {
     /// A client program that finds the server.
     pub fn client(&self, name: &str) -> Command {
         let mut command = Command::new(tool(name));
-        command.env("PGHOST", self.sockets()).env("PGUSER", "tester").env_remove("PGPORT");
+        command.env("PGHOST", self.sockets()).env("PGUSER", "tester").env("PGPORT", self.port.to_string());
         command
     }
 
