@@ -7,7 +7,7 @@ use super::segment::{LogFile, Lsn, SegmentName};
 use crate::base::{LogPackId, Timestamp, explain};
 use crate::format::log::{LogRecord, LogRecordKind};
 use crate::ops::OpsError;
-use crate::repo::{ForgottenLogs, FoundLog, Listing, RepoError, Repository};
+use crate::repo::{ForgottenLogs, FoundLog, Listing, RepoError, Repository, joined, joined_length};
 use crate::timeline::{LogBase, LogSegment, LogStream, TimelinePath};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -236,7 +236,7 @@ impl ClusterLog {
         if digests.len() > 1 {
             self.doubled.push(name.to_owned());
         }
-        self.bytes.0 += length(found).unwrap_or(0);
+        self.bytes.0 += length(found).unwrap_or_else(|| joined_length(found));
         self.bytes.1 += found.iter().map(|found| found.length).sum::<u64>();
         match name.parse() {
             Ok(LogFile::Segment(segment)) => {
@@ -265,18 +265,20 @@ impl ClusterLog {
         Ok(())
     }
 
-    /// Makes what is planned with of the records of one segment; `None` where it is not whole.
+    /// Makes what is planned with of the records of one segment; `None` where not even its beginning is there.
     fn segment(&self, name: SegmentName, found: &[FoundLog]) -> Option<LogSegment> {
         let size = self.lineage.segment_size;
         let start = name.start(size)?;
-        if length(found)? != size.bytes() {
+        let is_whole = length(found).is_some_and(|length| length == size.bytes());
+        let held = Lsn(start.0.checked_add(joined_length(found))?);
+        if !is_whole && held == start {
             return None;
         }
         let whole = found.iter().find(|found| found.record.kind == LogRecordKind::Segment);
         // The whole counts; else the pieces together.
-        let records: Vec<&LogRecord> = match whole {
+        let records: Vec<&LogRecord> = match whole.filter(|_| is_whole) {
             Some(found) => vec![&found.record],
-            None => found.iter().map(|found| &found.record).collect(),
+            None => joined(found, 0).into_iter().map(|found| &found.record).collect(),
         };
         let commits = records.iter().filter_map(|record| record.commits);
         let commits = commits.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
@@ -286,13 +288,19 @@ impl ClusterLog {
             Some((name.to_owned(), at.parse::<Lsn>().ok()?.0))
         });
         let end = start.0.saturating_add(size.bytes());
-        let written_end = fact("records_end").filter_map(|text| text.parse::<Lsn>().ok()).max();
+        let last = |name| fact(name).filter_map(|text| text.parse::<Lsn>().ok()).max();
+        let written_end = match is_whole {
+            true => last("records_end"),
+            // A record that is not there to its end does not count.
+            false => Some(last("last_record_end").unwrap_or(held).min(held)),
+        };
         Some(LogSegment {
             name: name.to_string(),
             timeline: name.timeline(),
             start: start.0,
             end,
             written_end: written_end.map_or(end, |Lsn(written)| written.clamp(start.0, end)),
+            whole: is_whole,
             commits,
             known: fact("times").next().is_none(),
             points: points.collect(),
@@ -316,12 +324,7 @@ fn length(found: &[FoundLog]) -> Option<u64> {
         return Some(content.digest.length);
     }
     let whole = found.iter().find_map(|found| found.record.whole)?;
-    let mut at = 0;
-    while at < whole.length {
-        let here = found.iter().filter(|found| found.record.piece_offset == Some(at));
-        at += here.filter_map(|found| found.record.content.as_ref()).map(|c| c.digest.length).max()?;
-    }
-    (at == whole.length).then_some(at)
+    (joined_length(found) == whole.length).then_some(whole.length)
 }
 
 /// Reads the way to a timeline: from the record where it says so, else from the file.

@@ -70,7 +70,10 @@ pub use frames::{Base, FrameDecoder, FrameEncoder, FrameKey};
 pub use index::{IndexSet, KnownPack, Located, NumberedIndex, RunContent, RunOutline, encode_run};
 pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
-pub use logs::{FRESH_LOG_SECONDS, ForgottenLogs, FoundLog, LogEntry, LogPut, OpenedLog};
+pub use logs::{
+    FRESH_LOG_SECONDS, ForgottenLogs, FoundLog, LogEntry, LogPut, OpenedLog, holds_whole, joined,
+    joined_length,
+};
 pub use memory::{Committed, Memory, Remembered, Roots, RootsWanted, StoredRoot, Told, is_about_snapshots};
 pub use mend::DescribedPack;
 pub use open::{open, open_with_sheet};

@@ -119,7 +119,7 @@ pub fn gaps(stream: &LogStream) -> Vec<Gap> {
             if let Some(from) = end.filter(|end| *end < segment.start) {
                 gaps.push(Gap { timeline, from, to: segment.start });
             }
-            end = Some(segment.end);
+            end = Some(segment.held_end());
         }
     }
     gaps

@@ -4,7 +4,7 @@ use super::path::TimelinePath;
 use crate::base::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A segment that is archived whole.
+/// A segment that is archived: whole, or its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSegment {
     /// The name of its file.
@@ -15,8 +15,11 @@ pub struct LogSegment {
     pub start: u64,
     /// Where the next one begins.
     pub end: u64,
-    /// Where what is written in it ends: before its end, where the server went on to the next one early.
+    /// Where what is written in it ends: before its end, where the server went on to the next one early, or
+    /// where only its beginning is archived.
     pub written_end: u64,
+    /// Whether it is archived whole: behind one that is not, nothing follows without a hole.
+    pub whole: bool,
     /// The earliest and the latest time at which a transaction ended in it; `None` if none did, or if that
     /// is not known.
     pub commits: Option<(Timestamp, Timestamp)>,
@@ -58,12 +61,19 @@ pub struct LogStream {
 pub struct Reach<'a> {
     /// The segments, in order.
     pub segments: Vec<&'a LogSegment>,
-    /// Where the first missing segment would begin.
+    /// Where what is missing would begin: a segment, or the rest of one.
     pub end: u64,
     /// Where what is written ends.
     pub written_end: u64,
     /// The next segment of the way that is there although one is missing before it.
     pub next: Option<&'a LogSegment>,
+}
+
+impl LogSegment {
+    /// Returns where what is archived of it ends.
+    pub fn held_end(&self) -> u64 {
+        if self.whole { self.end } else { self.written_end }
+    }
 }
 
 impl Reach<'_> {
@@ -185,9 +195,12 @@ impl LogStream {
         let mut reach = Reach { segments: Vec::new(), end: at, written_end: from, next: None };
         while let Some(segment) = self.segment_on(path, at) {
             reach.segments.push(segment);
-            reach.end = segment.end;
+            reach.end = segment.held_end();
             reach.written_end = segment.written_end;
             at = segment.end;
+            if !segment.whole {
+                break;
+            }
         }
         reach.next = self.next_on(path, reach.end);
         reach

@@ -15,6 +15,7 @@ fn segment(timeline: u64, number: u64, commits: Option<(i64, i64)>) -> LogSegmen
         start: number * SEGMENT,
         end: (number + 1) * SEGMENT,
         written_end: (number + 1) * SEGMENT,
+        whole: true,
         commits: commits.map(|(earliest, latest)| (at(earliest), at(latest))),
         known: true,
         points: Vec::new(),
@@ -266,4 +267,35 @@ fn a_lost_segment_shortens_an_interval() {
     // Without it the backup itself is worth nothing.
     assert!(lost("1:2").iter().all(|hurt| hurt.after.is_none()));
     assert_eq!(lost("1:1"), []);
+}
+
+/// A segment of which only the beginning is archived is the last of its way.
+#[test]
+fn the_beginning_of_a_segment_ends_the_log() {
+    let mut stream = LogStream::new(SEGMENT);
+    stream.add_segment(segment(1, 1, Some((10, 19))));
+    stream.add_segment(LogSegment { whole: false, written_end: 240, ..segment(1, 2, Some((20, 23))) });
+    let base = base("b", 1, 110, 150, 15);
+    let on = |target| plan(&stream, &base, &target, None);
+    let latest = on(Target::Latest).unwrap();
+    assert_eq!((latest.segments.join(" ").as_str(), latest.end, latest.cut), ("1:1 1:2", 240, None));
+    let at = |at| Target::Position { at, inclusive: true };
+    assert!(on(at(239)).is_ok());
+    assert!(matches!(on(at(240)), Err(Refusal::Beyond { end: 240, next: None, .. })));
+    assert_eq!(gaps(&stream), []);
+    let found = intervals(&stream, std::slice::from_ref(&base));
+    assert_eq!((found[0].to, found[0].cut), (240, false));
+    // What follows it leaves a hole from the middle of the segment on.
+    stream.add_segment(segment(1, 3, Some((30, 39))));
+    assert_eq!(gaps(&stream), [Gap { timeline: 1, from: 240, to: 300 }]);
+    let latest = plan(&stream, &base, &Target::Latest, None).unwrap();
+    assert_eq!((latest.end, latest.cut), (240, Some((240, 300))));
+    // A backup needs what it needs, whole or not.
+    let within = LogBase { stop: 240, ..base.clone() };
+    assert!(plan(&stream, &within, &Target::Immediate, None).is_ok());
+    let behind = LogBase { stop: 241, ..base };
+    assert!(matches!(
+        plan(&stream, &behind, &Target::Immediate, None),
+        Err(Refusal::Incomplete { missing: 240, .. })
+    ));
 }

@@ -18,9 +18,9 @@ use chronolith::storage::{
 };
 use std::sync::Arc;
 
-const STREAM: &str = "pg/main/7312345678901234567";
+pub const STREAM: &str = "pg/main/7312345678901234567";
 
-fn entry(name: &str) -> LogEntry {
+pub fn entry(name: &str) -> LogEntry {
     LogEntry {
         stream: STREAM.to_owned(),
         name: name.to_owned(),
@@ -35,7 +35,7 @@ fn entry(name: &str) -> LogEntry {
     }
 }
 
-fn client() -> (Arc<MemoryStore>, Client) {
+pub fn client() -> (Arc<MemoryStore>, Client) {
     let store = Arc::new(MemoryStore::new());
     (store.clone(), Client::init(store, 1))
 }

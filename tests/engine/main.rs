@@ -15,6 +15,7 @@ mod logs;
 mod marks;
 mod mirror;
 mod order;
+mod pieces;
 mod restore;
 mod retention;
 mod stats;

@@ -87,6 +87,7 @@ impl History {
             start,
             end: start + SEGMENT,
             written_end: start + SEGMENT,
+            whole: true,
             commits,
             known: !draw.one_in(12),
             points: Vec::new(),

@@ -5,7 +5,7 @@ use crate::base::explain;
 use crate::ops::OpsError;
 use crate::postgres::lineage::{ClusterName, Lineage, lineages};
 use crate::postgres::segment::LogFile;
-use crate::repo::{RepoError, Repository};
+use crate::repo::{RepoError, Repository, holds_whole, joined_length};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -18,6 +18,12 @@ pub enum Got {
     /// It stands there, whole.
     Written {
         /// Its length.
+        bytes: u64,
+    },
+    /// Its beginning stands there, and zeros behind it: no more is archived of a segment that is still being
+    /// received.
+    Beginning {
+        /// The length of the beginning.
         bytes: u64,
     },
     /// It is not in the archive: the repository was asked, and says so (R2).
@@ -37,8 +43,9 @@ pub fn get(
     name: &str,
     target: &Path,
 ) -> Result<Got, OpsError> {
-    let _: LogFile = name.parse().map_err(|error| OpsError::Usage(format!("{error}")))?;
-    let stream = lineage(repository, cluster, target)?.stream(cluster);
+    let file: LogFile = name.parse().map_err(|error| OpsError::Usage(format!("{error}")))?;
+    let lineage = lineage(repository, cluster, target)?;
+    let stream = lineage.stream(cluster);
     let mut listing = repository.search_log(&stream, name)?;
     for (_, error) in &listing.refused {
         let text = format!("{}; it is passed over", explain(error));
@@ -48,25 +55,47 @@ pub fn get(
         // Something stands there and cannot be read: that is not the end of the log.
         return listing.refused.pop().map_or(Ok(Got::Absent), |(_, error)| Err(error.into()));
     }
-    let is_whole =
-        |record: &crate::format::log::LogRecord| record.piece_offset.is_none() || record.whole.is_some();
-    if !listing.found.iter().any(|found| is_whole(&found.record)) {
-        // Pieces of a segment whose archiving has not ended, or of one that is still being received; unless
-        // what would end it stands there and cannot be read.
-        return listing.refused.pop().map_or(Ok(Got::Absent), |(_, error)| Err(error.into()));
+    let is_whole = holds_whole(&listing.found);
+    if !is_whole && let Some((_, error)) = listing.refused.pop() {
+        // What would end it stands there and cannot be read.
+        return Err(error.into());
+    }
+    // Pieces of a segment that is still being received end the log: behind them come zeros, in which a server
+    // finds no record. Without a first piece nothing of it is there.
+    let beginning = match file {
+        LogFile::Segment(_) if !is_whole => joined_length(&listing.found),
+        _ => 0,
+    };
+    if !is_whole && beginning == 0 {
+        return Ok(Got::Absent);
     }
     let mut unfinished = Unfinished::create(target)?;
     let mut bytes = 0;
-    repository.read_segment(&listing.found, &mut |piece| {
+    let mut write = |piece: &[u8]| {
         bytes += piece.len() as u64;
         unfinished.write(piece).map_err(|source| RepoError::Local {
             doing: "cannot write",
             path: unfinished.path.display().to_string(),
             source,
         })
-    })?;
+    };
+    if is_whole {
+        repository.read_segment(&listing.found, &mut write)?;
+    } else {
+        let zeros = vec![0; 1 << 20];
+        let mut at = repository.read_joined(&listing.found, &mut write)?;
+        while at < lineage.segment_size.bytes() {
+            let rest = usize::try_from(lineage.segment_size.bytes() - at).unwrap_or(usize::MAX);
+            let some = zeros.get(..rest.min(zeros.len())).unwrap_or_default();
+            write(some)?;
+            at += some.len() as u64;
+        }
+    }
     unfinished.finish(target)?;
-    Ok(Got::Written { bytes })
+    Ok(match is_whole {
+        true => Got::Written { bytes },
+        false => Got::Beginning { bytes: beginning },
+    })
 }
 
 /// Finds the lineage whose log is asked for: that of the data directory that recovers, which a control file

@@ -11,7 +11,7 @@ use crate::ops::OpsError;
 use crate::postgres::lineage::{ClusterName, lineages};
 use crate::postgres::segment::{LogFile, SegmentName};
 use crate::postgres::wal::FirstPage;
-use crate::repo::{RepoError, Repository};
+use crate::repo::{RepoError, Repository, holds_whole};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -117,7 +117,8 @@ impl Spool {
                 continue;
             }
             let found = repository.search_log(&stream, &name)?.found;
-            if found.is_empty() {
+            // Of one that is still being received the server itself asks for more.
+            if !holds_whole(&found) {
                 break;
             }
             let partial = self.folder.join(format!("{name}.partial"));

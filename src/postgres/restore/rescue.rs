@@ -34,6 +34,7 @@ pub(super) fn look(
     let archived: BTreeSet<&str> = log
         .stream
         .segments()
+        .filter(|segment| segment.whole)
         .map(|segment| segment.name.as_str())
         .chain(log.others.iter().map(String::as_str))
         .collect();

@@ -51,9 +51,15 @@ pub struct Noted {
 /// Walks through a segment, or the beginning of one, that starts at the position its first page names.
 /// The log of an unknown version is left alone: nothing is noted.
 pub fn walk(segment: &[u8], first: &FirstPage) -> Noted {
+    walk_from(segment, first, 0)
+}
+
+/// Does the same, and notes only what stands in records that end behind an offset: those of a piece of a
+/// segment, which may begin in the pieces before it.
+pub fn walk_from(segment: &[u8], first: &FirstPage, from: usize) -> Noted {
     let mut noted = Noted { end: first.address, ..Noted::default() };
     let Some(major) = first.version.major() else { return noted };
-    let mut walker = Walker { segment, first, at: 0, pending: 0, major };
+    let mut walker = Walker { segment, first, from, at: 0, pending: 0, major };
     noted.complete = walker.walk(&mut noted).is_some();
     noted
 }
@@ -61,6 +67,8 @@ pub fn walk(segment: &[u8], first: &FirstPage) -> Noted {
 struct Walker<'a> {
     segment: &'a [u8],
     first: &'a FirstPage,
+    /// Where noting begins.
+    from: usize,
     at: usize,
     /// Bytes of the present record that are not passed yet: what a page that goes on with it must name.
     pending: usize,
@@ -149,7 +157,8 @@ impl Walker<'_> {
         }
         if matches!(manager, XLOG | TRANSACTION | TABLESPACE) && length <= LOOKED_INTO_MAX {
             let body = self.take(self.pending)?;
-            if !look(noted, start, manager, info, &body, self.major) {
+            let is_new = self.at > self.from;
+            if is_new && !look(noted, start, manager, info, &body, self.major) {
                 return Ok(false);
             }
         } else {

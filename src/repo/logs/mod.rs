@@ -1,6 +1,7 @@
 //! Archived logs: a segment is one object, and one put commits it.
 //!
 //! - `write`: a segment becomes a log pack
+//! - `pieces`: a segment that is archived while it grows
 //! - `find`: what the store holds of a segment, of a stream, of all streams
 //! - `read`: the bytes of a segment
 //! - `forgotten`: which of them are roots no more
@@ -10,11 +11,13 @@
 
 mod find;
 mod forgotten;
+mod pieces;
 mod read;
 mod write;
 
 pub use find::FoundLog;
 pub use forgotten::{FRESH_LOG_SECONDS, ForgottenLogs};
+pub use pieces::{holds_whole, joined, joined_length};
 pub use read::OpenedLog;
 pub use write::{LogEntry, LogPut};
 

@@ -1,13 +1,14 @@
 //! The bytes of a segment, every blob and the whole verified.
 
 use super::find::FoundLog;
+use super::pieces::{joined, joined_length};
 use super::write::digest;
 use crate::base::{BlobId, KeyId, limits};
 use crate::crypto::Sealer;
 use crate::format::FormatError;
 use crate::format::kind::ObjectKind;
 use crate::format::log::{
-    LogContent, LogPackFront, LogPackTail, LogPackView, LogRecord, contents_associated_data,
+    LogContent, LogDigest, LogPackFront, LogPackTail, LogPackView, LogRecord, contents_associated_data,
 };
 use crate::format::pack::{BlobClass, FrameRecord, Origin, TRAILER_BYTES};
 use crate::format::trust::Act;
@@ -132,41 +133,59 @@ impl Repository {
                 Err(error) => drop(problem.get_or_insert(error)),
             }
         }
-        match self.read_pieces(found, sink) {
+        let whole = found.iter().find_map(|log| log.record.whole);
+        match self.read_pieces(found, Some(whole), sink) {
             Err(error) => Err(problem.unwrap_or(error)),
-            done => done,
+            Ok(_) => Ok(()),
         }
     }
 
-    fn read_pieces(
+    /// Reads the beginning of a segment that is not there as a whole, as far as its pieces join; returns its
+    /// length. `sink` receives the bytes in order, each piece verified.
+    ///
+    /// # Errors
+    ///
+    /// When a piece cannot be read and no other leads as far.
+    pub fn read_joined(
         &self,
         found: &[FoundLog],
         sink: &mut dyn FnMut(&[u8]) -> Result<(), RepoError>,
-    ) -> Result<(), RepoError> {
+    ) -> Result<u64, RepoError> {
+        self.read_pieces(found, None, sink)
+    }
+
+    /// Reads pieces in order: up to the end of the whole where that is wanted, else as far as they join.
+    fn read_pieces(
+        &self,
+        found: &[FoundLog],
+        wanted: Option<Option<LogDigest>>,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), RepoError>,
+    ) -> Result<u64, RepoError> {
         let name = found.first().map_or("the segment", |log| log.record.name.as_str());
         let missing =
             |at: u64| RepoError::Usage(format!("{name} is not whole: no piece of it begins at {at}"));
-        let whole = found.iter().find_map(|log| log.record.whole).ok_or_else(|| missing(0))?;
-        let (mut at, mut hasher) = (0, blake3::Hasher::new());
-        while at < whole.length {
-            let here = found.iter().filter(|log| log.record.piece_offset == Some(at));
-            let (mut read, mut problem) = (None, None);
-            for log in here {
-                match self.read_log(log) {
-                    Ok(bytes) => {
-                        read = Some(bytes);
-                        break;
-                    }
-                    Err(error) => drop(problem.get_or_insert(error)),
+        let whole = wanted.map(|whole| whole.ok_or_else(|| missing(0))).transpose()?;
+        let end = whole.map_or_else(|| joined_length(found), |whole| whole.length);
+        let mut usable: Vec<&FoundLog> = found.iter().collect();
+        let (mut at, mut hasher, mut problem) = (0, blake3::Hasher::new(), None);
+        while at < end {
+            let Some(log) = joined(usable.iter().copied(), at).first().copied() else {
+                return Err(problem.unwrap_or_else(|| missing(at)));
+            };
+            match self.read_log(log) {
+                Ok(bytes) => {
+                    hasher.update(&bytes);
+                    sink(&bytes)?;
+                    at += bytes.len() as u64;
+                }
+                Err(error) => {
+                    problem.get_or_insert(error);
+                    usable.retain(|other| other.object != log.object);
                 }
             }
-            let bytes = read.ok_or_else(|| problem.unwrap_or_else(|| missing(at)))?;
-            hasher.update(&bytes);
-            sink(&bytes)?;
-            at += bytes.len() as u64;
         }
-        if at == whole.length && hasher.finalize() == whole.blake3 {
-            return Ok(());
+        if at == end && whole.is_none_or(|whole| hasher.finalize() == whole.blake3) {
+            return Ok(at);
         }
         let why = "its pieces do not make the whole";
         Err(RepoError::damaged(name)(FormatError::Invalid { what: "log segment", why }))

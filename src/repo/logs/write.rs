@@ -68,7 +68,7 @@ pub enum LogPut {
 }
 
 impl LogEntry {
-    fn record(&self, kind: LogRecordKind, created: Timestamp) -> LogRecord {
+    pub(super) fn record(&self, kind: LogRecordKind, created: Timestamp) -> LogRecord {
         LogRecord {
             kind,
             stream: self.stream.clone(),
@@ -98,6 +98,12 @@ impl LogEntry {
 /// Length and digest of bytes.
 pub(super) fn digest(bytes: &[u8]) -> LogDigest {
     LogDigest { length: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() }
+}
+
+/// Returns the names of all objects of a listing.
+fn names(listing: &Listing<FoundLog>) -> HashSet<String> {
+    let found = listing.found.iter().map(|log| log.object.clone());
+    found.chain(listing.refused.iter().map(|(name, _)| name.clone())).collect()
 }
 
 /// Returns the one of several that counts for a segment, or for a piece of one.
@@ -153,7 +159,7 @@ impl Repository {
         }
         let record = entry.record(LogRecordKind::Segment, self.environment().clock.now());
         let stored = self.put_log(record, bytes)?;
-        self.settle(entry, &found, stored, None, bytes)
+        self.settle(entry, &names(&found), stored, None, bytes)
     }
 
     /// Archives a piece of a long segment, which begins at `offset`; the piece that ends the segment says
@@ -183,22 +189,19 @@ impl Repository {
             ..entry.record(LogRecordKind::Piece, self.environment().clock.now())
         };
         let stored = self.put_log(record, bytes)?;
-        self.settle(entry, &found, stored, Some((offset, whole)), bytes)
+        self.settle(entry, &names(&found), stored, Some((offset, whole)), bytes)
     }
 
     /// Looks once more after a put: of two that stored different bytes under one name at the same moment
     /// only the one that counts may be told of success.
-    fn settle(
+    pub(super) fn settle(
         &self,
         entry: &LogEntry,
-        before: &Listing<FoundLog>,
+        known: &HashSet<String>,
         stored: LogPackId,
         piece: Option<(u64, Option<LogDigest>)>,
         bytes: &[u8],
     ) -> Result<LogPut, RepoError> {
-        let known =
-            before.found.iter().map(|log| &log.object).chain(before.refused.iter().map(|(name, _)| name));
-        let known: HashSet<&String> = known.collect();
         let folder = format!("{}/", self.log_segment_folder(&entry.stream, &entry.name));
         let own = stored.to_string();
         let is_new = |name: &String| !known.contains(name) && name.strip_prefix(&folder) != Some(&own);
@@ -215,7 +218,7 @@ impl Repository {
 
     /// Says whether one of these holds the same bytes, whole, and makes it durable; puts a conflict and fails
     /// where the one that counts holds others.
-    fn present(
+    pub(super) fn present(
         &self,
         entry: &LogEntry,
         found: &[FoundLog],

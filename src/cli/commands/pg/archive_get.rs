@@ -77,6 +77,13 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     };
     let (code, bytes) = match got {
         Got::Written { bytes } => (exit::DONE, Some(bytes)),
+        Got::Beginning { bytes } => {
+            session.talk.note(&format!(
+                "of {} the first {bytes} bytes are archived: the log ends there",
+                arguments.name
+            ));
+            (exit::DONE, Some(bytes))
+        }
         Got::Absent => (ABSENT, None),
     };
     if bytes.is_some() {

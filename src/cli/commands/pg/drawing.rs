@@ -71,6 +71,7 @@ mod tests {
             start: number * 100,
             end: number * 100 + 100,
             written_end: number * 100 + 100,
+            whole: true,
             commits: None,
             known: true,
             points: Vec::new(),
