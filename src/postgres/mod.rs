@@ -17,6 +17,7 @@
 //! - `dump`, `load`: databases by `pg_dump` and `pg_restore`; `programs`: which of those
 //! - `upgrade`: a further lineage under a cluster's name
 //! - `drill`: a restore that is tried, looked at and thrown away
+//! - `receive`: the log as the server writes it, into the repository
 //! - `setup`: what a server needs so that its log is archived
 //! - `error`: what can go wrong with all that
 
@@ -34,6 +35,7 @@ pub mod load;
 mod pages;
 mod password_file;
 mod programs;
+pub mod receive;
 pub mod replication;
 pub mod restore;
 pub mod retention;

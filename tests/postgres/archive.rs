@@ -30,7 +30,7 @@ impl Archive {
         archive
     }
 
-    fn home(&self) -> PathBuf {
+    pub fn home(&self) -> PathBuf {
         self.folder.path().join("server")
     }
 
@@ -42,7 +42,7 @@ impl Archive {
         self.home().join("key")
     }
 
-    fn options(&self) -> [String; 6] {
+    pub fn options(&self) -> [String; 6] {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let cache = text(self.home().join("cache"));
         [
@@ -98,7 +98,7 @@ impl Archive {
     }
 
     /// A folder that the server's user may write.
-    fn place(&self, name: &str) -> PathBuf {
+    pub fn place(&self, name: &str) -> PathBuf {
         let place = self.home().join(name);
         check("mkdir", as_user(USER, Path::new("/bin/mkdir")).args(["-p", place.to_str().unwrap()]).output());
         place

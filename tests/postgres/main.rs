@@ -12,6 +12,7 @@ mod forks;
 mod in_place;
 mod load;
 mod logical;
+mod receive;
 mod replication;
 mod restore;
 mod server;

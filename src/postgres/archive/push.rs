@@ -90,7 +90,7 @@ pub fn push_as(
     }
 }
 
-fn digest_of(bytes: &[u8]) -> LogDigest {
+pub(in crate::postgres) fn digest_of(bytes: &[u8]) -> LogDigest {
     LogDigest { length: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() }
 }
 
@@ -121,17 +121,20 @@ fn push_small(
     admit(repository, archiver, &lineage, name, || Ok(digest_of(bytes)))?;
     let mut entry = archiver.entry(lineage.stream(&archiver.cluster), name, &lineage);
     entry.timeline = Some(file.timeline());
-    if let LogFile::History { timeline } = file
-        && let Ok(history) = read_history(u64::from(timeline), bytes)
-    {
-        // So that who may not read content can still tell where timelines branch off.
-        let ends = history.branches().filter_map(|branch| Some((branch.timeline, branch.end?)));
-        let ancestors: Vec<String> = ends.map(|(timeline, end)| format!("{timeline} {}", Lsn(end))).collect();
-        entry.facts.insert("ancestors".to_owned(), short(&ancestors));
+    if let LogFile::History { timeline } = file {
+        note_ancestors(&mut entry, timeline, bytes);
     }
     let outcome = repository.archive_log(&entry, bytes)?;
     let (name, bytes) = (name.to_owned(), bytes.len() as u64);
     Ok(Pushed { name, bytes, outcome, stream: entry.stream, noted: None })
+}
+
+/// Notes the ancestors of a timeline, so that who may not read content can still tell where it branches off.
+pub(in crate::postgres) fn note_ancestors(entry: &mut LogEntry, timeline: u32, history: &[u8]) {
+    let Ok(history) = read_history(u64::from(timeline), history) else { return };
+    let ends = history.branches().filter_map(|branch| Some((branch.timeline, branch.end?)));
+    let ancestors: Vec<String> = ends.map(|(timeline, end)| format!("{timeline} {}", Lsn(end))).collect();
+    entry.facts.insert("ancestors".to_owned(), short(&ancestors));
 }
 
 /// A list as a fact: a line each, as many as there is room for.
@@ -237,7 +240,7 @@ impl Pieces<'_> {
 }
 
 /// Notes in an entry what recovery needs to know of a segment.
-fn note(entry: &mut LogEntry, noted: &Noted, start: u64, length: u64) {
+pub(in crate::postgres) fn note(entry: &mut LogEntry, noted: &Noted, start: u64, length: u64) {
     entry.positions = Some((start, start.saturating_add(length)));
     if noted.complete {
         entry.commits = noted.commits;

@@ -3,6 +3,7 @@
 use crate::base::SecretBytes;
 use crate::cli::edges;
 use crate::cli::fault::Fault;
+use crate::postgres::replication::Endpoint;
 use crate::postgres::{ConnectionOptions, PostgresError, Server};
 use clap::Args;
 use std::ffi::OsString;
@@ -94,6 +95,11 @@ impl Connection {
         };
         let here = data_directory.and_then(ConnectionOptions::of_data_directory).unwrap_or_default();
         Ok(given.or(string).or(from_service).or(here).or(environment()))
+    }
+
+    /// Says where the server is and who connects, for the replication protocol.
+    pub fn endpoint(&self) -> Result<Endpoint, Fault> {
+        Ok(Endpoint::new(&self.options(None)?, &edges::user_name())?)
     }
 
     /// Connects.

@@ -10,6 +10,7 @@ mod dump;
 mod forget;
 mod load;
 mod programs;
+mod receive;
 mod restore;
 mod server_command;
 mod setup;
@@ -38,6 +39,7 @@ enum Verb {
     Drill(Box<drill::Arguments>),
     ArchivePush(archive_push::Arguments),
     ArchiveGet(archive_get::Arguments),
+    Receive(receive::Arguments),
     Timeline(timeline::Arguments),
     Forget(Box<forget::Arguments>),
     UpgradeCluster(upgrade_cluster::Arguments),
@@ -72,6 +74,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Verb::Drill(arguments) => drill::run(session, arguments),
         Verb::ArchivePush(arguments) => archive_push::run(session, arguments),
         Verb::ArchiveGet(arguments) => archive_get::run(session, arguments),
+        Verb::Receive(arguments) => receive::run(session, arguments),
         Verb::Timeline(arguments) => timeline::run(session, arguments),
         Verb::Forget(arguments) => forget::run(session, arguments),
         Verb::UpgradeCluster(arguments) => upgrade_cluster::run(session, arguments),
@@ -89,6 +92,7 @@ pub const fn schema_name(arguments: &Arguments) -> &'static str {
         Verb::Drill(_) => "pg-drill",
         Verb::ArchivePush(_) => "pg-archive-push",
         Verb::ArchiveGet(_) => "pg-archive-get",
+        Verb::Receive(_) => "pg-receive",
         Verb::Timeline(_) => "pg-timeline",
         Verb::Forget(_) => "pg-forget",
         Verb::UpgradeCluster(_) => "pg-upgrade-cluster",
