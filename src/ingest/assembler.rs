@@ -42,6 +42,14 @@ impl From<FormatError> for Failure {
 struct OpenFolder {
     entry: Option<Box<TreeEntry>>,
     builder: TreeBuilder,
+    /// Entries that come in any order, by name, until the folder closes.
+    waiting: Option<BTreeMap<Vec<u8>, Box<TreeEntry>>>,
+}
+
+impl OpenFolder {
+    fn new(entry: Option<Box<TreeEntry>>) -> Self {
+        Self { entry, builder: TreeBuilder::new(), waiting: None }
+    }
 }
 
 struct OpenFile {
@@ -79,7 +87,7 @@ impl<'a> Assembler<'a> {
             metadata: MetadataWriter::new(session)?,
             waiting: BTreeMap::new(),
             next: 0,
-            folders: vec![OpenFolder { entry: None, builder: TreeBuilder::new() }],
+            folders: vec![OpenFolder::new(None)],
             file: None,
             counts: TreeCounts::default(),
             lone: None,
@@ -121,13 +129,19 @@ impl<'a> Assembler<'a> {
         match event {
             Event::Chunk { .. } | Event::Hole(_) => Err(out_of_order("a chunk")),
             Event::Folder(entry) => {
-                self.folders.push(OpenFolder { entry: Some(entry), builder: TreeBuilder::new() });
+                self.folders.push(OpenFolder::new(Some(entry)));
+                Ok(())
+            }
+            Event::AnyOrder => {
+                let folder = self.folders.last_mut().ok_or_else(|| out_of_order("an order"))?;
+                folder.waiting.get_or_insert_default();
                 Ok(())
             }
             Event::Close => {
-                let folder = self.folders.pop().ok_or_else(|| out_of_order("the end of a folder"))?;
-                let mut entry = folder.entry.ok_or_else(|| out_of_order("the end of a folder"))?;
-                entry.subtree = Some(self.close(folder.builder)?);
+                let mut folder = self.folders.pop().ok_or_else(|| out_of_order("the end of a folder"))?;
+                let entry = folder.entry.take().ok_or_else(|| out_of_order("the end of a folder"));
+                let mut entry = entry?;
+                entry.subtree = Some(self.close(folder)?);
                 self.add(entry)
             }
             Event::File { entry, .. } => {
@@ -179,11 +193,21 @@ impl<'a> Assembler<'a> {
         self.counts.bytes += entry.content.as_ref().map_or(0, |content| content.length);
         let metadata = &mut self.metadata;
         let folder = self.folders.last_mut().ok_or_else(|| out_of_order("an entry"))?;
-        folder.builder.push(&entry, |node| metadata.put(node).map_err(Failure))
+        match &mut folder.waiting {
+            None => folder.builder.push(&entry, |node| metadata.put(node).map_err(Failure)),
+            Some(waiting) => match waiting.insert(entry.name.clone(), entry) {
+                None => Ok(()),
+                Some(_) => Err(out_of_order("a name for the second time")),
+            },
+        }
     }
 
-    fn close(&mut self, builder: TreeBuilder) -> Result<BlobId, Failure> {
+    fn close(&mut self, folder: OpenFolder) -> Result<BlobId, Failure> {
         let metadata = &mut self.metadata;
+        let mut builder = folder.builder;
+        for entry in folder.waiting.unwrap_or_default().into_values() {
+            builder.push(&entry, |node| metadata.put(node).map_err(Failure))?;
+        }
         builder.finish(|node| metadata.put(node).map_err(Failure))
     }
 
@@ -197,7 +221,7 @@ impl<'a> Assembler<'a> {
             return lone.map(Built::File).ok_or_else(|| out_of_order("the end"));
         }
         let root = self.folders.pop().ok_or_else(|| out_of_order("the end"))?;
-        let id = self.close(root.builder)?;
+        let id = self.close(root)?;
         self.metadata.flush()?;
         Ok(Built::Tree(id, self.counts))
     }

@@ -36,6 +36,8 @@ pub enum Event {
     Hole(u64),
     /// A folder opens; what follows is in it.
     Folder(Box<TreeEntry>),
+    /// The entries of the innermost folder come in any order; they are kept in memory until it closes.
+    AnyOrder,
     /// The innermost folder closes.
     Close,
     /// A file opens; its chunks follow.

@@ -13,6 +13,7 @@ mod in_place;
 mod load;
 mod logical;
 mod receive;
+mod remote;
 mod replication;
 mod restore;
 mod server;

@@ -133,6 +133,29 @@ impl Taking<'_> {
         Ok(self.feeder.event(Event::Folder(Box::new(entry)))?)
     }
 
+    /// Opens a folder of which more is known than its name.
+    ///
+    /// # Errors
+    ///
+    /// When the pipeline has stopped.
+    pub fn open_entry(&mut self, entry: TreeEntry) -> Result<(), OpsError> {
+        self.files.enter(&entry.name)?;
+        Ok(self.feeder.event(Event::Folder(Box::new(entry)))?)
+    }
+
+    /// Lets what is in the innermost folder come in any order of names; of the whole snapshot before any is
+    /// opened. What is known of its entries is kept in memory until it closes.
+    ///
+    /// # Errors
+    ///
+    /// When the pipeline has stopped.
+    pub fn any_order(&mut self) -> Result<(), OpsError> {
+        if let Some(cursor) = &mut self.files.cursor {
+            cursor.any_order();
+        }
+        Ok(self.feeder.event(Event::AnyOrder)?)
+    }
+
     /// Closes the innermost folder.
     ///
     /// # Errors
@@ -149,11 +172,26 @@ impl Taking<'_> {
     ///
     /// When they cannot be read, or the pipeline has stopped.
     pub fn stream(&mut self, name: &[u8], mode: u32, reader: &mut dyn Read) -> Result<u64, OpsError> {
-        let before = self.files.before(name);
         let entry = TreeEntry { mode, ..stream_entry(name, self.started) };
+        self.stream_entry(entry, CutKind::Stream, reader)
+    }
+
+    /// Takes bytes as a file of which more is known than its name, cut as it is told.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or the pipeline has stopped.
+    pub fn stream_entry(
+        &mut self,
+        entry: TreeEntry,
+        cut: CutKind,
+        reader: &mut dyn Read,
+    ) -> Result<u64, OpsError> {
+        let name = entry.name.clone();
+        let before = self.files.before(&name);
         self.feeder.file(Box::new(entry), before.as_ref())?;
-        let end = self.feeder.stream(reader, CutKind::Stream).map_err(|error| match error {
-            FeedError::Source(source) => OpsError::Read { name: printable(name), source },
+        let end = self.feeder.stream(reader, cut).map_err(|error| match error {
+            FeedError::Source(source) => OpsError::Read { name: printable(&name), source },
             FeedError::Pipeline(error) => error.into(),
         })?;
         Ok(end.length)

@@ -7,6 +7,7 @@ use crate::format::snapshot::SnapshotMode;
 use crate::format::tree::TreeEntry;
 use crate::repo::{BlobReader, FolderEntries, RepoError, Repository};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A parent.
@@ -62,19 +63,34 @@ impl Parent {
 struct Level {
     entries: Option<FolderEntries>,
     next: Option<TreeEntry>,
+    /// All entries that are not asked for yet, where they are asked for in any order.
+    all: Option<BTreeMap<Vec<u8>, TreeEntry>>,
 }
 
 impl Level {
     fn open(reader: &mut BlobReader, root: &BlobId) -> Self {
         // A parent that cannot be read costs reading the files again, no more.
-        Self { entries: FolderEntries::open(reader, root).ok(), next: None }
+        Self { entries: FolderEntries::open(reader, root).ok(), next: None, all: None }
     }
 
     const fn nothing() -> Self {
-        Self { entries: None, next: None }
+        Self { entries: None, next: None, all: None }
+    }
+
+    /// Reads all entries, as far as they can be read.
+    fn read_all(&mut self, reader: &mut BlobReader) {
+        let mut all = BTreeMap::new();
+        all.extend(self.next.take().map(|entry| (entry.name.clone(), entry)));
+        while let Some(Ok(Some(entry))) = self.entries.as_mut().map(|entries| entries.next(reader)) {
+            all.insert(entry.name.clone(), entry);
+        }
+        self.all = Some(all);
     }
 
     fn find(&mut self, reader: &mut BlobReader, name: &[u8]) -> Option<TreeEntry> {
+        if let Some(all) = &mut self.all {
+            return all.remove(name);
+        }
         loop {
             if self.next.is_none() {
                 self.next = self.entries.as_mut()?.next(reader).ok()?;
@@ -88,7 +104,8 @@ impl Level {
     }
 }
 
-/// A place in the parent's tree. Names are asked for in ascending order within a folder.
+/// A place in the parent's tree. Names are asked for in ascending order within a folder, but for folders of
+/// which it was said that they are asked for in any.
 pub(in crate::ops) struct Cursor {
     pub reader: BlobReader,
     levels: Vec<Level>,
@@ -107,6 +124,13 @@ impl Cursor {
             None => Level::nothing(),
         };
         self.levels.push(level);
+    }
+
+    /// Lets the names of the present folder be asked for in any order.
+    pub fn any_order(&mut self) {
+        if let Some(level) = self.levels.last_mut() {
+            level.read_all(&mut self.reader);
+        }
     }
 
     /// Goes back up.

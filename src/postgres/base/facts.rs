@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 pub const KIND: &str = "postgres";
 /// Files with bad pages that are named one by one.
 const BAD_FILES_MAX: usize = 1000;
+/// Warnings that are kept, and how long each may be.
+const WARNINGS_MAX: usize = 100;
+const WARNING_CHARACTERS_MAX: usize = 4096;
 /// Databases and tablespaces that are named one by one.
 const NAMED_MAX: usize = 1000;
 
@@ -76,6 +79,8 @@ pub struct BaseFacts {
     pub databases: BTreeMap<String, u64>,
     /// Pages whose checksum did not hold.
     pub bad_pages: BTreeMap<String, BadPages>,
+    /// What the server warned of while it sent its files.
+    pub warnings: Vec<String>,
 }
 
 /// Writes an instant as RFC 3339 in UTC, to the microsecond that servers know.
@@ -124,6 +129,10 @@ impl BaseFacts {
         }
         if self.bad_page_count() > 0 {
             put("bad_page_count", self.bad_page_count().to_string());
+        }
+        for (number, warning) in (1..).zip(self.warnings.iter().take(WARNINGS_MAX)) {
+            let text: String = warning.chars().take(WARNING_CHARACTERS_MAX).collect();
+            put(&format!("warning.{number:03}"), text);
         }
         for (file, bad) in self.bad_pages.iter().take(BAD_FILES_MAX) {
             let mut text = bad.to_string();
@@ -198,6 +207,7 @@ impl BaseFacts {
             bad_pages: below("bad_pages.")
                 .map(|(file, blocks)| (file.to_owned(), BadPages::parse(blocks)))
                 .collect(),
+            warnings: below("warning.").map(|(_, text)| text.clone()).collect(),
         })
     }
 
@@ -268,6 +278,7 @@ mod tests {
             },
             databases: [("app".to_owned(), 5), ("odd. name=1".to_owned(), 7)].into(),
             bad_pages: [("data/base/5/16385".to_owned(), BadPages::parse("3,7-9"))].into(),
+            warnings: vec!["skipping special file \"./x\"".to_owned()],
         }
     }
 

@@ -24,6 +24,7 @@
 mod configuration;
 mod facts;
 mod label;
+mod remote;
 mod rules;
 mod server;
 
@@ -31,6 +32,7 @@ mod server;
 pub(super) use facts::sample_facts;
 pub use facts::{BaseFacts, KIND, LogPlace, needs_archive};
 pub use label::{BackupLabel, MappedTablespace, read_tablespace_map, write_tablespace_map};
+pub use remote::remote_base_backup;
 
 use self::rules::ClusterRules;
 use self::server::{About, Stopped};
@@ -46,7 +48,7 @@ use crate::base::Observer;
 use crate::format::snapshot::SnapshotMode;
 use crate::ops::backup::{BackupOptions, BackupReport, EngineJob, Taking, backup_engine};
 use crate::ops::{OpsError, SnapshotView, Snapshots};
-use crate::repo::{FoundLog, Repository};
+use crate::repo::{Repository, holds_whole};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, Cursor};
@@ -170,10 +172,7 @@ pub fn base_backup(
         ));
     }
     rules::linked(&data_directory).map_or(Ok(()), |link| Err(refuse_link(&link)))?;
-    let log = match (options.log, about.archives) {
-        (LogChoice::Archive, _) | (LogChoice::Suitable, true) => LogPlace::Archive,
-        (LogChoice::Inside, _) | (LogChoice::Suitable, false) => LogPlace::Inside,
-    };
+    let log = choose_log(options.log, about.archives);
     let mut backup = options.backup;
     let snapshots = Snapshots::load(repository)?;
     let parent = choose_parent(&snapshots, &options.cluster, &mut backup);
@@ -210,6 +209,25 @@ pub fn base_backup(
     })?;
     let facts = remembered.ok_or_else(|| server.odd("back up"))?;
     Ok(BaseReport { backup: report, facts })
+}
+
+const fn choose_log(choice: LogChoice, archives: bool) -> LogPlace {
+    match (choice, archives) {
+        (LogChoice::Archive, _) | (LogChoice::Suitable, true) => LogPlace::Archive,
+        (LogChoice::Inside, _) | (LogChoice::Suitable, false) => LogPlace::Inside,
+    }
+}
+
+/// Says whether the files of a server can be read here: the folder that it names is there and holds its own
+/// cluster.
+///
+/// # Errors
+///
+/// When the server refuses to be asked.
+pub fn is_here(server: &mut Server) -> Result<bool, PostgresError> {
+    let about = server.about()?;
+    let control = about.data_directory.as_deref().map(read_control);
+    Ok(matches!(control, Some(Ok((_, control))) if control.system_identifier == about.system_identifier))
 }
 
 fn refuse_link(link: &Path) -> PostgresError {
@@ -308,6 +326,7 @@ impl Preparation {
             settings: control.settings,
             databases,
             bad_pages: rules.into_bad_pages(),
+            warnings: Vec::new(),
         };
         self.take_log(&facts, taking)?;
         Ok(facts)
@@ -458,8 +477,7 @@ pub fn missing_log(
     let mut missing = Vec::new();
     for name in facts.needed_segments() {
         let listing = repository.search_log(&stream, &name.to_string())?;
-        let is_whole = |found: &FoundLog| found.record.piece_offset.is_none() || found.record.whole.is_some();
-        if !listing.found.iter().any(is_whole) {
+        if !holds_whole(&listing.found) {
             missing.push(name);
         }
     }

@@ -13,7 +13,9 @@ use crate::format::snapshot::SnapshotMode;
 use crate::ingest::Effort;
 use crate::ops::backup::BackupOptions;
 use crate::postgres::SegmentName;
-use crate::postgres::base::{BaseOptions, BaseReport, LogChoice, LogPlace, base_backup, missing_log};
+use crate::postgres::base::{
+    BaseOptions, BaseReport, LogChoice, LogPlace, base_backup, is_here, missing_log, remote_base_backup,
+};
 use crate::postgres::lineage::ClusterName;
 use crate::repo::Repository;
 use clap::{Args, ValueEnum};
@@ -46,7 +48,10 @@ pub enum Log {
     Stream,
 }
 
-/// Takes a base backup of a running server, whose files are on this host
+/// Takes a base backup of a running server
+///
+/// Its files are read where they are on this host and this user may read them; else the server sends them over
+/// the replication protocol (version 15 or newer), and nothing is put on a disk on the way.
 ///
 /// The server goes on working. Only what changed since the cluster's last base backup is stored, and
 /// unchanged files are not read. Page checksums are verified where the cluster has them; pages that do
@@ -58,6 +63,9 @@ pub struct Arguments {
     /// The data directory [env: PGDATA; default: what the server says]
     #[arg(long, value_name = "DIR")]
     pub pgdata: Option<PathBuf>,
+    /// Lets the server send its files, also where they could be read here
+    #[arg(long, conflicts_with = "pgdata")]
+    pub remote: bool,
     /// Reads everything, whatever earlier base backups hold
     #[arg(long, group = "mode")]
     pub full: bool,
@@ -119,9 +127,22 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let cluster = arguments.cluster.name(session)?;
     session.doing(format!("take a base backup of {cluster} into {}", session.place()?));
     let began = Instant::now();
-    let data_directory = named_data_directory(arguments.pgdata.as_ref());
+    let data_directory = match arguments.remote {
+        true => None,
+        false => named_data_directory(arguments.pgdata.as_ref()),
+    };
     let tags = arguments.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
-    let server = arguments.connection.open(data_directory.as_deref())?;
+    let mut server = match arguments.connection.open(data_directory.as_deref()) {
+        Ok(server) => Some(server),
+        // What only an ordinary session knows is left out then.
+        Err(fault) if arguments.remote => {
+            session.talk.note(&format!("the names of databases are not remembered: {}", fault.why()));
+            None
+        }
+        Err(fault) => return Err(fault),
+    };
+    let is_remote =
+        arguments.remote || (data_directory.is_none() && !server.as_mut().map_or(Ok(false), is_here)?);
     let repository = session.open()?;
     let program = concat!("chronolith ", env!("CARGO_PKG_VERSION"));
     let options = BaseOptions {
@@ -138,11 +159,18 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             ..BackupOptions::new(&edges::host_name(), &edges::user_name(), program)
         },
     };
-    let report = base_backup(&repository, server, options)?;
+    let report = match server {
+        Some(server) if !is_remote => base_backup(&repository, server, options)?,
+        server => {
+            session.talk.note("the server sends its files");
+            remote_base_backup(&repository, &arguments.connection.endpoint()?, server, options)?
+        }
+    };
     let missing = await_log(session, &repository, &cluster, &report, arguments.archive_timeout)?;
     session.talk.end();
     show(session, &report, &missing, began.elapsed().as_secs_f64())?;
-    let good = report.facts.bad_pages.is_empty() && missing.is_empty();
+    let facts = &report.facts;
+    let good = facts.bad_pages.is_empty() && facts.warnings.is_empty() && missing.is_empty();
     Ok(if good { exit::DONE } else { exit::INCOMPLETE })
 }
 
@@ -177,6 +205,9 @@ fn show(session: &Session, report: &BaseReport, missing: &[SegmentName], seconds
             talk.warn(&format!("{file}: the checksums of blocks {blocks} do not hold"));
         }
     }
+    for warning in &facts.warnings {
+        talk.warn(&format!("the server says: {warning}"));
+    }
     let databases: Map<String, Value> =
         facts.databases.iter().map(|(name, bytes)| (name.clone(), json!(bytes))).collect();
     talk.event(
@@ -198,6 +229,7 @@ fn show(session: &Session, report: &BaseReport, missing: &[SegmentName], seconds
             "wal_missing": missing.iter().map(SegmentName::to_string).collect::<Vec<_>>(),
             "data_checksums": facts.data_checksums,
             "bad_pages": facts.bad_page_count(),
+            "warnings": facts.warnings,
             "tablespaces": facts.tablespaces,
             "databases": databases,
             "differences": backup.differences,
