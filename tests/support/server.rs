@@ -19,7 +19,8 @@ pub fn folder(user: &str) -> TempDir {
     folder
 }
 
-/// A command that runs as the server's user where this is root, which servers refuse.
+/// A command that runs as the server's user where this is root, which servers refuse. `runuser` puts that user's
+/// own home in the place of any other: what is configured there is none of a test's business.
 pub fn as_user(user: &str, program: &Path) -> Command {
     let mut command = if rustix::process::geteuid().is_root() {
         let mut command = Command::new("runuser");
@@ -28,7 +29,7 @@ pub fn as_user(user: &str, program: &Path) -> Command {
     } else {
         Command::new(program)
     };
-    command.current_dir("/").stdin(Stdio::null());
+    command.env("XDG_CONFIG_HOME", "/nonexistent").current_dir("/").stdin(Stdio::null());
     command
 }
 
