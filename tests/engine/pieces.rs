@@ -3,7 +3,7 @@
 use super::logs::{STREAM, client, entry};
 use crate::support::world::noise;
 use chronolith::format::log::LogRecordKind;
-use chronolith::repo::{LogPut, RepoError, Repository, holds_whole, joined, joined_length};
+use chronolith::repo::{FoundLog, LogPut, RepoError, Repository, holds_whole, joined, joined_length};
 use chronolith::storage::Store;
 use std::collections::HashSet;
 
@@ -20,14 +20,39 @@ fn append(
 }
 
 fn read(repository: &Repository) -> Result<Vec<u8>, RepoError> {
-    let found = repository.find_log(STREAM, NAME)?.found;
+    read_of(repository, &repository.find_log(STREAM, NAME)?.found)
+}
+
+fn read_of(repository: &Repository, found: &[FoundLog]) -> Result<Vec<u8>, RepoError> {
     let mut bytes = Vec::new();
-    let length = repository.read_joined(&found, &mut |piece| {
+    let length = repository.read_joined(found, &mut |piece| {
         bytes.extend_from_slice(piece);
         Ok(())
     })?;
     assert_eq!(length, bytes.len() as u64);
     Ok(bytes)
+}
+
+/// What is there, with the piece of a length in front, which is so preferred among those that lead as far.
+fn preferring(repository: &Repository, length: u64) -> Vec<FoundLog> {
+    let mut found = repository.find_log(STREAM, NAME).unwrap().found;
+    found.sort_by_key(|log| log.record.content.as_ref().unwrap().digest.length != length);
+    found
+}
+
+fn piece(repository: &Repository, offset: u64, length: u64) -> String {
+    let found = preferring(repository, length);
+    let log = found.iter().find(|log| log.record.piece_offset == Some(offset)).unwrap();
+    assert_eq!(log.record.content.as_ref().unwrap().digest.length, length);
+    log.object.clone()
+}
+
+/// Spoils an object, or mends it again.
+fn flip(store: &dyn Store, object: &str) {
+    let mut bytes = store.get(object, u64::MAX).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    store.replace(object, &bytes).unwrap();
 }
 
 /// [LOG-PACK-6], [LOG-PACK-7], [CONCURRENCY-42].
@@ -61,25 +86,19 @@ fn pieces_are_the_beginning_of_a_segment_until_the_whole_is_there() {
     assert!(matches!(error, RepoError::LogTaken { .. }), "{error}");
     // A piece that rots is not the end where another way leads as far.
     append(&repository, &whole, 4001, 5000, &mut seen).unwrap();
-    let piece = |offset, length| {
-        let found = repository.find_log(STREAM, NAME).unwrap().found;
-        let is_it = |f: &&chronolith::repo::FoundLog| {
-            f.record.piece_offset == Some(offset)
-                && f.record.content.as_ref().unwrap().digest.length == length
-        };
-        found.iter().find(is_it).unwrap().object.clone()
-    };
-    let rot = |object: &str| {
-        let mut bytes = store.get(object, u64::MAX).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        store.replace(object, &bytes).unwrap();
-    };
-    rot(&piece(3000, 2000));
-    // What is left leads over the other way, or not at all: never to less than it seemed.
-    let by_the_other_way = read(&repository);
-    assert!(by_the_other_way.is_err_and(|error| !matches!(error, RepoError::Usage(_))));
-    store.delete(&piece(3000, 2000)).unwrap();
+    let (here, there) = (piece(&repository, 10, 3990), piece(&repository, 3000, 2000));
+    flip(&*store, &there);
+    for first in [10, 3000] {
+        assert!(read_of(&repository, &preferring(&repository, first)).unwrap() == whole[..5000], "{first}");
+    }
+    // Where none does, that is an error: never less than it seemed.
+    flip(&*store, &here);
+    for first in [10, 3000] {
+        let error = read_of(&repository, &preferring(&repository, first)).unwrap_err();
+        assert!(matches!(error, RepoError::Damaged { .. }), "{error}");
+    }
+    flip(&*store, &here);
+    store.delete(&there).unwrap();
     assert!(read(&repository).unwrap() == whole[..5000]);
     // The whole is there: those with its bytes go, one with others stays.
     let mut odd = HashSet::new();
@@ -94,4 +113,24 @@ fn pieces_are_the_beginning_of_a_segment_until_the_whole_is_there() {
     let left = repository.find_log(STREAM, NAME).unwrap().found;
     assert!(holds_whole(&left) && left.len() == 2, "{left:?}");
     assert_eq!(left.iter().filter(|f| f.record.kind == LogRecordKind::Segment).count(), 1);
+}
+
+/// Of two ways that differ, no mixture is taken: neither when a piece of the one rots, nor when none does.
+#[test]
+fn ways_that_differ_are_not_mixed() {
+    let (store, client) = client();
+    let repository = client.open();
+    let right = noise(7, 5000);
+    let mut wrong = right.clone();
+    wrong[100] ^= 1;
+    for (bytes, from, to) in [(&right, 0, 10), (&right, 10, 5000), (&wrong, 0, 3000), (&wrong, 3000, 5000)] {
+        append(&repository, bytes, from, to, &mut HashSet::new()).unwrap();
+    }
+    assert!(read_of(&repository, &preferring(&repository, 10)).unwrap() == right);
+    assert!(read_of(&repository, &preferring(&repository, 3000)).unwrap() == wrong);
+    flip(&*store, &piece(&repository, 3000, 2000));
+    assert!(read_of(&repository, &preferring(&repository, 10)).unwrap() == right);
+    let error = read_of(&repository, &preferring(&repository, 3000)).unwrap_err();
+    // Not the object that rots, but the segment.
+    assert!(matches!(&error, RepoError::Damaged { object, .. } if object == NAME), "{error}");
 }

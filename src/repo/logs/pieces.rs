@@ -38,7 +38,7 @@ pub fn joined<'a>(found: impl IntoIterator<Item = &'a FoundLog>, from: u64) -> V
 }
 
 /// Returns how far pieces reach from the beginning of their segment without a hole.
-pub fn joined_length(found: &[FoundLog]) -> u64 {
+pub fn joined_length<'a>(found: impl IntoIterator<Item = &'a FoundLog>) -> u64 {
     joined(found, 0).last().and_then(|log| range(log)).map_or(0, |(_, end)| end)
 }
 

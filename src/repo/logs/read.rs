@@ -145,7 +145,8 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// When a piece cannot be read and no other leads as far.
+    /// When a piece cannot be read and no other way leads as far, or the other way differs from what `sink` has
+    /// received.
     pub fn read_joined(
         &self,
         found: &[FoundLog],
@@ -167,16 +168,38 @@ impl Repository {
         let whole = wanted.map(|whole| whole.ok_or_else(|| missing(0))).transpose()?;
         let end = whole.map_or_else(|| joined_length(found), |whole| whole.length);
         let mut usable: Vec<&FoundLog> = found.iter().collect();
+        let broken = || {
+            let why = "its pieces do not make the whole";
+            RepoError::damaged(name)(FormatError::Invalid { what: "log segment", why })
+        };
         let (mut at, mut hasher, mut problem) = (0, blake3::Hasher::new(), None);
+        // How far the sink is served, and the digest of what the present way says stands before that.
+        let (mut served, mut again) = (0_u64, blake3::Hasher::new());
         while at < end {
             let Some(log) = joined(usable.iter().copied(), at).first().copied() else {
-                return Err(problem.unwrap_or_else(|| missing(at)));
+                // The way ends here. Another from the beginning may lead as far, around what cannot be read.
+                if joined_length(usable.iter().copied()) < end {
+                    return Err(problem.unwrap_or_else(|| missing(at)));
+                }
+                (at, again) = (0, blake3::Hasher::new());
+                continue;
             };
             match self.read_log(log) {
                 Ok(bytes) => {
-                    hasher.update(&bytes);
-                    sink(&bytes)?;
+                    let known =
+                        usize::try_from(served.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
+                    let (before, fresh) = bytes.split_at(known);
+                    again.update(before);
                     at += bytes.len() as u64;
+                    if at >= served && again.finalize() != hasher.finalize() {
+                        return Err(broken());
+                    }
+                    if !fresh.is_empty() {
+                        again.update(fresh);
+                        hasher.update(fresh);
+                        sink(fresh)?;
+                        served = at;
+                    }
                 }
                 Err(error) => {
                     problem.get_or_insert(error);
@@ -187,8 +210,7 @@ impl Repository {
         if at == end && whole.is_none_or(|whole| hasher.finalize() == whole.blake3) {
             return Ok(at);
         }
-        let why = "its pieces do not make the whole";
-        Err(RepoError::damaged(name)(FormatError::Invalid { what: "log segment", why }))
+        Err(broken())
     }
 }
 
