@@ -1,6 +1,6 @@
 //! A server's log through a replication slot, into the repository as it is written.
 //!
-//! Two threads: one talks to the server and never waits long, the other stores ([`keeper`]). The server hears of
+//! Two threads: one talks to the server and never waits long, the other stores (`keeper`). The server hears of
 //! nothing as safe that the repository does not hold; its slot keeps everything else. So at every start, after a
 //! crash of either side too, the log is received again from the beginning of the segment that the slot stands
 //! in, and what is there already is compared and not stored again.
