@@ -206,10 +206,17 @@ fn what_may_have_rotted_stops_prune_until_somebody_decides() {
 fn an_epoch_that_began_since_prune_opened_the_repository_is_no_rubbish() {
     let scene = scene();
     let keeper = scene.keeper.open();
+    let ended = client_with(&scene.owner, Role::Maintainer, "ended", "", &[]);
+    let closed = ended.open();
+    remove(&scene.owner.open(), &closed.keyring().identity.key).unwrap();
     rotate(&scene.owner.open()).unwrap();
-    // A session under the new epoch, of which the registry that the prune read says nothing.
+    // A session under the new epoch, which a prune cannot know of that was not granted it.
     let writer = scene.thief.open();
     let session = Presence::begin(&writer, SessionPurpose::Write, Default::default(), "late").unwrap();
+    let (sessions, unreadable) = closed.sessions_as_far_as_readable().unwrap();
+    assert!(!sessions.keys().any(|(key, _)| *key == writer.keyring().identity.key));
+    assert!(!unreadable.is_empty());
+    // One that was granted it learns of it when it meets it.
     let (sessions, unreadable) = keeper.sessions_as_far_as_readable().unwrap();
     assert!(sessions.keys().any(|(key, _)| *key == writer.keyring().identity.key));
     assert!(unreadable.is_empty());

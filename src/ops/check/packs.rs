@@ -261,11 +261,13 @@ impl<'a> Packs<'a> {
                     self.plain_bytes.fetch_add(u64::from(frame.plain_length), Ordering::Relaxed);
                 }
                 FrameState::Bad(why) | FrameState::Baseless(why) => {
-                    // Where the pack itself is right, a base went that nobody needs, after a backup that broke off
-                    // or half of a sweep; or it is missed, and the walk over trees says by whom.
-                    let sound = scanned.problems.is_empty() && matches!(state, FrameState::Baseless(_));
+                    // A base that was there and went, after a backup that broke off or half of a sweep, is
+                    // missed by nobody; or it is, and the walk over trees says by whom.
+                    let idle = scanned.problems.is_empty()
+                        && matches!(state, FrameState::Baseless(_))
+                        && self.base_went(scanned.pack.class, frame);
                     let what = format!("its frame at byte {} cannot be read: {why}", frame.offset);
-                    self.findings.add(if sound { Gravity::Warning } else { gravity }, name, what);
+                    self.findings.add(if idle { Gravity::Warning } else { gravity }, name, what);
                 }
                 FrameState::Closed => closed = true,
             }
@@ -280,6 +282,19 @@ impl<'a> Packs<'a> {
             lock(&self.verified).push(scanned.pack.id);
         }
         Ok(())
+    }
+
+    /// Says whether the base of a frame is known to have been there, in packs that are gone. One that nobody ever
+    /// stored, or that lies in a pack which is there, was claimed by whoever made the frame.
+    fn base_went(&self, class: BlobClass, frame: &FrameRecord) -> bool {
+        let Some(base) = frame.base else { return false };
+        let (mut known, mut there) = (false, false);
+        let states = lock(&self.states);
+        self.index.copies(class, &base, |_, copy| {
+            known = true;
+            there |= states.get(&copy.pack.id) != Some(&State::Missing);
+        });
+        known && !there
     }
 
     /// Finds the records that say of a frame what its pack's table says; returns how many of its blobs
