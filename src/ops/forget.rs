@@ -116,26 +116,13 @@ pub fn forget(
     snapshots: &Snapshots,
     chosen: &[SnapshotId],
 ) -> Result<Vec<AnnotationId>, OpsError> {
-    repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)?;
-    let all;
-    let snapshots = match snapshots.is_all() {
-        true => snapshots,
-        false => {
-            all = Snapshots::load_all(repository)?;
-            &all
-        }
-    };
-    require_whole_memory(repository, snapshots)?;
-    // Before anything is said, so that what is said stands under a generation that is still open.
-    catalogue::gather(repository, snapshots, catalogue::ROOTS_AT_LEAST);
-    let mut put = Vec::new();
-    for part in chosen.chunks(SUBJECTS_MAX) {
-        let now = repository.environment().clock.now();
-        let mut annotation = Annotation::new(AnnotationKind::Forgotten, now);
+    look_first(repository, snapshots, |all| {
+        // Before anything is said, so that what is said stands under a generation that is still open.
+        catalogue::gather(repository, all, catalogue::ROOTS_AT_LEAST);
+    })?;
+    say(repository, chosen.chunks(SUBJECTS_MAX), |annotation, part| {
         annotation.subjects = part.iter().copied().collect();
-        put.push(repository.annotate(&annotation, Act::Withdraw)?);
-    }
-    Ok(put)
+    })
 }
 
 /// Says the same of log packs and of log records by themselves; durable on return. Many are named in one
@@ -149,6 +136,18 @@ pub fn forget_logs(
     snapshots: &Snapshots,
     chosen: &[LogPackId],
 ) -> Result<Vec<AnnotationId>, OpsError> {
+    look_first(repository, snapshots, |_| ())?;
+    say(repository, chosen.chunks(IDS_MAX), |annotation, part| {
+        annotation.log_packs = part.iter().copied().collect();
+    })
+}
+
+/// Looks whether this key may forget, and whether anything has vanished, by all snapshots that there are.
+fn look_first(
+    repository: &Arc<Repository>,
+    snapshots: &Snapshots,
+    then: impl FnOnce(&Snapshots),
+) -> Result<(), OpsError> {
     repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)?;
     let all;
     let snapshots = match snapshots.is_all() {
@@ -159,14 +158,24 @@ pub fn forget_logs(
         }
     };
     require_whole_memory(repository, snapshots)?;
-    let mut put = Vec::new();
-    for part in chosen.chunks(IDS_MAX) {
-        let now = repository.environment().clock.now();
-        let mut annotation = Annotation::new(AnnotationKind::Forgotten, now);
-        annotation.log_packs = part.iter().copied().collect();
-        put.push(repository.annotate(&annotation, Act::Withdraw)?);
-    }
-    Ok(put)
+    then(snapshots);
+    Ok(())
+}
+
+/// Puts an annotation for each part of what is forgotten.
+fn say<'a, T: 'a>(
+    repository: &Repository,
+    parts: impl Iterator<Item = &'a [T]>,
+    name: impl Fn(&mut Annotation, &[T]),
+) -> Result<Vec<AnnotationId>, OpsError> {
+    parts
+        .map(|part| {
+            let now = repository.environment().clock.now();
+            let mut annotation = Annotation::new(AnnotationKind::Forgotten, now);
+            name(&mut annotation, part);
+            Ok(repository.annotate(&annotation, Act::Withdraw)?)
+        })
+        .collect()
 }
 
 /// Refuses to go on where something may protect snapshots that cannot be read, or where roots have

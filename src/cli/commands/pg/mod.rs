@@ -19,6 +19,7 @@ mod upgrade_cluster;
 
 use crate::cli::fault::Fault;
 use crate::cli::session::Session;
+use crate::cli::unlock;
 use crate::postgres::lineage::ClusterName;
 use clap::{Args, Subcommand};
 
@@ -60,6 +61,39 @@ impl Cluster {
             Fault::usage("no cluster was named", "give --cluster NAME, or put `cluster` into the profile")
         })?;
         Ok(ClusterName::new(name)?)
+    }
+}
+
+/// Makes sure that a cluster is meant: somebody types its name, or gave it. Says `what` becomes of it.
+fn confirm(
+    session: &Session,
+    given: Option<&String>,
+    cluster: &ClusterName,
+    what: &str,
+    whose: &str,
+) -> Result<(), Fault> {
+    let name = match given {
+        Some(name) => name.clone(),
+        None if unlock::has_terminal() => {
+            unlock::ask_line(&format!("{what}: type its name to go on ({cluster}): "))?
+        }
+        None => {
+            return Err(Fault::usage(
+                format!("{what}, and nobody is there to type its name"),
+                format!("--confirm {cluster} says that it is meant, or run it on a terminal"),
+            ));
+        }
+    };
+    session.check_interrupted()?;
+    match name.trim() == cluster.to_string() {
+        true => Ok(()),
+        false => Err(Fault::usage(
+            format!(
+                "{:?} is not the name of the cluster, which is {cluster}: nothing was changed",
+                name.trim()
+            ),
+            format!("type the name of the cluster that {whose}"),
+        )),
     }
 }
 

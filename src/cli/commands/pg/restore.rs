@@ -9,10 +9,9 @@ use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::cli::unlock;
 use crate::ops::read_time;
 use crate::postgres::Lsn;
-use crate::postgres::lineage::{Archiver, ClusterName};
+use crate::postgres::lineage::Archiver;
 use crate::postgres::restore::{
     ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, start,
 };
@@ -242,7 +241,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         return Ok(exit::DONE);
     }
     if restore.standing == Standing::Cluster && !arguments.force {
-        confirm(session, arguments, &cluster)?;
+        let what = format!("the cluster in {} will be as its backup was", arguments.pgdata.display());
+        let whose = "is to be restored over";
+        super::confirm(session, arguments.confirm.as_ref(), &cluster, &what, whose)?;
     }
     // Until the server is up it fetches log; without a session only the grace of a prune protects it.
     let held = restore.hold(concat!("chronolith ", env!("CARGO_PKG_VERSION")));
@@ -265,34 +266,6 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         session.talk.tell("the server is up");
     }
     Ok(exit::DONE)
-}
-
-/// Makes sure that the cluster which stands there is meant: somebody types its name, or gave it.
-fn confirm(session: &Session, arguments: &Arguments, cluster: &ClusterName) -> Result<(), Fault> {
-    let folder = arguments.pgdata.display();
-    let name = match &arguments.confirm {
-        Some(name) => name.clone(),
-        None if unlock::has_terminal() => unlock::ask_line(&format!(
-            "the cluster in {folder} will be as its backup was: type its name to go on ({cluster}): "
-        ))?,
-        None => {
-            return Err(Fault::usage(
-                format!("{folder} holds a cluster, and nobody is there to type its name"),
-                format!("--confirm {cluster} says that it is meant, or run it on a terminal"),
-            ));
-        }
-    };
-    session.check_interrupted()?;
-    match name.trim() == cluster.to_string() {
-        true => Ok(()),
-        false => Err(Fault::usage(
-            format!(
-                "{:?} is not the name of the cluster, which is {cluster}: nothing was changed",
-                name.trim()
-            ),
-            "type the name of the cluster that is to be restored over",
-        )),
-    }
 }
 
 /// Says in words where the recovery ends.

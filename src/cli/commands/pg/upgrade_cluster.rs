@@ -6,8 +6,7 @@ use crate::cli::edges;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::cli::unlock;
-use crate::postgres::lineage::{Archiver, ClusterName};
+use crate::postgres::lineage::Archiver;
 use crate::postgres::upgrade::Upgrade;
 use clap::Args;
 use serde_json::json;
@@ -47,7 +46,8 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let old = upgrade.known.last().map_or_else(String::new, ToString::to_string);
     session.talk.tell(&render::visible(&format!("{cluster} was: {old}")));
     session.talk.tell(&render::visible(&format!("{cluster} becomes: {}", upgrade.lineage)));
-    confirm(session, arguments, &cluster)?;
+    let what = "a cluster goes on with a new system";
+    super::confirm(session, arguments.confirm.as_ref(), &cluster, what, "was upgraded")?;
     upgrade.record(&repository, &archiver)?;
     session.talk.event(
         "summary",
@@ -62,30 +62,4 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     )?;
     session.talk.tell("take a base backup of the new server now: nothing of its log is recoverable before");
     Ok(exit::DONE)
-}
-
-fn confirm(session: &Session, arguments: &Arguments, cluster: &ClusterName) -> Result<(), Fault> {
-    let name = match &arguments.confirm {
-        Some(name) => name.clone(),
-        None if unlock::has_terminal() => {
-            unlock::ask_line(&format!("type the name of the cluster to go on ({cluster}): "))?
-        }
-        None => {
-            return Err(Fault::usage(
-                "nobody is there to type the cluster's name",
-                format!("--confirm {cluster} says that it is meant, or run it on a terminal"),
-            ));
-        }
-    };
-    session.check_interrupted()?;
-    match name.trim() == cluster.to_string() {
-        true => Ok(()),
-        false => Err(Fault::usage(
-            format!(
-                "{:?} is not the name of the cluster, which is {cluster}: nothing was changed",
-                name.trim()
-            ),
-            "type the name of the cluster that was upgraded",
-        )),
-    }
 }
