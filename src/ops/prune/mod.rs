@@ -2,6 +2,7 @@
 //!
 //! - `doubts`: what reports of damage make of copies
 //! - `view`: what there is, read in an order that is safe to act on
+//! - `uses`: how much of each pack is needed
 //! - `plan`: what is not needed, and what is worth repacking
 //! - `copies`: sealed frames that are needed, taken out of packs that go
 //! - `logs`: log packs that were forgotten
@@ -33,6 +34,7 @@ mod plan;
 mod runs;
 mod sweep;
 mod tombstones;
+mod uses;
 mod view;
 
 use self::copies::copy;

@@ -4,6 +4,7 @@ use super::super::error::OpsError;
 use super::super::keeper::{Frames, Keeper};
 use super::catalogues;
 use super::logs::ended_logs;
+use super::uses::{Use, uses};
 use super::view::View;
 use super::{PruneOptions, PruneReport, Unused};
 use crate::base::{KeyId, ObjectId, PackId, SnapshotId};
@@ -16,8 +17,6 @@ use std::sync::Arc;
 
 /// Head, trailer, and what seals a table of contents.
 const PACK_FRAME_BYTES: u64 = 64 + 192 + 16 + 4;
-/// What a table of contents says of a frame, of its base, and of a blob.
-const TABLE_BYTES: [u64; 3] = [28, 32, 36];
 
 /// What is not needed, and what has to be copied before that is true.
 #[derive(Default)]
@@ -37,14 +36,6 @@ pub(super) struct Plan {
     pub bytes: u64,
     /// Packs that stay, and that something is needed of.
     pub relied: BTreeSet<PackId>,
-}
-
-/// What is needed of a pack.
-#[derive(Default)]
-struct Use {
-    /// Stored bytes of frames that are needed, and what the table of contents says of them.
-    frames: u64,
-    table: u64,
 }
 
 /// A pack that could be repacked.
@@ -191,22 +182,19 @@ impl Plan {
 
     /// Finds the frames to copy, and the packs on account of which others are superfluous.
     fn find_copies(&mut self, index: &NumberedIndex, keeper: &Keeper<'_>, view: &View) {
-        let mut held = Vec::new();
+        // Nothing of a record is remembered: where many packs go, theirs are many.
         index.for_each(|number, copy| {
-            let pack = copy.pack.id;
+            let (pack, class, id) = (copy.pack.id, copy.record.class, copy.record.id);
             if self.dead.contains(&pack) {
-                held.push((pack, copy.record.class, copy.record.id));
+                if keeper.is_needed(class, &id) {
+                    self.superfluous.insert(pack);
+                    keeper.packs_of(class, &id, |relied_on| _ = self.copies.insert(relied_on));
+                }
             } else if self.repacked.contains(&pack) && keeper.chosen.get(number) {
                 let frames = self.parts.entry((pack, copy.pack.signer)).or_default();
                 frames.insert(copy.record.frame_offset);
             }
         });
-        for (pack, class, id) in held {
-            if keeper.is_needed(class, &id) {
-                self.superfluous.insert(pack);
-                keeper.packs_of(class, &id, |relied_on| _ = self.copies.insert(relied_on));
-            }
-        }
         self.dead.retain(|pack| !self.superfluous.contains(pack));
         let (dead, superfluous, repacked) = (&self.dead, &self.superfluous, &self.repacked);
         self.copies.retain(|pack| {
@@ -214,75 +202,6 @@ impl Plan {
             !goes && !view.is_condemned(pack)
         });
     }
-}
-
-/// Records of which frames with several blobs are remembered at once.
-const RECORDS_AT_ONCE: u64 = 16 << 20;
-
-/// A frame of several blobs.
-#[derive(Default)]
-struct Shared {
-    sealed: u64,
-    plain: u64,
-    needed: u64,
-}
-
-/// Adds up what is needed of each pack; a frame is needed as a whole.
-fn uses(index: &NumberedIndex, keeper: &Keeper<'_>, report: &mut PruneReport) -> HashMap<PackId, Use> {
-    let mut uses: HashMap<PackId, Use> = HashMap::new();
-    let [frame_bytes, base_bytes, blob_bytes] = TABLE_BYTES;
-    // In several passes where there is much, so that not all frames are in memory at once.
-    let passes = (index.len() / RECORDS_AT_ONCE + 1).min(64);
-    for pass in 0..passes {
-        let mut shared: HashMap<(PackId, u32), Shared> = HashMap::new();
-        let is_now = |pack: &PackId| {
-            let [first, ..] = pack.as_bytes();
-            u64::from(*first) % passes == pass
-        };
-        index.for_each(|number, copy| {
-            if !keeper.chosen.get(number) || !is_now(&copy.pack.id) {
-                return;
-            }
-            let record = &copy.record;
-            let (sealed, plain) = (u64::from(record.sealed_length), u64::from(record.plain_length));
-            let used = uses.entry(copy.pack.id).or_default();
-            used.table += blob_bytes;
-            let mut whole = || {
-                used.frames += sealed;
-                used.table += frame_bytes + if record.base.is_some() { base_bytes } else { 0 };
-            };
-            if record.length == record.plain_length {
-                whole();
-            } else {
-                let frame = shared.entry((copy.pack.id, record.frame_offset)).or_insert_with(|| {
-                    whole();
-                    Shared { sealed, plain, needed: 0 }
-                });
-                frame.needed += u64::from(record.length);
-            }
-            if keeper.is_only_base(number, &copy) {
-                report.base_bytes += sealed * u64::from(record.length) / plain.max(1);
-            }
-        });
-        shared.retain(|_, frame| frame.needed < frame.plain);
-        for frame in shared.values() {
-            report.shared_frame_bytes += frame.sealed * (frame.plain - frame.needed) / frame.plain.max(1);
-        }
-        if shared.is_empty() {
-            continue;
-        }
-        // The table tells of the other blobs too.
-        index.for_each(|number, copy| {
-            let place = (copy.pack.id, copy.record.frame_offset);
-            if !keeper.chosen.get(number)
-                && shared.contains_key(&place)
-                && let Some(used) = uses.get_mut(&copy.pack.id)
-            {
-                used.table += blob_bytes;
-            }
-        });
-    }
-    uses
 }
 
 /// Bytes of a pack that nobody needs.
