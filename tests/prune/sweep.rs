@@ -246,6 +246,44 @@ pub fn interleaved_at(
     }
 }
 
+/// What goes while a check looks is not taken for damage; and what is damaged is told all the same.
+#[test]
+fn a_check_beside_a_sweep_reports_nothing_that_was_forgotten() {
+    let options = || CheckOptions { read_data: ReadData::All, keep_ledger: true, program: "test".to_owned() };
+    let scene = scene();
+    let owner = scene.owner.clone();
+    owner.back_up(&content([("other", noise(8, 9000))]));
+    let clean = |client: &Client, what: &str| {
+        let report = check(&client.open(), &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(!report.is_damaged(), "{what}: {:?} {:?}", report.findings, report.affected);
+        assert!(report.counts.packs_read > 0, "{what}");
+    };
+    let forget_and_sweep = |client: &Client| {
+        let repository = client.open();
+        let snapshots = Snapshots::load(&repository).unwrap();
+        let newest = snapshots.iter().last().unwrap().id;
+        let others: Vec<SnapshotId> =
+            snapshots.iter().map(|view| view.id).filter(|id| *id != newest).collect();
+        forget(&repository, &snapshots, &others).unwrap();
+        run(client, 0).unwrap();
+    };
+    interleaved(&scene, clean, forget_and_sweep, |_, _| {});
+    // The same, where a pack that is needed is gone from the beginning.
+    let kept = packs(&copy_of(&scene.store)).into_iter().find(|pack| {
+        let store = Arc::new(copy_of(&scene.store));
+        crate::delete(&*store, &[*pack]);
+        scene.owner.through(store).read(scene.kept_id).is_err()
+    });
+    let kept = kept.unwrap();
+    let sweep = |client: &Client| drop(run(client, 0));
+    let damaged = |client: &Client, what: &str| {
+        let report = check(&client.open(), &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(report.hurt.iter().any(|(id, _)| *id == scene.kept_id), "{what}: {:?}", report.findings);
+    };
+    crate::delete(&*scene.store, &[kept]);
+    interleaved_at(&scene, 7, damaged, sweep, |_, _| {});
+}
+
 #[test]
 fn bases_of_differences_are_needed_by_what_differs_from_them() {
     let store = Arc::new(MemoryStore::new());

@@ -158,8 +158,8 @@ impl Damage {
     }
 
     /// Returns the packs in which something was found bad, reported before or not.
-    pub fn bad(self) -> HashSet<PackId> {
-        self.found.into_keys().collect()
+    pub fn bad(&self) -> HashSet<PackId> {
+        self.found.keys().copied().collect()
     }
 
     /// Notes that the bytes of a pack have its name as their hash.

@@ -82,7 +82,7 @@ impl Surveyed<'_> {
 ///
 /// When the store cannot be listed, or the user stopped it. What is damaged is in the report.
 pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<CheckReport, OpsError> {
-    survey(repository, options, |surveyed, report| surveyed.walk_trees(report))
+    until_settled(repository, options, &mut Pass::default())
 }
 
 /// Checks a repository, and puts right what is found damaged as far as its parity goes. The report tells how
@@ -97,18 +97,26 @@ pub fn check_and_repair(
     options: &CheckOptions,
 ) -> Result<CheckReport, OpsError> {
     repository.registry().may_sign(&repository.keyring().identity.key, Act::Parity)?;
-    let mut first = Pass { mends: true, ..Pass::default() };
-    let walk = |surveyed: &Surveyed<'_>, report: &mut CheckReport| surveyed.walk_trees(report);
-    if let Some(report) = look(repository, options, &mut first, walk)? {
-        return Ok(report);
+    until_settled(repository, options, &mut Pass { mends: true, ..Pass::default() })
+}
+
+/// Looks until what was found does not come from what was put right, or taken away, during the look.
+fn until_settled(
+    repository: &Arc<Repository>,
+    options: &CheckOptions,
+    pass: &mut Pass,
+) -> Result<CheckReport, OpsError> {
+    let mut options = options.clone();
+    loop {
+        let walk = |surveyed: &Surveyed<'_>, report: &mut CheckReport| surveyed.walk_trees(report);
+        if let Some(report) = look(repository, &options, pass, walk)? {
+            return Ok(report);
+        }
+        // What was damaged is looked at again, with everything that lies in the open; what was read and found
+        // right need not be read a second time.
+        options.read_data = ReadData::None;
+        repository.refresh_index()?;
     }
-    // What was damaged is looked at again, with everything that lies in the open; what was read and found right
-    // need not be read a second time.
-    let once_more = CheckOptions { read_data: ReadData::None, ..options.clone() };
-    let mut second = Pass { mends: false, ..first };
-    repository.refresh_index()?;
-    let report = look(repository, &once_more, &mut second, walk)?;
-    Ok(report.unwrap_or_default())
 }
 
 /// Checks everything but trees, then hands over what is known.
@@ -121,26 +129,42 @@ pub(in crate::ops) fn survey(
     options: &CheckOptions,
     then: impl FnOnce(&Surveyed<'_>, &mut CheckReport) -> Result<(), OpsError>,
 ) -> Result<CheckReport, OpsError> {
-    Ok(look(repository, options, &mut Pass::default(), then)?.unwrap_or_default())
+    let mut only = Pass { looks_before: LOOKS_MAX, ..Pass::default() };
+    Ok(look(repository, options, &mut only, then)?.unwrap_or_default())
 }
 
-/// One of at most two looks at the repository.
+/// Looks at most, where what is found bad may only have been taken away meanwhile.
+const LOOKS_MAX: u32 = 3;
+
+/// One of a few looks at the repository.
 #[derive(Default)]
 struct Pass {
+    /// How many there were before.
+    looks_before: u32,
     /// Puts right what parity brings back, and then ends before anything is said of it.
     mends: bool,
-    /// What was put right by the look before.
+    /// What was put right by the looks before.
     mended: Vec<Mended>,
     /// Packs of content that are read, whatever else is.
     again: HashSet<PackId>,
-    /// What the look before has read.
+    /// What the looks before have read.
     counts: CheckCounts,
-    /// Whether it read content.
+    /// Whether they read content.
     read_data: bool,
 }
 
-/// Looks at everything but trees, then hands over what is known; `None` where something was put right, so
-/// that all has to be looked at again.
+impl Pass {
+    /// Ends a look that another follows.
+    fn goes_on(&mut self, again: HashSet<PackId>, counts: CheckCounts, read_data: bool) {
+        self.looks_before += 1;
+        self.again.extend(again);
+        self.counts.add_reads(&counts);
+        self.read_data = read_data;
+    }
+}
+
+/// Looks at everything but trees, then hands over what is known; `None` where something was put right, or where
+/// something seems damaged and objects went meanwhile, as a sweep takes them: then all has to be looked at again.
 fn look(
     repository: &Arc<Repository>,
     options: &CheckOptions,
@@ -218,12 +242,13 @@ fn look(
         pass.mended = mend::mend(repository, &findings)?;
         report.mended.clone_from(&pass.mended);
         if pass.mended.iter().any(|mended| mended.in_place) {
-            pass.again = packs.take_damage().bad();
-            (pass.counts, pass.read_data) = (packs.counts(&logs), read_data);
+            pass.mends = false;
+            pass.goes_on(packs.take_damage().bad(), packs.counts(&logs), read_data);
             return Ok(None);
         }
     }
     let damage = packs.take_damage();
+    let (bad, read) = (damage.bad(), packs.counts(&logs));
     report.known_damage = damage.known_bad.len() as u64;
     if options.keep_ledger {
         let method = if read_data { "read-data" } else { "structure" };
@@ -238,16 +263,21 @@ fn look(
         }
     }
     packs.unchecked(&mut report.unchecked);
-    let read = packs.counts(&logs);
-    report.counts.packs_read = read.packs_read + pass.counts.packs_read;
-    report.counts.bytes_read = read.bytes_read + pass.counts.bytes_read;
-    report.counts.plain_bytes = read.plain_bytes + pass.counts.plain_bytes;
-    report.counts.logs_read = read.logs_read + pass.counts.logs_read;
+    report.counts.add_reads(&read);
+    report.counts.add_reads(&pass.counts);
     let trees = RefCell::new(Trees::new(repository, &index, &packs, &findings)?);
     let surveyed = Surveyed { packs: &packs, snapshots, trees };
     then(&surveyed, &mut report)?;
     drop(surveyed);
     drop(packs);
+    let seems_damaged = findings.are_grave() || !report.hurt.is_empty();
+    if seems_damaged
+        && pass.looks_before + 1 < LOOKS_MAX
+        && inventory.has_lost_any(&environment.store.list("")?)
+    {
+        pass.goes_on(bad, read, read_data);
+        return Ok(None);
+    }
     mend::foretell(repository, &findings)?;
     findings.finish(&mut report);
     Ok(Some(report))

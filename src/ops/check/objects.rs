@@ -29,6 +29,13 @@ pub(super) struct Inventory {
     pub roots: HashSet<ObjectId>,
     /// Objects of which only the name can be checked here.
     named: Vec<(ObjectId, String)>,
+    /// Hashes of the names of all of them.
+    names: HashSet<u64>,
+}
+
+fn hash_of(name: &str) -> u64 {
+    let hash = blake3::hash(name.as_bytes());
+    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The parts of a name that ends in an id.
@@ -46,6 +53,7 @@ impl Inventory {
     pub fn take(objects: Vec<ObjectInfo>, findings: &Findings) -> Self {
         let mut inventory = Self::default();
         for object in objects {
+            inventory.names.insert(hash_of(&object.name));
             if matches!(object.name.as_str(), "chronolith" | "copies/chronolith") {
                 continue;
             }
@@ -60,6 +68,12 @@ impl Inventory {
             }
         }
         inventory
+    }
+
+    /// Says whether an object that was there is not in a later listing.
+    pub fn has_lost_any(&self, later: &[ObjectInfo]) -> bool {
+        let later: HashSet<u64> = later.iter().map(|object| hash_of(&object.name)).collect();
+        !self.names.is_subset(&later)
     }
 
     fn sort(&mut self, folder: &str, id: ObjectId, name: &str, length: u64) -> bool {

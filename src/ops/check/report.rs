@@ -111,6 +111,16 @@ pub struct CheckCounts {
     pub logs_read: u64,
 }
 
+impl CheckCounts {
+    /// Adds what another look has read.
+    pub(super) fn add_reads(&mut self, other: &Self) {
+        self.packs_read += other.packs_read;
+        self.bytes_read += other.bytes_read;
+        self.plain_bytes += other.plain_bytes;
+        self.logs_read += other.logs_read;
+    }
+}
+
 /// What a check found.
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
@@ -166,6 +176,11 @@ impl Findings {
         } else {
             held.1 += 1;
         }
+    }
+
+    /// Says whether anything is damaged.
+    pub fn are_grave(&self) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).2 > 0
     }
 
     /// Notes that there is parity of an object.
