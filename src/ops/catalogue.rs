@@ -85,13 +85,14 @@ fn try_gather(
     let new = new_roots(snapshots);
     let over = new_ends(snapshots);
     if !snapshots.is_all()
-        || new.len() + over.len() < at_least && memory.untold().is_empty()
+        || new.len() + over.len() < at_least && memory.untold().is_empty() && memory.before().is_none()
         || new.is_empty() && over.is_empty() && memory.held().is_empty()
         || !memory.unread().is_empty()
     {
         return Ok(None);
     }
-    let mut next_number = memory.next_number();
+    let before = memory.before().map_or(0, |before| before.memory.next_number());
+    let mut next_number = memory.next_number().max(before);
     let mut items = Vec::new();
     let originals = fetch(repository, new.iter().map(|root| root.place.to_string()).collect())?;
     for (root, original) in new.iter().zip(originals) {
@@ -329,10 +330,13 @@ fn put(
 ) -> Result<CatalogId, OpsError> {
     let memory = snapshots.memory();
     let scope = scope(snapshots, folded);
-    let (mut sequence, mut predecessor) = match memory.newest() {
-        Some((id, sequence)) => (sequence, Some(id)),
-        None => (0, None),
-    };
+    // Behind what is gone, so that a client which has seen that sees this as newer.
+    let seen = memory.before().and_then(|before| before.newest());
+    let (mut sequence, mut predecessor) =
+        match memory.newest().into_iter().chain(seen).max_by_key(|(_, sequence)| *sequence) {
+            Some((id, sequence)) => (sequence, Some(id)),
+            None => (0, None),
+        };
     let mut parts: Vec<CatalogPart> = memory
         .held()
         .iter()
@@ -344,7 +348,8 @@ fn put(
             extra: Extra::new(),
         })
         .collect();
-    let replaced = folded.iter().chain(memory.replaced()).chain(memory.untold());
+    let gone = memory.before().into_iter().flat_map(|before| &before.gone);
+    let replaced = folded.iter().chain(memory.replaced()).chain(memory.untold()).chain(gone);
     let replaces: IdSet<CatalogId> = replaced.copied().collect();
     let mut pieces = pieces(items);
     let last = pieces.pop().unwrap_or_default();

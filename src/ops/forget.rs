@@ -199,6 +199,7 @@ pub(super) fn require_whole_memory(repository: &Repository, snapshots: &Snapshot
         };
         return Err(OpsError::Stopped { why, cure });
     }
+    require_no_set_back(snapshots)?;
     let vanished = vanished(repository, snapshots)?;
     if vanished.is_empty() {
         return Ok(());
@@ -211,6 +212,32 @@ pub(super) fn require_whole_memory(repository: &Repository, snapshots: &Snapshot
         ),
         cure: "somebody may have deleted backups: bring them back from a copy of the repository, or, where what \
                they need is still there, with `chronolith repair snapshots`",
+    })
+}
+
+/// [CATALOG-6]: stops where catalogues that this client has seen are gone, and roots with them. The catalogues alone are
+/// made anew.
+fn require_no_set_back(snapshots: &Snapshots) -> Result<(), OpsError> {
+    let Some(before) = snapshots.memory().before() else { return Ok(()) };
+    let missed = before.memory.vanished(snapshots.present(), |id| snapshots.ended().contains(id));
+    if before.is_whole && missed.is_empty() {
+        return Ok(());
+    }
+    let named =
+        |names: &mut dyn Iterator<Item = String>| names.take(SHOWN_MAX).collect::<Vec<_>>().join(", ");
+    let gone = named(&mut before.gone.iter().map(ToString::to_string));
+    let missed = match missed.is_empty() {
+        true => String::new(),
+        false => {
+            format!("; {} objects that they list are gone: {}", missed.len(), named(&mut missed.into_iter()))
+        }
+    };
+    Err(OpsError::Stopped {
+        why: format!(
+            "catalogues that this client saw before are gone, and there are no newer ones: {gone}{missed}"
+        ),
+        cure: "somebody may have deleted backups: bring them back from a copy of the repository; if it was set back \
+               to an earlier state on purpose, remove this client's cache folder, which remembers them",
     })
 }
 

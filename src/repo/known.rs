@@ -7,7 +7,7 @@
 //! by others costs requests, no more. Once it has grown beyond its bound it is begun anew.
 
 use super::cache::{open_database, taken};
-use crate::base::{Entropy, RepositoryId, Secret};
+use crate::base::{CatalogId, Entropy, RepositoryId, Secret};
 use crate::crypto::derive::context;
 use crate::crypto::{Sealer, Suite, derive_pair};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -23,6 +23,11 @@ const BYTES_MAX: u64 = 1 << 30;
 /// Longest row: what is longer is not kept.
 const ROW_BYTES_MAX: usize = 128 << 20;
 const SALT_BYTES: usize = 32;
+
+/// Under which the newest catalogues are noted: the hash of a text, so no object's name.
+fn newest_catalogues_key() -> [u8; 32] {
+    *blake3::hash(b"newest catalogues").as_bytes()
+}
 
 /// What one key on one host has opened. Shared between threads.
 pub struct KnownObjects {
@@ -89,6 +94,21 @@ impl KnownObjects {
             transaction.commit()
         };
         let _ = write(&mut self.lock());
+    }
+
+    /// Returns the greatest sequence of a catalogue that this client has seen, and all that counted with it.
+    pub(super) fn newest_catalogues(&self) -> Option<(u64, Vec<CatalogId>)> {
+        let row = self.get(&newest_catalogues_key())?;
+        let (sequence, ids) = row.split_first_chunk::<8>()?;
+        let ids = ids.chunks_exact(32).filter_map(|id| id.try_into().ok().map(CatalogId::new));
+        Some((u64::from_le_bytes(*sequence), ids.collect()))
+    }
+
+    /// Notes these as the newest that were seen.
+    pub(super) fn see_catalogues(&self, entropy: &dyn Entropy, sequence: u64, ids: &[CatalogId]) {
+        let mut row = sequence.to_le_bytes().to_vec();
+        ids.iter().for_each(|id| row.extend_from_slice(id.as_bytes()));
+        self.put(entropy, vec![(newest_catalogues_key(), row)]);
     }
 
     /// Drops these, where they are kept.

@@ -74,7 +74,9 @@ pub use logs::{
     FRESH_LOG_SECONDS, ForgottenLogs, FoundLog, LogEntry, LogPut, OpenedLog, holds_whole, joined,
     joined_length,
 };
-pub use memory::{Committed, Memory, Remembered, Roots, RootsWanted, StoredRoot, Told, is_about_snapshots};
+pub use memory::{
+    Before, Committed, Memory, Remembered, Roots, RootsWanted, StoredRoot, Told, is_about_snapshots,
+};
 pub use mend::DescribedPack;
 pub use open::{open, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_name};

@@ -293,6 +293,55 @@ fn what_was_deleted_behind_everybodys_back_stops_deletion_and_is_put_back() {
     assert_eq!(owner.read(ids[7]).unwrap(), content([("a", vec![1; 5000])]));
 }
 
+/// [CATALOG-6]: who takes a root away with all that remembers it is noticed by whoever was there before.
+#[test]
+fn what_was_deleted_together_with_the_catalogues_is_missed_by_who_has_seen_them() {
+    let (plain, ids) = filled(40);
+    let folder = crate::scratch();
+    let owner = plain.with_cache(folder.path());
+    sweep(&owner).unwrap();
+    let catalogue = names(&owner, "catalog/").swap_remove(0);
+    let root = format!("snapshots/00000001/{}", ids[7]);
+    let take = |name: &str| {
+        let bytes = owner.store.get(name, u64::MAX).unwrap();
+        owner.store.delete(name).unwrap();
+        (name.to_owned(), bytes)
+    };
+    // The catalogue alone: nothing is lost, and it is made anew.
+    for copy in [catalogue.clone(), format!("copies/{catalogue}")] {
+        owner.store.delete(&copy).unwrap();
+    }
+    assert!(damage(&owner).iter().any(|line| line.starts_with(&catalogue)), "{:?}", damage(&owner));
+    sweep(&owner).unwrap();
+    assert_eq!(damage(&owner), [""; 0]);
+    // With a root that it lists.
+    let catalogue = names(&owner, "catalog/").swap_remove(0);
+    let taken = [take(&root), take(&catalogue), take(&format!("copies/{catalogue}"))];
+    for error in [forgets(&owner, &ids[20..21]).unwrap_err(), sweep(&owner).unwrap_err()] {
+        let told = error.to_string();
+        assert!(told.contains(&ids[7].to_string()) && told.contains("before"), "{told}");
+        assert_eq!(error.class(), ErrorClass::Corrupt);
+    }
+    let found = damage(&owner);
+    assert!(found.iter().any(|line| line.starts_with(&root)), "{found:?}");
+    assert!(found.iter().any(|line| line.starts_with(&catalogue)), "{found:?}");
+    // Brought back, all is well; and who set it back on purpose says so by removing the cache.
+    for (name, bytes) in &taken {
+        owner.store.put(name, bytes).unwrap();
+    }
+    assert_eq!(damage(&owner), [""; 0]);
+    forgets(&owner, &ids[20..21]).unwrap();
+    let taken =
+        names(&owner, "catalog/").into_iter().flat_map(|name| [name.clone(), format!("copies/{name}")]);
+    for name in taken.chain([root]) {
+        owner.store.delete(&name).unwrap();
+    }
+    assert!(matches!(sweep(&owner), Err(OpsError::Stopped { .. })));
+    std::fs::remove_dir_all(folder.path().join(owner.open().id().to_string())).unwrap();
+    sweep(&owner).unwrap();
+    assert_eq!(damage(&owner), [""; 0]);
+}
+
 /// An undelete that vanishes would let its snapshot be deleted.
 #[test]
 fn a_vanished_undelete_stops_deletion_too() {

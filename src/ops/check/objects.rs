@@ -338,6 +338,18 @@ impl Objects<'_> {
                         snapshots that are gone is lost; the next `forget` or `prune` makes a new one";
             self.findings.add(Gravity::Damage, format!("catalog/{id}"), what);
         }
+        if let Some(before) = memory.before() {
+            for id in &before.gone {
+                let what =
+                    "this client has seen it, and it is gone from both places, with whatever was newer";
+                self.findings.add(Gravity::Damage, format!("catalog/{id}"), what);
+            }
+            let snapshots = Snapshots::load_all(self.repository)?;
+            for name in before.memory.vanished(snapshots.present(), |id| snapshots.ended().contains(id)) {
+                let what = "a catalogue that is gone too listed it, and nobody has forgotten it";
+                self.findings.add(Gravity::Damage, name, what);
+            }
+        }
         // Listed before the catalogues were: what is new in these is looked for again.
         if memory.vanished(&inventory.roots, |_| false).is_empty() {
             return Ok(());

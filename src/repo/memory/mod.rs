@@ -86,6 +86,14 @@ impl Remembered {
     }
 }
 
+impl Before {
+    /// Returns what was the newest, with its sequence.
+    pub fn newest(&self) -> Option<(CatalogId, u64)> {
+        let known = self.memory.newest().map(|(id, _)| id);
+        known.or_else(|| self.gone.first().copied()).map(|id| (id, self.sequence))
+    }
+}
+
 /// What catalogues last say of an object.
 #[derive(Debug, Clone, Copy)]
 pub enum Told<'a> {
@@ -106,6 +114,21 @@ pub struct Memory {
     untold: BTreeSet<CatalogId>,
     unread: Vec<(String, RepoError)>,
     alone: Vec<(String, String)>,
+    before: Option<Box<Before>>,
+}
+
+/// What a client saw that is gone from the store, with whatever came after it: the store was set back to an earlier
+/// state, or somebody took it away.
+#[derive(Debug)]
+pub struct Before {
+    /// The greatest sequence of those that were seen.
+    pub sequence: u64,
+    /// The catalogues that counted then and are gone.
+    pub gone: Vec<CatalogId>,
+    /// What they remembered, as far as the client's cache still holds it.
+    pub memory: Memory,
+    /// Whether it holds all of it.
+    pub is_whole: bool,
 }
 
 impl Memory {
@@ -196,6 +219,11 @@ impl Memory {
     /// Returns the names of copies of catalogues that are whole, each with the name of the one that is not there.
     pub fn alone(&self) -> &[(String, String)] {
         &self.alone
+    }
+
+    /// Returns what this client saw before, where the store holds none of it and nothing newer.
+    pub fn before(&self) -> Option<&Before> {
+        self.before.as_deref()
     }
 
     /// Says whether catalogues tell of all that closed generations hold.

@@ -1,6 +1,6 @@
 //! Catalogues as this client reads them: each from whichever copy is whole, or from its own cache.
 
-use super::{Memory, Opened, Remembered};
+use super::{Before, Memory, Opened, Remembered};
 use crate::base::{CatalogId, KeyId, ObjectId, explain, limits};
 use crate::format::ObjectKind;
 use crate::format::catalog::{Catalog, CatalogEntry};
@@ -61,7 +61,56 @@ impl Repository {
                 memory.alone.push((whole, missing));
             }
         }
+        memory.before = self.seen_before(&memory)?.map(Box::new);
         Ok(memory)
+    }
+
+    /// Holds what the store has against the newest catalogues that this client has seen, and notes these.
+    fn seen_before(&self, memory: &Memory) -> Result<Option<Before>, RepoError> {
+        let Some(known) = self.known_objects() else { return Ok(None) };
+        let (newest, seen) = (memory.newest().map_or(0, |(_, sequence)| sequence), known.newest_catalogues());
+        let Some((sequence, ids)) = seen.filter(|(sequence, _)| *sequence > newest) else {
+            let ids: Vec<CatalogId> = memory.held.keys().copied().collect();
+            if newest > 0 && known.newest_catalogues() != Some((newest, ids.clone())) {
+                known.see_catalogues(self.environment().entropy.as_ref(), newest, &ids);
+            }
+            return Ok(None);
+        };
+        let (mut gone, mut kept, mut is_whole) = (Vec::new(), BTreeMap::new(), true);
+        for id in ids {
+            let name = format!("catalog/{id}");
+            let remembered = known.get(id.as_bytes()).and_then(|row| unpack(&row));
+            if let Some(remembered) = &remembered
+                && self
+                    .registry()
+                    .believe(&name, &remembered.signer, Act::Catalog, &ObjectId::from(id))
+                    .is_err()
+            {
+                continue;
+            }
+            if self.is_there(&id)? {
+                continue;
+            }
+            gone.push(id);
+            match remembered {
+                Some(remembered) => drop(kept.insert(id, Arc::new(remembered))),
+                None => is_whole = false,
+            }
+        }
+        let memory = Memory::assemble(kept, BTreeSet::new());
+        Ok((!gone.is_empty()).then_some(Before { sequence, gone, memory, is_whole }))
+    }
+
+    /// Says whether either copy of a catalogue is in the store, whether it can be read or not.
+    fn is_there(&self, id: &CatalogId) -> Result<bool, RepoError> {
+        for area in AREAS {
+            match self.environment().store.head(&format!("{area}/{id}")) {
+                Ok(_) => return Ok(true),
+                Err(StorageError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
     }
 
     /// Says whether a catalogue that does not count was made by a key of a role that makes some: then it may have
