@@ -21,8 +21,9 @@ SERIES = {
     "directories": [f"p{number}" for number in range(3)],
     "mariadb": [f"m{number}.sql" for number in range(3)],
     "streams": ["random.bin", "zeros.bin"],
+    "postgres": ["p0"],
 }
-SCALE_MB = {"dumps": 5 * 38, "directories": 3 * 50, "mariadb": 3 * 13, "streams": 125}
+SCALE_MB = {"dumps": 5 * 38, "directories": 3 * 50, "mariadb": 3 * 13, "streams": 125, "postgres": 50}
 
 
 def found(folder, kind):
@@ -35,9 +36,9 @@ def make(folder, scratch, kinds, scale, say):
     """Makes the inputs of the kinds of which the folder holds none."""
     os.makedirs(folder, exist_ok=True)
     missing = [kind for kind in kinds if not found(folder, kind)]
-    postgres = [kind for kind in ("dumps", "directories") if kind in missing]
-    if postgres:
-        make_postgres(folder, scratch, scale, "dumps" in postgres, "directories" in postgres, say)
+    directories = "directories" in missing or "postgres" in missing
+    if "dumps" in missing or directories:
+        make_postgres(folder, scratch, scale, "dumps" in missing, directories, say)
     if "mariadb" in missing:
         make_mariadb(folder, scratch, scale, say)
     if "streams" in missing:

@@ -6,6 +6,7 @@ default is said in `settings`, which the report prints. A home of its own keeps 
 configuration out.
 """
 
+import json
 import os
 import re
 import shutil
@@ -85,6 +86,30 @@ class Engine:
         """The working directories of take_folder and give_folder, where an engine is particular about them."""
         return None, None
 
+    def serve(self, server):
+        """Gets ready for the cluster of a running server, and says whether the engine knows clusters at all."""
+        return False
+
+    def begin_cluster(self):
+        """Makes the repository for a cluster."""
+
+    def push(self):
+        """Archives a segment of the log; its path follows."""
+
+    def get(self):
+        """Brings a segment back; its name and a path follow."""
+
+    def take_cluster(self, name):
+        """Takes a base backup of the running server."""
+
+    def give_cluster(self, number, target, over):
+        """Restores base backup number 0, 1, 2, ... to a folder, over what is there or not."""
+
+    def told(self, server, argv):
+        """What a command of the engine's writes; it is not measured."""
+        argv = server.as_its_user(argv)
+        return subprocess.run(argv, env=self.environment, capture_output=True, check=True, text=True).stdout
+
 
 class Chronolith(Engine):
     name = "chronolith"
@@ -128,6 +153,36 @@ class Chronolith(Engine):
 
     def forget(self, drop, keep):
         return self.command("forget", "--keep-last", str(len(keep)), "--prune", "--grace", "0s")
+
+    def serve(self, server):
+        self.key = os.path.join(self.home, "key")
+        self.server = server
+        del self.environment["CHRONOLITH_PASSWORD"]
+        self.environment["CHRONOLITH_KEY_FILE"] = self.key
+        return True
+
+    def begin_cluster(self):
+        return ["env", "-u", "CHRONOLITH_KEY_FILE", self.program, "init", "-q", "--new-key-file", self.key]
+
+    def cluster(self, verb, *arguments):
+        return [self.program, "pg", verb, "-q", "--cluster", "bench", *arguments]
+
+    def push(self):
+        return self.cluster("archive-push")
+
+    def get(self):
+        return self.cluster("archive-get")
+
+    def take_cluster(self, name):
+        where = ["--host", self.server.sockets, "--user", "postgres", "--pgdata", self.server.data]
+        return self.cluster("backup", "--tag", name, "--wal", "archive", *where)
+
+    def give_cluster(self, number, target, over):
+        told = self.told(self.server, [self.program, "snapshots", "--json", "--tag", f"c{number}"])
+        found = [json.loads(line) for line in told.splitlines()]
+        base = next(line["id"] for line in found if "id" in line)
+        delta = ["--delta", "--confirm", "bench"] if over else []
+        return self.cluster("restore", "--target", "immediate", "--base", base, "--pgdata", target, *delta)
 
 
 class Restic(Engine):
@@ -295,13 +350,14 @@ class PgBackRest(Engine):
         super().__init__(program, home)
         self.configuration = os.path.join(home, "pgbackrest.conf")
         self.first = True
+        self.server = None
         # Block incremental backup, the best it has, came with 2.46.
         self.blocks = tuple(int(part) for part in version(program).split(".")[:2]) >= (2, 46)
 
     @property
     def settings(self):
         blocks = ", bundles and block incremental" if self.blocks else ""
-        return f"zst 3, aes-256-cbc, {os.cpu_count()} processes, offline{blocks}; data directories only"
+        return f"zst 3, aes-256-cbc, {os.cpu_count()} processes{blocks}; data directories, offline, and a live server only"
 
     def prepare(self, folder):
         lines = [
@@ -319,6 +375,7 @@ class PgBackRest(Engine):
             *(["repo1-bundle=y", "repo1-block=y"] if self.blocks else []),
             "[bench]",
             "pg1-path=" + folder,
+            *([f"pg1-socket-path={self.server.sockets}", "pg1-user=postgres", "start-fast=y"] if self.server else []),
         ]
         with open(self.configuration, "w") as file:
             file.write("\n".join(lines) + "\n")
@@ -343,6 +400,31 @@ class PgBackRest(Engine):
 
     def restored(self, folder, target):
         return target
+
+    def serve(self, server):
+        self.server = server
+        self.prepare(server.data)
+        return True
+
+    def begin_cluster(self):
+        return self.command("stanza-create")
+
+    def push(self):
+        return self.command("archive-push")
+
+    def get(self):
+        return self.command("archive-get")
+
+    def take_cluster(self, name):
+        kind, self.first = "full" if self.first else "incr", False
+        return self.command("backup", "--type=" + kind)
+
+    def give_cluster(self, number, target, over):
+        # Its backups are named by their times; the sets are told in the order in which they were made.
+        told = self.told(self.server, self.command("info", "--output=json"))
+        label = json.loads(told)[0]["backup"][number]["label"]
+        delta = ["--delta"] if over else []
+        return self.command("restore", "--set=" + label, "--type=immediate", "--target-action=promote", "--pg1-path=" + target, *delta)
 
     def digest(self, folder):
         # What it leaves out on purpose, since a server makes it anew.

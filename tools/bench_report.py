@@ -15,6 +15,7 @@ TITLES = {
     "mariadb": "Versions of a MariaDB dump",
     "directories": "Versions of a PostgreSQL data directory",
     "streams": "Bytes that cannot be made smaller, and zeros",
+    "postgres": "A running PostgreSQL server",
 }
 VERSIONS = {
     "d1": "1 % of the rows changed",
@@ -53,7 +54,16 @@ def cell(values):
 
 def in_words(kind, work):
     action, _, name = work.partition(" ")
-    thing = {"dumps": "", "mariadb": "", "directories": "", "streams": VERSIONS.get(name, name)}[kind] or name
+    if kind == "postgres":
+        return {
+            "first": "base backup, the first",
+            "later": f"base backup after changes ({name})",
+            "push": f"{name} segments of the log archived, a process each",
+            "get": f"{name} segments brought back, a process each",
+            "give": "the newest to an empty folder, synced",
+            "delta": "the newest over the one before it, synced",
+        }.get(action, work)
+    thing = VERSIONS.get(name, name) if kind == "streams" else name
     version = f": {VERSIONS[name]}" if name in VERSIONS and kind != "streams" else ""
     if action == "give":
         return f"{thing} to a folder, synced" if kind == "directories" else f"{thing} to a pipe"
@@ -119,7 +129,7 @@ def beside_the_best(results, kind, work, measure):
 
 
 def stores(work):
-    return work.split()[0] in ("first", "later", "again", "forget")
+    return work.split()[0] in ("first", "later", "again", "forget", "push")
 
 
 def details(results, kind):
@@ -135,7 +145,7 @@ def details(results, kind):
     ):
         rows = []
         for work in results.works[kind]:
-            if measure == "MB" and not stores(work) or measure == "sync" and not (stores(work) or kind == "directories"):
+            if measure == "MB" and not stores(work) or measure == "sync" and not (stores(work) or kind in ("directories", "postgres")):
                 continue
             cells = []
             for engine in engines:

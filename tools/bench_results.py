@@ -27,9 +27,10 @@ class Results:
 
     def add(self, row):
         kind, work = row["kind"], row["work"]
-        if work in ("init", "remember") and not verdict(row):
+        beside = work.split()[0] in ("init", "remember", "before")
+        if beside and not verdict(row):
             return
-        if row["engine"] != "machine" and work not in ("init", "remember"):
+        if row["engine"] != "machine" and not beside:
             works = self.works.setdefault(kind, [])
             if work not in works:
                 works.append(work)
@@ -93,7 +94,7 @@ def measure_of(row, measure):
     if measure == "CPU seconds":
         return row["user"] + row["system"]
     seconds = row["seconds"]
-    if row["kind"] == "directories" and row["work"].startswith("give "):
+    if row["kind"] in ("directories", "postgres") and row["work"].startswith(("give ", "delta ")):
         seconds += row["sync"]  # files that a power cut would take are not restored yet
     return {"seconds": seconds, "peak MiB": row["peak_mib"], "sync": row["sync"]}[measure]
 

@@ -119,9 +119,23 @@ def postgres_program(name):
 
 
 class Postgres(Server):
-    def __init__(self, scratch):
-        self.programs = {name: postgres_program(name) for name in ("initdb", "pg_ctl", "psql", "pgbench", "pg_dump")}
-        super().__init__(scratch, "postgres", "postgres", "apt-get install postgresql")
+    # Nothing of this machine is written into the data directory's configuration, which is an input too.
+    settings = {
+        "listen_addresses": "''",
+        "fsync": "off",
+        "autovacuum": "off",
+        "timezone": "UTC",
+        "max_wal_size": "2GB",
+        "maintenance_work_mem": "256MB",
+        "shared_buffers": "256MB",
+        "wal_level": "minimal",
+        "max_wal_senders": "0",
+    }
+
+    def __init__(self, scratch, name="postgres"):
+        names = ("initdb", "pg_ctl", "pg_resetwal", "psql", "pgbench", "pg_dump")
+        self.programs = {name: postgres_program(name) for name in names}
+        super().__init__(scratch, name, "postgres", "apt-get install postgresql")
         self.data = os.path.join(self.folder, "data")
         self.running = False
         self.where = ["-h", self.sockets, "-U", "postgres"]
@@ -149,19 +163,7 @@ class Postgres(Server):
         return self
 
     def up(self):
-        # Nothing of this machine is written into the data directory's configuration, which is an input too.
-        settings = {
-            "listen_addresses": "''",
-            "unix_socket_directories": self.sockets,
-            "fsync": "off",
-            "autovacuum": "off",
-            "timezone": "UTC",
-            "wal_level": "minimal",
-            "max_wal_senders": "0",
-            "max_wal_size": "2GB",
-            "maintenance_work_mem": "256MB",
-            "shared_buffers": "256MB",
-        }
+        settings = {**self.settings, "unix_socket_directories": self.sockets}
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         self.running = True
         self.run(
@@ -193,6 +195,15 @@ class Postgres(Server):
     def sql(self, *statements, feed=None):
         commands = [word for statement in statements for word in ("-c", statement)]
         self.run([self.programs["psql"], "-X", "-q", "-v", "ON_ERROR_STOP=1", *self.where, "-d", "shop", *commands], feed)
+
+    def ask(self, question):
+        """The answer of the database to one question, in a line."""
+        argv = [self.programs["psql"], "-X", "-A", "-t", *self.where, "-d", "shop", "-c", question]
+        process = self.start(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        answer, told = process.communicate()
+        if process.returncode != 0:
+            raise Unable(f"psql failed at: {question}\n  {told.decode(errors='replace').strip()[-600:]}")
+        return answer.decode().strip()
 
     def copy(self, table, rows):
         self.sql(f"COPY {table} FROM STDIN", feed=rows)

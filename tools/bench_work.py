@@ -27,9 +27,9 @@ class Failed(Exception):
 class Life:
     """One engine, one kind of work, one round; rows go to `record`."""
 
-    def __init__(self, engine_class, program, scratch, kind, number, record):
+    def __init__(self, engine_class, program, scratch, kind, number, record, place="engine"):
         self.kind, self.number, self.record = kind, number, record
-        self.home = os.path.join(scratch, "engine")
+        self.home = os.path.join(scratch, place)
         shutil.rmtree(self.home, ignore_errors=True)
         os.makedirs(self.home)
         self.engine = engine_class(program, self.home)
