@@ -26,7 +26,7 @@ pub struct Random;
 
 impl Entropy for Random {
     fn fill(&self, buffer: &mut [u8]) {
-        aws_lc_rs::rand::fill(buffer).expect("the system gives randomness");
+        getrandom::fill(buffer).expect("the system gives randomness");
     }
 }
 

@@ -10,6 +10,9 @@ use fastcdc::v2020::{self, Normalization};
 /// How strongly lengths are drawn towards the average. Part of the format: it selects the masks.
 const NORMALIZATION: Normalization = Normalization::Level1;
 
+/// Bytes behind a chunk that may have a say in where it ends: the scan takes two at a time.
+const DECIDING_BYTES: usize = 2;
+
 /// Context of the derivation that turns a repository's chunker seed into its gear table.
 const GEAR_CONTEXT: &str = "chronolith v1 gear table";
 
@@ -142,6 +145,19 @@ impl<'a> Cutter<'a> {
         (decided && length > 0).then_some(length)
     }
 
+    /// Does the same for what follows a chunk of `before` bytes that ends at `start`. Where the bytes are those of that chunk
+    /// once more, and behind them those that decided where it ends, so is the answer, without a scan: long
+    /// stretches of zeros and other repetitions cost no more than a comparison.
+    pub fn cut_after(&self, buffer: &[u8], start: usize, before: usize, at_end: bool) -> Option<usize> {
+        let next = buffer.get(start..).unwrap_or_default();
+        let again = before > 0
+            && start.checked_sub(before).is_some_and(|from| {
+                let chunk = buffer.get(from..start + DECIDING_BYTES);
+                chunk.is_some_and(|chunk| next.get(..chunk.len()) == Some(chunk))
+            });
+        if again { Some(before) } else { self.cut(next, at_end) }
+    }
+
     /// Cuts a region of a long stream before it is known where the first chunk in it begins: as if one
     /// began with it. Returns where chunks end that no further bytes could change.
     ///
@@ -149,9 +165,10 @@ impl<'a> Cutter<'a> {
     /// few chunks they usually do: [`Cutter::join`].
     pub fn cut_ahead(&self, region: &[u8]) -> Vec<usize> {
         let mut ends = Vec::with_capacity(2 * region.len() / self.average.max(1));
-        let mut at = 0;
-        while let Some(length) = self.cut(region.get(at..).unwrap_or_default(), false) {
+        let (mut at, mut before) = (0, 0);
+        while let Some(length) = self.cut_after(region, at, before, false) {
             at += length;
+            before = length;
             ends.push(at);
         }
         ends
@@ -168,7 +185,7 @@ impl<'a> Cutter<'a> {
         ahead: &[usize],
         mut found: impl FnMut(usize),
     ) {
-        let mut at = start;
+        let (mut at, mut before) = (start, 0);
         loop {
             let met = at.checked_sub(from).and_then(|within| match within {
                 0 => Some(0),
@@ -178,8 +195,9 @@ impl<'a> Cutter<'a> {
                 ahead.iter().skip(next).for_each(|end| found(from + end));
                 return;
             }
-            let Some(length) = self.cut(buffer.get(at..).unwrap_or_default(), false) else { return };
+            let Some(length) = self.cut_after(buffer, at, before, false) else { return };
             at += length;
+            before = length;
             found(at);
         }
     }
@@ -420,6 +438,34 @@ mod tests {
             let mut whole = lengths(&cutter, &data);
             whole.iter_mut().fold(0, |at, length| { *length += at; *length });
             prop_assert_eq!(found, whole);
+        }
+
+        /// What repeats itself, with any period and however often, is cut as if nobody had noticed.
+        #[test]
+        fn repetitions_are_cut_where_a_scan_would_cut_them(
+            stretches in proptest::collection::vec((1_usize..6000, 1_usize..9, 0_u64..5), 1..8),
+            reads in proptest::collection::vec(1_usize..9000, 1..40),
+        ) {
+            let table = table();
+            let cutter = Cutter::new(&table, CutParameters::new(64, 256, 1024).unwrap());
+            let mut data = vec![];
+            for (period, times, seed) in stretches {
+                let block = if seed == 0 { vec![0; period] } else { noise(&format!("block {seed}"), period) };
+                (0..times).for_each(|_| data.extend(&block));
+            }
+            let (mut start, mut before, mut end, mut found) = (0, 0, 0, vec![]);
+            for read in reads.iter().cycle() {
+                end = (end + read).min(data.len());
+                while let Some(cut) = cutter.cut_after(&data[..end], start, before, end == data.len()) {
+                    found.push(cut);
+                    start += cut;
+                    before = cut;
+                }
+                if end == data.len() {
+                    break;
+                }
+            }
+            prop_assert_eq!(found, lengths(&cutter, &data));
         }
 
         /// Whatever is read at a time, the chunks are those of the whole.

@@ -28,7 +28,8 @@ pub struct SystemEntropy;
 impl Entropy for SystemEntropy {
     #[expect(clippy::expect_used, reason = "a program that makes keys must not go on without randomness")]
     fn fill(&self, buffer: &mut [u8]) {
-        aws_lc_rs::rand::fill(buffer).expect("the system gives no randomness");
+        // The system's own: that of aws-lc first collects jitter for 30 ms, in every process.
+        getrandom::fill(buffer).expect("the system gives no randomness");
     }
 }
 

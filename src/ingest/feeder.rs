@@ -50,10 +50,11 @@ impl Cut<'_> {
         }
     }
 
-    fn cut(&self, bytes: &[u8], at_end: bool) -> Option<usize> {
+    /// Cuts what begins at `start`, behind a chunk of `before` bytes.
+    fn cut(&self, bytes: &[u8], start: usize, before: usize, at_end: bool) -> Option<usize> {
         match self {
-            Self::Content(cutter, _) => cutter.cut(bytes, at_end),
-            Self::Pages(cutter, _) => cutter.cut(bytes, at_end),
+            Self::Content(cutter, _) => cutter.cut_after(bytes, start, before, at_end),
+            Self::Pages(cutter, _) => cutter.cut(bytes.get(start..).unwrap_or_default(), at_end),
         }
     }
 }
@@ -228,7 +229,7 @@ impl Feeder {
         };
         let pages = matches!(cutter, Cut::Pages(..));
         let mut length = 0;
-        let mut start = self.filled;
+        let (mut start, mut before) = (self.filled, 0);
         loop {
             if self.observer.interrupted() {
                 return Err(FeedError::Pipeline(RepoError::Interrupted));
@@ -242,7 +243,7 @@ impl Feeder {
                     length += self.data_ahead(reader, cutter, &mut start, more, digest)?;
                 }
                 self.flush(start)?;
-                start = 0;
+                (start, before) = (0, 0);
             }
             let room = usize::try_from(limit - length).unwrap_or(usize::MAX);
             let Some(space) = self.batch.bytes.get_mut(self.filled..) else {
@@ -258,10 +259,12 @@ impl Feeder {
             length += got as u64;
             self.observer.advance(Phase::Backup, got as u64, 0);
             while start < self.filled && (at_end || self.filled - start >= cutter.enough()) {
-                let rest = self.batch.bytes.get(start..self.filled).unwrap_or_default();
-                let Some(chunk) = cutter.cut(rest, at_end).filter(|chunk| *chunk > 0) else { break };
+                let bytes = self.batch.bytes.get(..self.filled).unwrap_or_default();
+                let chunk = cutter.cut(bytes, start, before, at_end);
+                let Some(chunk) = chunk.filter(|chunk| *chunk > 0) else { break };
                 self.chunk(start..start + chunk, pages);
                 start += chunk;
+                before = chunk;
             }
             if at_end {
                 return Ok(length);

@@ -4,7 +4,7 @@ use super::bases::{Bases, Unknown};
 use super::batch::{Batch, Event, Outcome, Processed};
 use super::effort::Controller;
 use crate::base::{BlobId, Phase};
-use crate::chunker::Sketcher;
+use crate::chunker::{Sketch, Sketcher};
 use crate::format::pack::BlobClass;
 use crate::repo::{FrameEncoder, RepoError, WriteSession};
 use std::ops::Range;
@@ -45,6 +45,7 @@ impl<'a> Worker<'a> {
         let mut outcomes = Vec::with_capacity(batch.events.len());
         let mut frame = Frame::default();
         let mut new_bytes = 0;
+        let mut before: Option<(&[u8], BlobId, Sketch)> = None;
         self.bases.enter(batch.parent);
         for event in batch.events {
             let Event::Chunk { range, offset, pages } = event else {
@@ -57,9 +58,13 @@ impl<'a> Worker<'a> {
                 continue;
             };
             let bytes = batch.bytes.get(range.clone()).unwrap_or_default();
-            let id = ids.blob_id(bytes);
             let length = bytes.len() as u32;
-            let sketch = self.sketcher.sketch(bytes);
+            // One that repeats its neighbour needs no other name.
+            let (id, sketch) = match before {
+                Some((same, id, sketch)) if same == bytes => (id, sketch),
+                _ => (ids.blob_id(bytes), self.sketcher.sketch(bytes)),
+            };
+            before = Some((bytes, id, sketch));
             if self.session.claim(BlobClass::Content, &id) {
                 new_bytes += u64::from(length);
                 let chunk = Unknown { id, bytes, sketch, offset, pages };
