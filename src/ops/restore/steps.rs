@@ -105,12 +105,31 @@ impl View {
     }
 }
 
+/// Chunks of a standing file that are read and compared at once, by all cores: 16 MiB of those of usual length.
+const COMPARED_AT_ONCE: usize = 128;
+/// Chunks that are worth a thread of their own.
+const COMPARED_A_THREAD: usize = 8;
+/// Threads at most.
+const THREADS_MAX: usize = 8;
+
 /// The file whose recipe is being read.
 struct OpenFile {
     pieces: Pieces,
     standing: Option<StandingFile>,
+    /// Where the next entry of the recipe begins.
     offset: u64,
+    /// Entries that were read and not yet made steps.
+    ahead: VecDeque<Looked>,
+    /// The recipe was read to its end, or as far as it can be: why.
+    ended: Option<Option<(u64, RepoError)>>,
     same_bytes: u64,
+}
+
+/// An entry of a recipe, and whether it is a chunk that stands there already.
+struct Looked {
+    offset: u64,
+    entry: RecipeEntry,
+    stands: bool,
 }
 
 /// The first name of a file that has several.
@@ -146,7 +165,6 @@ pub(super) struct Steps {
     file: Option<OpenFile>,
     first_names: HashMap<(u64, u64), FirstName>,
     queue: VecDeque<Wanted<Step>>,
-    buffer: Vec<u8>,
 }
 
 impl Steps {
@@ -175,7 +193,6 @@ impl Steps {
             file: None,
             first_names: HashMap::new(),
             queue: VecDeque::new(),
-            buffer: Vec::new(),
         })
     }
 
@@ -303,7 +320,8 @@ impl Steps {
             Ok((has_holes, pieces)) => {
                 let start = start(entry, has_holes);
                 self.mark(start);
-                self.file = Some(OpenFile { pieces, standing, offset: 0, same_bytes: 0 });
+                let (ahead, ended) = (VecDeque::new(), None);
+                self.file = Some(OpenFile { pieces, standing, offset: 0, ahead, ended, same_bytes: 0 });
             }
             Err(error) => {
                 let start = start(entry, false);
@@ -316,30 +334,54 @@ impl Steps {
     /// Takes the next piece of the file at hand that has to be written, or its end.
     fn piece(&mut self, file: &mut OpenFile) -> Option<Wanted<Step>> {
         loop {
-            let offset = file.offset;
-            let ended = match file.pieces.next(&mut self.reader) {
-                Ok(Some(RecipeEntry::Chunk { id, length, .. })) => {
-                    file.offset = offset.saturating_add(u64::from(length));
-                    let keyring = self.repository.keyring();
-                    let standing = file.standing.as_ref();
-                    if !standing.is_some_and(|s| stands(s, offset, &id, length, keyring, &mut self.buffer)) {
-                        return Some(Wanted::piece(Step::Piece { offset, length }, id, length));
-                    }
+            if file.ahead.is_empty() && file.ended.is_none() {
+                self.look_ahead(file);
+            }
+            let Some(Looked { offset, entry, stands }) = file.ahead.pop_front() else {
+                let broken = file.ended.take().flatten();
+                return Some(Wanted::mark(Step::End { same_bytes: file.same_bytes, broken }));
+            };
+            match entry {
+                RecipeEntry::Hole { length } => return Some(Wanted::mark(Step::Hole { offset, length })),
+                RecipeEntry::Chunk { id, length, .. } if !stands => {
+                    return Some(Wanted::piece(Step::Piece { offset, length }, id, length));
+                }
+                RecipeEntry::Chunk { length, .. } => {
                     file.same_bytes += u64::from(length);
                     self.observer.advance(Phase::Restore, u64::from(length), 0);
                     if self.observer.interrupted() {
                         return None;
                     }
-                    continue;
                 }
-                Ok(Some(RecipeEntry::Hole { length })) => {
-                    file.offset = offset.saturating_add(length);
-                    return Some(Wanted::mark(Step::Hole { offset, length }));
+            }
+        }
+    }
+
+    /// Reads on in the recipe, and looks which of these chunks stand there already.
+    fn look_ahead(&mut self, file: &mut OpenFile) {
+        let most = if file.standing.is_some() { COMPARED_AT_ONCE } else { 1 };
+        while file.ahead.len() < most {
+            let offset = file.offset;
+            match file.pieces.next(&mut self.reader) {
+                Ok(Some(entry)) => {
+                    file.offset = offset.saturating_add(match &entry {
+                        RecipeEntry::Chunk { length, .. } => u64::from(*length),
+                        RecipeEntry::Hole { length } => *length,
+                    });
+                    file.ahead.push_back(Looked { offset, entry, stands: false });
                 }
-                Ok(None) => None,
-                Err(error) => Some((offset, error)),
-            };
-            return Some(Wanted::mark(Step::End { same_bytes: file.same_bytes, broken: ended }));
+                Ok(None) => {
+                    file.ended = Some(None);
+                    break;
+                }
+                Err(error) => {
+                    file.ended = Some(Some((offset, error)));
+                    break;
+                }
+            }
+        }
+        if let Some(standing) = &file.standing {
+            compare(standing, self.repository.keyring(), file.ahead.make_contiguous());
         }
     }
 }
@@ -393,6 +435,29 @@ fn fingerprint(content: &Content) -> [u8; 32] {
         }
     }
     *hasher.finalize().as_bytes()
+}
+
+/// Looks which chunks stand in a file already, with all cores where there are many.
+fn compare(standing: &StandingFile, keyring: &Keyring, entries: &mut [Looked]) {
+    let look = |entries: &mut [Looked]| {
+        let mut buffer = Vec::new();
+        for looked in entries {
+            if let RecipeEntry::Chunk { id, length, .. } = &looked.entry {
+                looked.stands = stands(standing, looked.offset, id, *length, keyring, &mut buffer);
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
+    let threads = (entries.len() / COMPARED_A_THREAD).clamp(1, cores);
+    let mut shares = entries.chunks_mut(entries.len().div_ceil(threads).max(1));
+    let own = shares.next();
+    // A scope joins what it spawned, and passes a panic on.
+    std::thread::scope(|scope| {
+        for share in shares {
+            scope.spawn(|| look(share));
+        }
+        own.into_iter().for_each(look);
+    });
 }
 
 /// Says whether these bytes of a file are the chunk already.
