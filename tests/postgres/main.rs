@@ -5,6 +5,7 @@ mod support;
 
 mod archive;
 mod base;
+mod created;
 mod drill;
 mod dumps;
 mod forget;

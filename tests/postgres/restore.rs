@@ -32,7 +32,7 @@ pub fn target() -> (TempDir, PathBuf) {
     (folder, data)
 }
 
-fn restore_arguments(data: &Path, more: &[&str]) -> Vec<String> {
+pub fn restore_arguments(data: &Path, more: &[&str]) -> Vec<String> {
     let mut arguments: Vec<String> =
         ["pg", "restore", "--cluster", "main", "--pgdata", data.to_str().unwrap()].map(str::to_owned).into();
     arguments.extend(more.iter().map(|&argument| argument.to_owned()));

@@ -17,5 +17,5 @@ pub(super) use data::first_page_in;
 pub use data::is_standby;
 pub use get::{Got, get};
 pub use push::{Pushed, push, push_as};
-pub(super) use push::{digest_of, note, note_ancestors};
+pub(super) use push::{digest_of, note, note_ancestors, tablespace_begun};
 pub use spool::Spool;

@@ -6,12 +6,12 @@
 
 use super::data;
 use crate::base::limits;
-use crate::format::log::LogDigest;
+use crate::format::log::{LogDigest, LogRecord};
 use crate::ops::OpsError;
 use crate::postgres::history::read_history;
 use crate::postgres::lineage::{Archiver, Lineage, admit, lineages};
 use crate::postgres::segment::{LogFile, Lsn, SegmentName};
-use crate::postgres::wal::{FirstPage, Noted, PageError, walk};
+use crate::postgres::wal::{FirstPage, Noted, PageError, walk, walk_behind};
 use crate::repo::{LogEntry, LogPut, Repository};
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,6 +21,9 @@ use std::path::Path;
 const SMALL_FILE_BYTES_MAX: u64 = 16 << 20;
 /// Longest fact of a record.
 const FACT_BYTES_MAX: usize = 32 << 10;
+
+/// The fact that holds the beginning of a record which creates a tablespace and goes on in the next segment.
+const TABLESPACE_BEGUN: &str = "tablespace_begun";
 
 /// What was archived.
 #[derive(Debug, Clone)]
@@ -180,8 +183,9 @@ impl Pieces<'_> {
         let mut entry = archiver.entry(stream.clone(), self.name, &lineage);
         entry.timeline = Some(self.segment.timeline());
         let outcome;
-        let mut noted = walk(&bytes, &first);
+        let mut noted = Noted::default();
         if self.length <= piece_bytes {
+            noted = walk(&bytes, &first);
             note(&mut entry, &noted, first.address.0, self.length);
             outcome = repository.archive_log(&entry, &bytes)?;
         } else {
@@ -190,7 +194,7 @@ impl Pieces<'_> {
             let mut at = 0;
             loop {
                 let here = FirstPage { address: Lsn(first.address.0 + at), ..first };
-                noted = walk(&bytes, &here);
+                noted = walk_behind(&bytes, &here, &noted);
                 let mut piece = entry.clone();
                 note(&mut piece, &noted, here.address.0, bytes.len() as u64);
                 let end = at + bytes.len() as u64;
@@ -250,6 +254,9 @@ pub(in crate::postgres) fn note(entry: &mut LogEntry, noted: &Noted, start: u64,
     } else {
         entry.facts.insert("times".to_owned(), "unknown".to_owned());
     }
+    if !noted.tablespace_begun.is_empty() {
+        entry.facts.insert(TABLESPACE_BEGUN.to_owned(), hexadecimal(&noted.tablespace_begun));
+    }
     let points = noted.restore_points.iter().map(|(name, at)| format!("{at} {name}"));
     let tablespaces = noted.tablespaces.iter().map(|(number, folder)| format!("{number} {folder}"));
     let lists: [(&str, Vec<String>); 2] =
@@ -257,6 +264,18 @@ pub(in crate::postgres) fn note(entry: &mut LogEntry, noted: &Noted, start: u64,
     for (fact, lines) in lists.into_iter().filter(|(_, lines)| !lines.is_empty()) {
         entry.facts.insert(fact.to_owned(), short(&lines));
     }
+}
+
+/// Returns what a record says of a tablespace whose creation goes on behind it; empty where it says nothing, or
+/// nothing that can be read.
+pub(in crate::postgres) fn tablespace_begun(record: &LogRecord) -> Vec<u8> {
+    let digits = record.facts.get(TABLESPACE_BEGUN).map_or("", String::as_str).as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks(2).map(byte).collect::<Option<_>>().unwrap_or_default()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn whole_digest(path: &Path) -> Result<LogDigest, OpsError> {

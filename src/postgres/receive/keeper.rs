@@ -11,7 +11,7 @@ use crate::ops::OpsError;
 use crate::postgres::archive::{digest_of, note, note_ancestors};
 use crate::postgres::lineage::{Lineage, admit};
 use crate::postgres::segment::{LogFile, Lsn, SegmentName, SegmentSize};
-use crate::postgres::wal::{FirstPage, walk, walk_from};
+use crate::postgres::wal::{FirstPage, Noted, walk, walk_behind, walk_from};
 use crate::repo::{LogEntry, LogPut, holds_whole, joined};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::HashSet;
@@ -49,6 +49,8 @@ struct Segment {
     /// Where in the segment the bytes at hand begin: 0 but for segments longer than one object.
     at: u64,
     bytes: Vec<u8>,
+    /// What was noted of the part of a long segment that is before these.
+    before: Noted,
     whole: blake3::Hasher,
     /// Up to where in the segment everything is safe, as pieces.
     safe: u64,
@@ -165,6 +167,7 @@ impl<'a> Keeper<'a> {
             first: None,
             at: 0,
             bytes: Vec::with_capacity(usize::try_from(self.block_bytes()).unwrap_or(0)),
+            before: Noted::default(),
             whole: blake3::Hasher::new(),
             safe: 0,
             waits_since: None,
@@ -309,7 +312,9 @@ impl<'a> Keeper<'a> {
         let mut entry = self.entry(&segment.name.to_string(), segment.timeline)?;
         self.compare(&mut segment, &entry)?;
         let here = FirstPage { address: Lsn(first.address.0 + segment.at), ..first };
-        note(&mut entry, &walk(&segment.bytes, &here), here.address.0, segment.bytes.len() as u64);
+        let noted = walk_behind(&segment.bytes, &here, &segment.before);
+        note(&mut entry, &noted, here.address.0, segment.bytes.len() as u64);
+        segment.before = noted;
         segment.whole.update(&segment.bytes);
         let end = segment.end();
         let whole = || LogDigest { length: end, blake3: *segment.whole.finalize().as_bytes() };

@@ -208,7 +208,6 @@ impl ClusterRestore {
         let segment_bytes = newest.facts.segment_size.bytes();
         let log = logs.into_iter().find(|log| log.lineage.system_identifier == identifier);
         let archived = log.is_some();
-        let created = log.as_ref().map(|log| log.tablespaces.clone()).unwrap_or_default();
         let stream = log.as_ref().map_or_else(|| LogStream::new(segment_bytes), |log| log.stream.clone());
         if !archived {
             options.restore_command = None;
@@ -242,6 +241,10 @@ impl ClusterRestore {
             _ => Vec::new(),
         };
         let places = place::tablespaces(&options, &base.facts, standing)?;
+        let created = match &log {
+            Some(log) => log.tablespaces_created(repository, cluster, &plan.segments)?,
+            None => BTreeMap::new(),
+        };
         let unknown = stream.segments().filter(|segment| !segment.known).map(|segment| segment.name.as_str());
         let unknown: BTreeSet<&str> = unknown.collect();
         for segment in &plan.segments {

@@ -11,4 +11,4 @@ mod walk;
 
 pub(super) use page::LONG_HEADER_BYTES;
 pub use page::{FirstPage, PageError, WalVersion};
-pub use walk::{Noted, walk, walk_from};
+pub use walk::{Noted, walk, walk_behind, walk_from};

@@ -5,6 +5,11 @@
 //! in the segment before is skipped by the length that the first page names, and what goes on in the next
 //! is left alone. So of a commit whose record straddles two segments the time is not noted, and the
 //! latest time noted is never later than what the segments hold.
+//!
+//! A tablespace must not be missed so, because replay creates it wherever its record says. Of a record that
+//! creates one and goes on behind the end, the beginning is noted, and a walk that is given it puts the two
+//! together. Where the end falls into a record's header nobody can tell at the end what it will be; there the
+//! rest tells by itself.
 
 use super::page::{FirstPage, PageHeader, u16_at, u32_at, u64_at};
 use crate::base::Timestamp;
@@ -21,6 +26,11 @@ const TABLESPACE: u8 = 5;
 /// Kinds of records of the log itself.
 const XLOG_SWITCH: u8 = 0x40;
 const XLOG_RESTORE_POINT: u8 = 0x70;
+const TABLESPACE_CREATE: u8 = 0x00;
+/// How much of a header may stand before the end, where it does not say yet what the record is.
+const HEADER_CUTS: [usize; 2] = [8, 16];
+/// A record that creates a tablespace is not longer: its folder has at most 1024 bytes.
+const TABLESPACE_RECORD_MAX: usize = 2048;
 /// Longest record that is put together: one that is looked into and straddles pages. A commit of very many
 /// dropped tables may be longer, but its time stands where its main data begins.
 const LOOKED_INTO_MAX: usize = 64 << 20;
@@ -40,6 +50,9 @@ pub struct Noted {
     pub restore_points: BTreeMap<String, Lsn>,
     /// Tablespaces that are created, by their number, with their folders.
     pub tablespaces: BTreeMap<u32, String>,
+    /// The beginning of a record that creates a tablespace and goes on behind the end of what was walked
+    /// through: for the walk through what follows.
+    pub tablespace_begun: Vec<u8>,
     /// Whether the walk came to the end of what is written. If not, times are not known.
     pub complete: bool,
     /// Where the last whole record ends.
@@ -51,15 +64,24 @@ pub struct Noted {
 /// Walks through a segment, or the beginning of one, that starts at the position its first page names.
 /// The log of an unknown version is left alone: nothing is noted.
 pub fn walk(segment: &[u8], first: &FirstPage) -> Noted {
-    walk_from(segment, first, 0)
+    start(segment, first, 0, &[])
+}
+
+/// Does the same behind another walk, which has noted that a record begins whose rest is here.
+pub fn walk_behind(segment: &[u8], first: &FirstPage, before: &Noted) -> Noted {
+    start(segment, first, 0, &before.tablespace_begun)
 }
 
 /// Does the same, and notes only what stands in records that end behind an offset: those of a piece of a
 /// segment, which may begin in the pieces before it.
 pub fn walk_from(segment: &[u8], first: &FirstPage, from: usize) -> Noted {
+    start(segment, first, from, &[])
+}
+
+fn start(segment: &[u8], first: &FirstPage, from: usize, begun: &[u8]) -> Noted {
     let mut noted = Noted { end: first.address, ..Noted::default() };
     let Some(major) = first.version.major() else { return noted };
-    let mut walker = Walker { segment, first, from, at: 0, pending: 0, major };
+    let mut walker = Walker { segment, first, from, begun, at: 0, pending: 0, major };
     noted.complete = walker.walk(&mut noted).is_some();
     noted
 }
@@ -69,6 +91,8 @@ struct Walker<'a> {
     first: &'a FirstPage,
     /// Where noting begins.
     from: usize,
+    /// What is known of the record whose rest the first page begins with.
+    begun: &'a [u8],
     at: usize,
     /// Bytes of the present record that are not passed yet: what a page that goes on with it must name.
     pending: usize,
@@ -116,7 +140,7 @@ impl Walker<'_> {
                 self.at += header.length;
                 // Of a record that began in the segment before.
                 self.pending = header.rest as usize;
-                self.pass(self.pending, |_| {})
+                self.rest(noted, self.at == header.length)
             } else if u32_at(self.segment, self.at)? == 0 {
                 return self.rest_is_unused();
             } else {
@@ -156,7 +180,14 @@ impl Walker<'_> {
             return Ok(false);
         }
         if matches!(manager, XLOG | TRANSACTION | TABLESPACE) && length <= LOOKED_INTO_MAX {
-            let body = self.take(self.pending)?;
+            let mut body = Vec::new();
+            if let Err(cut) = self.take_into(&mut body, self.pending) {
+                let creates = manager == TABLESPACE && info & 0xF0 == TABLESPACE_CREATE;
+                if matches!(cut, Cut::Segment) && creates && length <= TABLESPACE_RECORD_MAX {
+                    noted.tablespace_begun = [header, body].concat();
+                }
+                return Err(cut);
+            }
             let is_new = self.at > self.from;
             if is_new && !look(noted, start, manager, info, &body, self.major) {
                 return Ok(false);
@@ -200,10 +231,56 @@ impl Walker<'_> {
     }
 
     fn take(&mut self, length: usize) -> Result<Vec<u8>, Cut> {
-        let mut bytes = Vec::with_capacity(length.min(1 << 16));
-        self.pass(length, |piece| bytes.extend_from_slice(piece))?;
+        let mut bytes = Vec::new();
+        self.take_into(&mut bytes, length)?;
         Ok(bytes)
     }
+
+    /// Takes bytes of the present record; what there is of them, where it is cut.
+    fn take_into(&mut self, bytes: &mut Vec<u8>, length: usize) -> Result<(), Cut> {
+        bytes.reserve(length.min(1 << 16));
+        self.pass(length, |piece| bytes.extend_from_slice(piece)).map(drop)
+    }
+
+    /// Passes the rest of a record; the one that all begins with may be that of a tablespace's creation.
+    fn rest(&mut self, noted: &mut Noted, is_first: bool) -> Result<bool, Cut> {
+        if !is_first || self.pending == 0 || self.begun.len() + self.pending > TABLESPACE_RECORD_MAX {
+            return self.pass(self.pending, |_| {});
+        }
+        let mut record = self.begun.to_vec();
+        if let Err(cut) = self.take_into(&mut record, self.pending) {
+            // It goes on behind this piece, too.
+            if matches!(cut, Cut::Segment) && !self.begun.is_empty() {
+                noted.tablespace_begun = record;
+            }
+            return Err(cut);
+        }
+        let created = match self.begun.is_empty() {
+            true => HEADER_CUTS.iter().find_map(|cut| created(&record, *cut, self.major)),
+            false => created(&record, 0, self.major),
+        };
+        if let Some((number, folder)) = created.filter(|_| self.at > self.from) {
+            noted.tablespaces.insert(number, folder);
+        }
+        Ok(true)
+    }
+}
+
+/// Reads which tablespace a record creates, of which so many bytes of the header are missing; `None` if it does
+/// not. The rest of a header is enough to tell: there are few forms that the bytes of such a record may have.
+fn created(record: &[u8], missing: usize, major: u32) -> Option<(u32, String)> {
+    let header = record.get(16_usize.checked_sub(missing)?..RECORD_HEADER_BYTES - missing)?;
+    let [info, TABLESPACE, 0, 0, ..] = header else { return None };
+    if info & 0xF0 != TABLESPACE_CREATE {
+        return None;
+    }
+    if missing == 0 && u32_at(record, 0)? as usize != record.len() {
+        return None;
+    }
+    let data = main_data(record.get(RECORD_HEADER_BYTES - missing..)?, major)?;
+    let (folder, end) = data.get(4..)?.split_at_checked(data.len().checked_sub(5)?)?;
+    let is_folder = folder.first() == Some(&b'/') && end == [0] && !folder.contains(&0);
+    is_folder.then(|| Some((u32_at(data, 0)?, text(folder)?))).flatten()
 }
 
 /// Notes what a record says; false when it cannot be one.
@@ -223,7 +300,7 @@ fn look(noted: &mut Noted, start: Lsn, manager: u8, info: u8, body: &[u8], major
                 noted.restore_points.insert(name, start);
             }
         }
-        (TABLESPACE, 0x00) if noted.tablespaces.len() < NOTED_MAX => {
+        (TABLESPACE, TABLESPACE_CREATE) if noted.tablespaces.len() < NOTED_MAX => {
             if let (Some(number), Some(folder)) = (u32_at(data, 0), data.get(4..).and_then(text)) {
                 noted.tablespaces.insert(number, folder);
             }
@@ -232,6 +309,7 @@ fn look(noted: &mut Noted, start: Lsn, manager: u8, info: u8, body: &[u8], major
     }
     true
 }
+
 /// Reads a text that ends with a zero byte.
 fn text(bytes: &[u8]) -> Option<String> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
