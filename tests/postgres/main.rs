@@ -20,4 +20,5 @@ mod restore;
 mod server;
 mod setup;
 mod timeline;
+mod versions;
 mod wal;

@@ -11,6 +11,9 @@ const MAGIC: &[u8] = b"PGDMP";
 const CUSTOM: u8 = 1;
 const OLDEST: (u8, u8) = (1, 12);
 const NEWEST: (u8, u8) = (1, 16);
+/// The versions of the form that PostgreSQL's programs write, and since which of their versions.
+const WRITTEN_SINCE: [(u32, (u8, u8)); 5] =
+    [(9, OLDEST), (10, (1, 13)), (12, (1, 14)), (16, (1, 15)), (17, NEWEST)];
 /// The compression has a number, and no level, from here on.
 const NAMED_COMPRESSION: (u8, u8) = (1, 15);
 const TABLE_ACCESS_METHOD: (u8, u8) = (1, 14);
@@ -60,7 +63,8 @@ pub struct TocEntry {
 /// Lengths and versions, without which nothing else can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    version: (u8, u8),
+    /// Version of the archive's form: major, minor.
+    pub version: (u8, u8),
     revision: u8,
     integer_bytes: u8,
     offset_bytes: u8,
@@ -136,7 +140,10 @@ impl<'a> Bytes<'a> {
         let (version, revision) = ((self.byte()?, self.byte()?), self.byte()?);
         if !(OLDEST..=NEWEST).contains(&version) {
             let (major, minor) = version;
-            return Err(Stop::Wrong(format!("archives of version {major}.{minor} are not known here")));
+            let (known, newest) = NEWEST;
+            return Err(Stop::Wrong(format!(
+                "it is an archive of version {major}.{minor}, and only those up to {known}.{newest} are known here"
+            )));
         }
         let (integer_bytes, offset_bytes) = (self.byte()?, self.byte()?);
         if !NUMBER_BYTES.contains(&integer_bytes) || !NUMBER_BYTES.contains(&offset_bytes) {
@@ -198,6 +205,17 @@ impl<'a> Bytes<'a> {
         }
         Ok(Contents { layout, compression, made, database, server_version, program_version, entries })
     }
+}
+
+/// Returns the newest version of archives that the programs of a major version of PostgreSQL read.
+pub fn read_by(major: u32) -> (u8, u8) {
+    let known = WRITTEN_SINCE.iter().rev().find(|(since, _)| *since <= major);
+    known.map_or(OLDEST, |(_, version)| *version)
+}
+
+/// Returns the first major version of PostgreSQL whose programs read a version of archives.
+pub fn read_since(version: (u8, u8)) -> u32 {
+    WRITTEN_SINCE.iter().find(|(_, written)| *written >= version).map_or(u32::MAX, |(since, _)| *since)
 }
 
 impl Layout {
@@ -373,6 +391,12 @@ mod tests {
             assert_eq!(placed.write().len(), bytes.len());
             assert_ne!(placed.write(), bytes);
         }
+    }
+
+    #[test]
+    fn which_programs_read_which_archives() {
+        assert_eq!([9, 11, 15, 16, 17, 18].map(|major| read_by(major).1), [12, 13, 14, 15, 16, 16]);
+        assert_eq!([12, 13, 14, 15, 16].map(|minor| read_since((1, minor))), [9, 10, 12, 16, 17]);
     }
 
     #[test]

@@ -79,6 +79,12 @@ pub struct DumpFacts {
 }
 
 impl DumpFacts {
+    /// Returns the first number of `pg_dump`'s version; that of the server where it cannot be read.
+    pub fn program_major(&self) -> u32 {
+        let digits = self.program_version.split(|c: char| !c.is_ascii_digit()).next();
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or(self.major)
+    }
+
     /// Writes the facts down.
     ///
     /// # Errors

@@ -65,27 +65,6 @@ pub(super) fn wanted(
     Ok(wanted)
 }
 
-/// Refuses a server that cannot take the dump.
-pub(super) fn versions(facts: &DumpFacts, known: &Known, options: &LoadOptions) -> Result<(), PostgresError> {
-    if known.is_standby {
-        return Err(PostgresError::refused(
-            "the server is a standby, into which nothing can be loaded",
-            "load into its primary, or into another server",
-        ));
-    }
-    if facts.major > known.major() && !options.force {
-        return Err(PostgresError::refused(
-            format!(
-                "the dump is of PostgreSQL {}, and the server is of version {}: what the older one does not know \
-                 would fail",
-                facts.server_version, known.version
-            ),
-            "load into a server of the same version or a newer one; --force tries it all the same",
-        ));
-    }
-    Ok(())
-}
-
 /// Refuses new names for roles that no dump names: a slip of the pen.
 pub(super) fn used_roles(
     options: &LoadOptions,

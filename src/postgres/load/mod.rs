@@ -16,7 +16,7 @@
 //!
 //! Schemas and tables go into a database that is there in one transaction, and replace nothing.
 //!
-//! - `checks`: what is looked at before; `select`: parts of a dump; `statement`: names in statements
+//! - `checks`: what is looked at before; `versions`: of servers, dumps and programs; `select`: parts of a dump; `statement`: names in statements
 //! - `passing`: a dump on its way into `pg_restore`; `run`: the steps; `server`: what the server is asked
 
 mod checks;
@@ -25,6 +25,7 @@ mod run;
 mod select;
 mod server;
 mod statement;
+mod versions;
 
 use super::connection::Server;
 use super::dump::contents::Contents;
@@ -165,25 +166,14 @@ impl Load {
         options: LoadOptions,
     ) -> Result<Self, PostgresError> {
         let facts = facts_of(view)?;
+        let known = server.known()?;
         if facts.format != DumpFormat::Custom {
-            return Err(PostgresError::refused(
-                "the dumps of this snapshot are plain SQL, which cannot be chosen from or checked before",
-                format!(
-                    "chronolith cat {}:databases/NAME.sql | psql -v ON_ERROR_STOP=1 -1 NAME",
-                    view.id.short()
-                ),
-            ));
+            return Err(versions::plain(&facts, &known, view));
         }
         let wanted = checks::wanted(&facts, &options)?;
-        let known = server.known()?;
-        checks::versions(&facts, &known, &options)?;
-        let made_by = facts.program_version.split('.').next().and_then(|number| number.parse().ok());
-        let programs = ClientPrograms::find(
-            &options.programs,
-            "pg_restore",
-            known.major(),
-            made_by.unwrap_or(facts.major),
-        )?;
+        versions::server(&facts, &known, &options)?;
+        let programs =
+            ClientPrograms::find(&options.programs, "pg_restore", known.major(), facts.program_major())?;
         // A database cannot be renamed from within.
         if wanted.iter().any(|(_, target)| target == server.database()) {
             let other = ["template1", "postgres"].into_iter().find(|name| *name != server.database());
@@ -194,6 +184,7 @@ impl Load {
         for (database, target) in &wanted {
             planned.push(checker.plan(database, target)?);
         }
+        versions::readable(&planned, &facts, &programs, &known, &options)?;
         checks::used_roles(&options, &planned, &checker.seen_roles)?;
         let replaced = planned.iter().find(|plan| plan.way == Way::Replace { empty: false });
         let permitted = match replaced {
