@@ -1,6 +1,7 @@
 //! What can go wrong with a server, its files, or a backup of them.
 
 use super::segment::SegmentError;
+use super::tls::TlsFailure;
 use crate::base::{Classify, ErrorClass};
 use crate::ops::OpsError;
 use crate::repo::RepoError;
@@ -77,6 +78,11 @@ impl PostgresError {
     /// Something that failed outside of this program.
     pub fn failed(why: impl Into<String>, cure: impl Into<String>) -> Self {
         Self::Failed { why: why.into(), cure: cure.into() }
+    }
+
+    /// An encrypted connection that did not come about.
+    pub(super) fn tls(doing: &str, server: &str, failure: TlsFailure) -> Self {
+        Self::failed(format!("cannot {doing} the server at {server}: {}", failure.why), failure.cure)
     }
 
     pub(super) fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {

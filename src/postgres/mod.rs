@@ -8,7 +8,7 @@
 //! - `lineage`: which clusters have archived under a name
 //! - `stream`: what is archived of a cluster's log
 //! - `archive`: a server's log into the repository and back
-//! - `connection`, `password_file`: a session with a server
+//! - `connection`, `password_file`: a session with a server; `tls`: what encrypts it
 //! - `replication`: the same over the replication protocol
 //! - `control`, `layout`, `pages`: what lies in a data directory
 //! - `base`: base backups, taken from a running server
@@ -42,6 +42,7 @@ pub mod retention;
 mod segment;
 pub mod setup;
 pub mod stream;
+mod tls;
 pub mod upgrade;
 pub mod wal;
 
@@ -53,3 +54,4 @@ pub use layout::{Fork, RelationFile};
 pub use pages::{BadPages, page_checksum, page_holds};
 pub use programs::ClientPrograms;
 pub use segment::{LogFile, Lsn, SegmentError, SegmentName, SegmentSize};
+pub use tls::{TlsFailure, TlsOptions};

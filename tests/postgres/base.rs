@@ -296,8 +296,8 @@ fn what_cannot_be_backed_up_is_refused() {
     assert!(said.contains("/nowhere/.s.PGSQL.5432") && !said.contains("geheim"), "{said}");
     let said = expect(&run(&["--user", "nobody_there", "--host", &host]), 1);
     assert!(said.contains("nobody_there") && said.contains("does not exist"), "{said}");
-    let said = expect(&run(&["--host", "localhost", "--connect", "sslmode=require"]), 2);
-    assert!(said.contains("encrypted"), "{said}");
+    let said = expect(&run(&["--host", "localhost", "--connect", "sslmode=required"]), 2);
+    assert!(said.contains("sslmode=required is not known") && said.contains("verify-full"), "{said}");
     assert!(program.client().snapshots().is_empty());
     let _ = tool("pg_ctl");
 }

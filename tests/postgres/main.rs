@@ -5,6 +5,7 @@ mod support;
 
 mod archive;
 mod base;
+mod certificates;
 mod created;
 mod drill;
 mod dumps;
@@ -20,5 +21,7 @@ mod restore;
 mod server;
 mod setup;
 mod timeline;
+mod tls;
+mod tls_certificates;
 mod versions;
 mod wal;

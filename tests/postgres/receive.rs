@@ -18,7 +18,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_chronolith");
 
 /// A running `pg receive`, as the server's user but without another program around it, so that a signal
 /// meets it and not that program.
-struct Receiver {
+pub struct Receiver {
     child: Child,
     events: PathBuf,
 }
@@ -28,35 +28,37 @@ fn number_of(option: &str) -> u32 {
     String::from_utf8(output).unwrap().trim().parse().unwrap()
 }
 
-fn command(archive: &Archive, server: &Server, more: &[&str]) -> Command {
+/// The command, but for where the server is and who connects.
+pub fn command(archive: &Archive, more: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     if rustix::process::geteuid().is_root() {
         command.uid(number_of("-u")).gid(number_of("-g"));
     }
-    command.args(archive.options()).args([
-        "pg",
-        "receive",
-        "--cluster",
-        "main",
-        "--slot",
-        "copy",
-        "--user",
-        "tester",
-    ]);
-    command.arg("--host").arg(server.sockets()).args(more);
+    command.args(archive.options()).args(["pg", "receive", "--cluster", "main", "--slot", "copy"]);
+    command.args(more);
     command.env("HOME", archive.home()).current_dir("/").stdin(Stdio::null());
+    command
+}
+
+fn at_socket(archive: &Archive, server: &Server, more: &[&str]) -> Command {
+    let mut command = command(archive, more);
+    command.arg("--host").arg(server.sockets()).args(["--user", "tester"]);
     command
 }
 
 /// Runs one that ends by itself.
 fn run(archive: &Archive, server: &Server, more: &[&str]) -> Output {
-    command(archive, server, more).output().unwrap()
+    at_socket(archive, server, more).output().unwrap()
 }
 
 impl Receiver {
     fn start(archive: &Archive, server: &Server, more: &[&str]) -> Self {
+        Self::spawn(archive, at_socket(archive, server, more))
+    }
+
+    /// Starts one that is told by whoever calls this where the server is.
+    pub fn spawn(archive: &Archive, mut command: Command) -> Self {
         let events = archive.home().join("events");
-        let mut command = command(archive, server, more);
         let out = File::options().create(true).append(true).open(&events).unwrap();
         let errors = File::options().create(true).append(true).open(archive.home().join("errors")).unwrap();
         let child = command.arg("--json").stdout(out).stderr(errors).spawn().unwrap();
@@ -74,14 +76,14 @@ impl Receiver {
     }
 
     /// Asks it to end, and waits.
-    fn stop(&mut self) -> ExitStatus {
+    pub fn stop(&mut self) -> ExitStatus {
         let process = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap()
     }
 
     /// Waits until the server has heard that everything it has written is safe here; returns how long that took.
-    fn catch_up(&mut self, server: &Server) -> Duration {
+    pub fn catch_up(&mut self, server: &Server) -> Duration {
         let end = server.sql("postgres", "SELECT pg_current_wal_flush_lsn()");
         self.await_safe(server, end.trim())
     }

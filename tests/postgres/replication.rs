@@ -6,14 +6,14 @@ use chronolith::base::{Quiet, SecretBytes};
 use chronolith::postgres::replication::{
     Endpoint, Replication, ReplicationError, SlotName, Started, Streamed,
 };
-use chronolith::postgres::{ConnectionOptions, PostgresError, read_history};
+use chronolith::postgres::{ConnectionOptions, TlsOptions, read_history};
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -72,13 +72,10 @@ fn passwords() {
     }
     let error = connect(&options("nobody", None)).err().unwrap();
     assert!(matches!(error, ReplicationError::Refused { .. }), "a role without REPLICATION: {error}");
-    let encrypted =
-        ConnectionOptions { encryption: Some("require".to_owned()), ..options("plain", Some("geheim")) };
-    let refused = Endpoint::new(&encrypted, "nobody").err().unwrap();
-    assert!(
-        matches!(refused, PostgresError::Refused { .. }),
-        "no password goes where encryption was asked for"
-    );
+    // No password goes where encryption was asked for, and there is none.
+    let tls = TlsOptions { mode: Some("require".to_owned()), ..TlsOptions::default() };
+    let refused = connect(&ConnectionOptions { tls, ..options("plain", Some("geheim")) }).err().unwrap();
+    assert!(matches!(refused, ReplicationError::Unsafe(_)) && !refused.may_pass(), "{refused}");
     let nowhere = ConnectionOptions { port: Some(free_port()), ..options("plain", None) };
     assert!(connect(&nowhere).err().unwrap().may_pass(), "a server that is not there may come");
 }

@@ -4,12 +4,13 @@
 //! can stop it at any time. After every copy it reads on to the last result or error: a server that found
 //! something wrong says so only there.
 //!
-//! - `socket`: bytes to and from a server
+//! - `socket`: bytes to and from a server, encrypted or not
 //! - `wire`: messages made of them
-//! - `session`: connecting, passwords, commands and their results
+//! - `session`: connecting, commands and their results; `authentication`: passwords
 //! - `copy`: a base backup, as archives of files; `tar`: the files in them
 //! - `stream`: the log as it is written
 
+mod authentication;
 mod copy;
 mod session;
 mod socket;

@@ -1,5 +1,6 @@
 //! A session: connecting, passwords, commands and their results.
 
+use super::authentication::authenticate;
 use super::socket::Socket;
 use super::wire::{Fields, Message, ReplicationError, Wire, said, warning};
 use crate::base::Observer;
@@ -7,8 +8,7 @@ use crate::ops::OpsError;
 use crate::postgres::connection::{ConnectionOptions, Target};
 use crate::postgres::error::PostgresError;
 use crate::postgres::segment::{LogFile, Lsn, SegmentSize};
-use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use crate::postgres::tls::Way;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -99,16 +99,35 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Connects.
+    /// Connects, in one way after the other, as far as the options allow.
     ///
     /// # Errors
     ///
-    /// When nobody answers, or the server refuses.
+    /// When nobody answers, the server refuses, or it does not encrypt as it was asked to.
     pub fn connect(endpoint: &Endpoint, observer: Arc<dyn Observer>) -> Result<Self, ReplicationError> {
         let target = &endpoint.0;
-        let socket = Socket::open(target).map_err(|error| ReplicationError::Lost(error.to_string()))?;
+        let mut before = None;
+        let mut ways = target.encryption.ways().iter().peekable();
+        while let Some(way) = ways.next() {
+            match (Self::open(target, *way, observer.clone()), before.take()) {
+                (Err(error), _) if ways.peek().is_some() && error.wants_another_way() => {
+                    before = Some(error);
+                }
+                (Err(ReplicationError::Refused { code, text }), Some(first)) => {
+                    return Err(ReplicationError::Refused {
+                        code,
+                        text: format!("{first}; and then: {text}"),
+                    });
+                }
+                (outcome, _) => return outcome,
+            }
+        }
+        Err(ReplicationError::Odd("no way to connect"))
+    }
+
+    fn open(target: &Target, way: Way, observer: Arc<dyn Observer>) -> Result<Self, ReplicationError> {
         let mut session = Self {
-            wire: Wire::new(socket, observer),
+            wire: Wire::new(Socket::open(target, way)?, observer),
             place: target.place.clone(),
             version: 0,
             version_text: String::new(),
@@ -127,7 +146,7 @@ impl Replication {
         body.push(0);
         let length = i32::try_from(body.len() + 4).unwrap_or(i32::MAX).to_be_bytes();
         session.wire.send(&[&length[..], &body].concat())?;
-        session.authenticate(target)?;
+        authenticate(&mut session.wire, target)?;
         session.settle()?;
         Ok(session)
     }
@@ -149,72 +168,7 @@ impl Replication {
 
     /// Waits for a message that must come.
     pub(super) fn expect(&mut self) -> Result<Message<'_>, ReplicationError> {
-        let silent = || ReplicationError::Lost("it does not answer".to_owned());
-        self.wire.receive(Some(ANSWER_WITHIN))?.ok_or_else(silent)
-    }
-
-    fn authenticate(&mut self, target: &Target) -> Result<(), ReplicationError> {
-        const ODD: ReplicationError =
-            ReplicationError::Odd("a step of its own in the middle of the password");
-        let mut scram: Option<ScramSha256> = None;
-        let mut proven = true;
-        loop {
-            let message = self.expect()?;
-            match message.kind {
-                b'R' => {}
-                b'E' => return Err(said(message.body)),
-                b'N' | b'S' => continue,
-                // Of protocols that begin with a version of their own.
-                _ => return Err(ReplicationError::Odd("no question for a password")),
-            }
-            let mut fields = Fields(message.body);
-            let step = fields.i32().ok_or(ODD)?;
-            let data = fields.0.to_vec();
-            if step == 0 {
-                // A server that has not proven that it knows the password is not the one that was meant.
-                return if proven { Ok(()) } else { Err(ODD) };
-            }
-            let password = target.password.as_ref().map(|password| password.expose().to_vec());
-            let password = password.map(zeroize::Zeroizing::new).ok_or_else(|| ReplicationError::Refused {
-                code: "28P01".to_owned(),
-                text: "it asks for a password, and none is kept for it: put one into ~/.pgpass (database: replication)"
-                    .to_owned(),
-            })?;
-            match step {
-                3 => self.wire.send_message(b'p', &[password.as_slice(), b"\0"].concat())?,
-                5 => {
-                    let salt = data.first_chunk().copied().ok_or(ODD)?;
-                    let hash = md5_hash(target.user.as_bytes(), &password, salt);
-                    self.wire.send_message(b'p', &[hash.as_bytes(), b"\0"].concat())?;
-                }
-                10 => {
-                    let offered = data.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes());
-                    if !offered || scram.is_some() {
-                        return Err(ReplicationError::Odd(
-                            "a question for a password that this program cannot answer",
-                        ));
-                    }
-                    let begun = ScramSha256::new(&password, ChannelBinding::unsupported());
-                    let first = begun.message();
-                    let length = i32::try_from(first.len()).map_err(|_| ODD)?.to_be_bytes();
-                    let body = [SCRAM_SHA_256.as_bytes(), b"\0", &length, first].concat();
-                    self.wire.send_message(b'p', &body)?;
-                    (scram, proven) = (Some(begun), false);
-                }
-                11 => {
-                    let scram = scram.as_mut().ok_or(ODD)?;
-                    scram.update(&data).map_err(|_| ODD)?;
-                    self.wire.send_message(b'p', scram.message())?;
-                }
-                12 => {
-                    scram.as_mut().ok_or(ODD)?.finish(&data).map_err(|_| {
-                        ReplicationError::Odd("the proof of somebody who does not know the password")
-                    })?;
-                    proven = true;
-                }
-                _ => return Err(ReplicationError::Odd("a question for a proof other than a password")),
-            }
-        }
+        self.wire.expect(ANSWER_WITHIN)
     }
 
     /// Reads what a server says before it takes commands.

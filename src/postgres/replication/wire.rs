@@ -3,6 +3,7 @@
 use super::socket::Socket;
 use crate::base::Observer;
 use crate::postgres::error::PostgresError;
+use crate::postgres::tls::TlsFailure;
 use crate::repo::RepoError;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +31,9 @@ pub enum ReplicationError {
         /// What it says.
         text: String,
     },
+    /// No encrypted connection came about, as it was asked for.
+    #[error("{0}")]
+    Unsafe(TlsFailure),
     /// What came is not of this protocol.
     #[error("it answered with something else than it was asked for: {0}")]
     Odd(&'static str),
@@ -43,6 +47,7 @@ impl ReplicationError {
     pub fn at(self, doing: &'static str, place: &str) -> PostgresError {
         match self {
             Self::Interrupted => RepoError::Interrupted.into(),
+            Self::Unsafe(failure) => PostgresError::tls(doing, place, failure),
             other => PostgresError::Server { doing, server: place.to_owned(), why: other.to_string() },
         }
     }
@@ -50,6 +55,12 @@ impl ReplicationError {
     /// Says whether the server gave an error of this class.
     pub fn is(&self, wanted: &str) -> bool {
         matches!(self, Self::Refused { code, .. } if code == wanted)
+    }
+
+    /// Says whether another way to connect, encrypted or not, may succeed where this one did not. A wrong
+    /// password is wrong in every way, and is not sent again.
+    pub(super) fn wants_another_way(&self) -> bool {
+        matches!(self, Self::Unsafe(_)) || self.is("28000")
     }
 
     /// Says whether the same may succeed later: the server is gone, starts or stops, or is full; or a session
@@ -60,7 +71,7 @@ impl ReplicationError {
             Self::Refused { code, .. } => {
                 code.starts_with("08") || code.starts_with("57P") || code == "53300" || code == "55006"
             }
-            Self::Odd(_) | Self::Interrupted => false,
+            Self::Unsafe(_) | Self::Odd(_) | Self::Interrupted => false,
         }
     }
 }
@@ -87,11 +98,21 @@ impl Wire {
         Self { socket, buffer: vec![0; READ_BYTES], begin: 0, end: 0, observer, heeds: true }
     }
 
+    /// Returns what binds a password's proof to the connection, where it is encrypted.
+    pub fn end_point(&self) -> Option<Vec<u8>> {
+        self.socket.end_point()
+    }
+
     /// Waits for the next message; `None` when the patience is at its end. Without one it waits as long as the
     /// connection holds.
     pub fn receive(&mut self, patience: Option<Duration>) -> Result<Option<Message<'_>>, ReplicationError> {
         let found = self.next(patience)?;
         Ok(found.map(|(kind, body)| Message { kind, body: self.body(body) }))
+    }
+
+    /// Waits for a message that must come.
+    pub fn expect(&mut self, patience: Duration) -> Result<Message<'_>, ReplicationError> {
+        self.receive(Some(patience))?.ok_or_else(|| ReplicationError::Lost("it does not answer".to_owned()))
     }
 
     /// Does the same, and returns where the body stands until the next wait.

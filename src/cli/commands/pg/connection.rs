@@ -4,7 +4,7 @@ use crate::base::SecretBytes;
 use crate::cli::edges;
 use crate::cli::fault::Fault;
 use crate::postgres::replication::Endpoint;
-use crate::postgres::{ConnectionOptions, PostgresError, Server};
+use crate::postgres::{ConnectionOptions, PostgresError, Server, TlsOptions};
 use clap::Args;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -30,7 +30,7 @@ pub struct Connection {
     /// A service of ~/.pg_service.conf [env: PGSERVICE, PGSERVICEFILE]
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
-    /// A connection string, for example 'host=/run/postgresql user=backup'
+    /// A connection string or URI, for example 'host=db1 user=backup sslmode=verify-full'
     #[arg(long, value_name = "STRING")]
     pub connect: Option<String>,
 }
@@ -48,13 +48,14 @@ fn environment() -> ConnectionOptions {
     let password = std::env::var_os("PGPASSWORD").filter(|password| !password.is_empty());
     let password_file = std::env::var_os("PGPASSFILE").filter(|path| !path.is_empty()).map(PathBuf::from);
     ConnectionOptions {
-        host: variable("PGHOST").or_else(|| variable("PGHOSTADDR")),
+        host: variable("PGHOST"),
+        address: variable("PGHOSTADDR"),
         port: variable("PGPORT").and_then(|port| port.parse().ok()),
         user: variable("PGUSER"),
         database: variable("PGDATABASE"),
         password: password.map(|password: OsString| SecretBytes::new(password.into_vec())),
         password_file: password_file.or_else(|| home(".pgpass")),
-        encryption: variable("PGSSLMODE"),
+        tls: TlsOptions::from_environment(variable, home(".postgresql")),
     }
 }
 
