@@ -34,7 +34,7 @@ from reader_format import (
     ENTRY_LINK, ENTRY_PIPE, ENTRY_SOCKET, FORGOTTEN, INDEX_RUN, LOG_PACK, LOG_RECORD, MAINTAINER, MAY_SIGN,
     MERGED, METADATA, METADATA_PACK, MIB, OWNER, PIN, SEGMENT, SLOT, SNAPSHOT, TRUST, UNDELETED, UNPIN,
     WRITER, Config, Envelope, IndexRun, LogPack, Missing, Refused, Secrets, Trailer, Truncated, Unsupported,
-    blake3, check_blob, covers, depth_of, metadata_of, open_slot, public_half, read_annotation,
+    blake3, check_blob, check_runs, covers, depth_of, metadata_of, open_slot, public_half, read_annotation,
     read_grant, read_log_record, read_origins, read_recipe, read_registry, read_sheet, read_slot,
     read_snapshot, read_table, read_tree, require, resolve_registry, signature_holds, signed_by_owner, slot_key, unwrap_grant,
 )
@@ -434,14 +434,23 @@ class Repository:
                 pack = LogPack(data)
                 self.believed(pack, LOG_PACK)
                 records, content = pack.open(self.id, self.secrets)
-                for envelope, record in zip(pack.records, records):
-                    member = self.believed(envelope, LOG_RECORD)
-                    merged = record["kind"] == MERGED
-                    may = (OWNER, MAINTAINER) if merged else (OWNER, WRITER)
-                    require(member["role"] in may, "a record by a key that may not make it")
+                merged = "/merged/" in name
+                members = [self.believed(envelope, LOG_RECORD) for envelope in pack.records]
+                require(pack.records[0].signer == pack.signer, "[LOG-PACK-1], [LOG-PACK-2]")
+                good = [record["kind"] == MERGED for record in records] == [merged] + [False] * (len(records) - 1)
+                require(good and (merged or len(records) == 1), "[LOG-PACK-1], [LOG-PACK-2]")
+                if merged:
+                    check_runs(records)
+                for member, record in zip(members, records):
+                    may = (OWNER, MAINTAINER) if record["kind"] == MERGED else (OWNER, WRITER)
                     limited = member["role"] == WRITER and not covers(member["streams"], record["stream"])
-                    require(not limited, "a record of a stream that its signer may not write")
-                    yield name, record, content
+                    revoked = not self.accepted(member, bytes.fromhex(name.rsplit("/", 1)[1]))
+                    if member["role"] in may and not limited and not revoked:
+                        yield name, record, content
+                        continue
+                    warn(f"{name}: a record by a key that may not make it, or of a stream that it may not write")
+                    if record["kind"] == MERGED:
+                        break
             except (Refused, Missing) as error:
                 warn(f"{name}: {error}")
 

@@ -1361,6 +1361,7 @@ RUN = {
     6: ("end", unsigned()),
     7: ("earliest", signed),
     8: ("latest", signed),
+    9: ("facts", listed(text(), least=1)),
 }
 LOG_RECORD_FIELDS = {
     0: ("kind", unsigned(least=1)),
@@ -1415,6 +1416,9 @@ def read_log_record(payload):
         require(end < 1 << 63 and (not whole or whole["length"] == end), "[LOG-PACK-21]")
     for ranged in [read] + (read["runs"] or []):
         check_range(ranged)
+    for run in read["runs"] or []:
+        facts = run["facts"] or []
+        require(len(facts) <= 1024 and all(a < b for a, b in zip(facts, facts[1:])), "[LOG-PACK-22]")
     return read
 
 
@@ -1467,28 +1471,70 @@ class LogPack:
         frames, depths = {}, {}
         for frame, blobs in table:
             for id_, start, length in blobs:
-                frames[id_] = min(frames.get(id_, (frame, start, length)), (frame, start, length), key=depth_of)
+                frames.setdefault(id_, []).append((frame, start, length))
                 depths[id_] = min(depths.get(id_, frame.depth), frame.depth)
         for frame, _ in table:
             require(not frame.base or depths.get(frame.base, 99) < frame.depth, "[LOG-PACK-15]")
         for record in records:
             for id_, length in record["content"] and record["content"]["chunks"] or ():
-                require(id_ in frames and frames[id_][2] == length, "[LOG-PACK-4]")
+                require(any(place[2] == length for place in frames.get(id_, ())), "[LOG-PACK-4]")
 
-        def blob(id_):
-            frame, start, length = frames[id_]
-            origin = self.origins[frame.origin]
+        def blob(id_, origin, below=99):
+            places = [p for p in frames.get(id_, ()) if p[0].depth < below and origin in (None, p[0].origin)]
+            require(places, "[LOG-PACK-4]")
+            frame, start, length = min(places, key=depth_of)
             sealed = self.data[frame.offset : frame.offset + frame.sealed]
-            base = frame.base and blob(frame.base)
-            decoded = frame.open(sealed, origin, origin.key(repository, secrets), repository, base)
+            base = frame.base and blob(frame.base, origin, frame.depth)
+            key = self.origins[frame.origin].key(repository, secrets)
+            decoded = frame.open(sealed, self.origins[frame.origin], key, repository, base)
             return check_blob(secrets.content_ids, id_, decoded[start : start + length])
 
         def content(record):
-            whole = b"".join(blob(id_) for id_, _ in record["content"]["chunks"])
-            require(blake3(whole) == record["content"]["digest"], "[LOG-PACK-5]")
-            return whole
+            """[LOG-PACK-5]: of frames that say the same, those of each origin are tried."""
+            chunks = [id_ for id_, _ in record["content"]["chunks"]]
+            origins = sorted({frame.origin for frame, _, _ in frames[chunks[0]]})
+            problem = None
+            for origin in (*origins, None):
+                try:
+                    whole = b"".join(blob(id_, origin) for id_ in chunks)
+                    require(blake3(whole) == record["content"]["digest"], "[LOG-PACK-5]")
+                    return whole
+                except Refused as error:
+                    problem = problem or error
+            raise problem
 
         return records, content
+
+
+def last_name(record):
+    return record["last_name"] or record["name"]
+
+
+def check_runs(records):
+    """[LOG-PACK-10]: the first record sums up the others."""
+    rest = records[1:]
+    for run in records[0]["runs"]:
+        own, rest = rest[: run["records"]], rest[run["records"] :]
+        require(len(own) == run["records"], "[LOG-PACK-10]")
+        for a, b in zip(own, own[1:]):
+            joined = a["end"] is not None and a["end"] == b["start"] and last_name(a) < b["name"]
+            same = (a["timeline"], a["lineage"]) == (b["timeline"], b["lineage"])
+            require(joined and same, "[LOG-PACK-10]")
+        contents = [r["content"]["length"] for r in own if r["content"] and r["content"]["chunks"]]
+        times = [(r["earliest"], r["latest"]) for r in own if r["earliest"] is not None]
+        said = {
+            "first": own[0]["name"],
+            "last": last_name(own[-1]),
+            "bytes": sum(contents),
+            "timeline": own[0]["timeline"],
+            "start": own[0]["start"],
+            "end": own[-1]["end"],
+            "earliest": min((first for first, _ in times), default=None),
+            "latest": max((last for _, last in times), default=None),
+            "facts": sorted({name for r in own for name in r["facts"] or {}}, key=str.encode) or None,
+        }
+        require(all(run[field] == value for field, value in said.items()), "[LOG-PACK-10]")
+    require(not rest, "[LOG-PACK-10]")
 
 
 def depth_of(place):

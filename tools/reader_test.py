@@ -339,6 +339,8 @@ def log_pack(data):
     for record in opened.records:
         verify(14, record.signer, record.signed, record.signature)
     records, content = opened.open(REPOSITORY, SECRETS)
+    if records[0]["kind"] == reader.MERGED:
+        reader.check_runs(records)
     for record in records:
         if record["content"]:
             content(record)

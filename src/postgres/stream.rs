@@ -13,7 +13,7 @@ use crate::repo::{
     ForgottenLogs, FoundLog, Listing, RepoError, Repository, holds_whole, joined, joined_length,
 };
 use crate::timeline::{LogBase, LogSegment, LogStream, TimelinePath};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Bytes that were refused, or segments that will never come, as somebody recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,11 +169,19 @@ fn gather(
     let damaged = |error: &RepoError| !matches!(error, RepoError::Untrusted { .. });
     log.damaged = listing.refused.iter().filter(|(_, error)| damaged(error)).count();
     let mut files: BTreeMap<String, Vec<FoundLog>> = BTreeMap::new();
+    // A merged log pack holds many records, and is counted once.
+    let mut counted: HashSet<LogPackId> = HashSet::new();
     for found in listing.found {
+        let is_first = counted.insert(found.id);
         if forgotten.has_ended(registry, &found) {
-            log.forgotten.0 += 1;
-            log.forgotten.1 += found.length;
+            if is_first {
+                log.forgotten.0 += 1;
+                log.forgotten.1 += found.length;
+            }
             continue;
+        }
+        if is_first && !matches!(found.record.kind, LogRecordKind::Conflict | LogRecordKind::Gap) {
+            log.bytes.1 += found.length;
         }
         let object = LogObject {
             id: found.id,
@@ -245,7 +253,6 @@ impl ClusterLog {
             self.doubled.push(name.to_owned());
         }
         self.bytes.0 += length(found).unwrap_or_else(|| joined_length(found));
-        self.bytes.1 += found.iter().map(|found| found.length).sum::<u64>();
         match name.parse() {
             Ok(LogFile::Segment(segment)) => {
                 let created: Vec<(u32, String)> = found.iter().flat_map(tablespaces_noted).collect();

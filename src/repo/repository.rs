@@ -10,6 +10,7 @@ use super::frames::OriginCache;
 use super::index::{IndexSet, Located, RunContent, RunOutline, decode_run, encode_run, outline_run};
 use super::keyring::Keyring;
 use super::known::KnownObjects;
+use super::logs::MergedLogs;
 use super::memory::Closings;
 use super::packs::{open_contents, pack_name};
 use super::registry::Registry;
@@ -54,6 +55,7 @@ pub struct Repository {
     base_cache: OnceLock<BaseCache>,
     known: OnceLock<Option<KnownObjects>>,
     pub(super) closings: Mutex<Closings>,
+    pub(super) merged_logs: MergedLogs,
     index_loaded: AtomicBool,
     /// True once the packs that no run names were read. Held while that is done, so that whoever
     /// misses something meanwhile waits for the answer.
@@ -82,6 +84,7 @@ impl Repository {
             base_cache: OnceLock::new(),
             known: OnceLock::new(),
             closings: Mutex::default(),
+            merged_logs: MergedLogs::default(),
             index_loaded: AtomicBool::new(false),
             unlisted_searched: Mutex::default(),
             healing: Mutex::default(),

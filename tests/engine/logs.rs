@@ -103,16 +103,25 @@ fn a_segment_is_one_object_and_comes_back() {
     assert!(other.search_log("pg/other", "000000010000000000000001").unwrap().found.is_empty());
 }
 
-/// [LOG-PACK-7]: the segment's folder is listed, before and after one put; no index, no session, no lock.
+/// [LOG-PACK-7]: the segment's folder is listed, before and after one put; no index, no session, no lock. What was
+/// merged is listed twice a day ([LOG-PACK-8]).
 #[test]
 fn archiving_asks_the_store_for_three_things() {
     let (store, client) = client();
     let counting = Arc::new(FaultStore::sound(store));
     let repository = client.through(counting.clone()).open();
-    let opened = counting.log().len();
-    repository.archive_log(&entry("000000010000000000000001"), &noise(1, 1 << 20)).unwrap();
-    let asked: Vec<Operation> = counting.log()[opened..].iter().map(|(operation, _)| *operation).collect();
-    assert_eq!(asked, [Operation::List, Operation::Put, Operation::List]);
+    let asked = |name: &str, number| {
+        let before = counting.log().len();
+        repository.archive_log(&entry(name), &noise(number, 1 << 20)).unwrap();
+        counting.log()[before..].iter().map(|(operation, _)| *operation).collect::<Vec<_>>()
+    };
+    let (list, put) = (Operation::List, Operation::Put);
+    assert_eq!(asked("000000010000000000000001", 1), [list, list, put, list]);
+    assert_eq!(asked("000000010000000000000002", 2), [list, put, list]);
+    client.clock.shift_seconds(11 * 3600);
+    assert_eq!(asked("000000010000000000000003", 3), [list, put, list]);
+    client.clock.shift_seconds(2 * 3600);
+    assert_eq!(asked("000000010000000000000004", 4), [list, list, put, list]);
 }
 
 /// A3, A4: whoever put it may have died before it was durable: what stands there is put once more.

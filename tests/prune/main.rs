@@ -3,6 +3,7 @@
 mod hostile;
 mod interleavings;
 mod logs;
+mod merges;
 mod model;
 mod repack;
 mod runs;

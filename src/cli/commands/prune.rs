@@ -35,7 +35,8 @@ pub struct Bounds {
     /// size, or unlimited [default: 5%]
     #[arg(long, value_name = "SHARE")]
     pub max_unused: Option<String>,
-    /// Copies what is needed out of packs of this size together at most, in one go: 10G
+    /// Copies what is needed out of packs, and merges archived log, of this size together at most, in one
+    /// go: 10G
     #[arg(long, value_name = "SIZE")]
     pub max_repack: Option<String>,
 }
@@ -139,6 +140,8 @@ fn summary(report: &PruneReport, dry_run: bool) -> Value {
         "condemned_snapshots": report.condemned_snapshots,
         "condemned_logs": report.condemned_logs,
         "condemned_log_bytes": report.condemned_log_bytes,
+        "merged_logs": report.merged_logs,
+        "merged_log_bytes": report.merged_log_bytes,
         "repacked_packs": report.repacked_packs,
         "repacked_bytes": report.repacked_bytes,
         "repack_copy_bytes": report.repack_copy_bytes,
@@ -181,6 +184,14 @@ fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
             "{verb} too: {} of archived logs with {}",
             render::count(report.condemned_logs, "object", "objects"),
             render::size(report.condemned_log_bytes)
+        ));
+    }
+    if report.merged_logs > 0 {
+        tell(format!(
+            "{} of archived logs with {} {} fewer",
+            render::count(report.merged_logs, "object", "objects"),
+            render::size(report.merged_log_bytes),
+            if dry_run { "would be merged into" } else { "were merged into" }
         ));
     }
     if report.repacked_packs > 0 {

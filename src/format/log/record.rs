@@ -5,7 +5,7 @@ use crate::format::FormatError;
 use crate::format::bytes::{Fields, at_most, ensure, invalid};
 use crate::format::cbor::{Extra, Field, MapWriter, Reader, decode_map, encode_map, required};
 use crate::format::sets::{IdSet, not_empty};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const WHAT: &str = "log record";
 const CHUNK_BYTES: usize = 36;
@@ -85,6 +85,8 @@ pub struct LogRun {
     pub positions: Option<(u64, u64)>,
     /// The earliest and the latest commit in it.
     pub commits: Option<(Timestamp, Timestamp)>,
+    /// Names of all facts that any of its records has.
+    pub facts: BTreeSet<String>,
     /// Fields of newer programs.
     pub extra: Extra,
 }
@@ -334,11 +336,13 @@ impl LogRun {
         map.at(3).unsigned(self.bytes);
         map.optional(4, self.timeline, |place, timeline| place.unsigned(timeline));
         write_range(map, 5, self.positions, self.commits);
+        let facts: Vec<&String> = self.facts.iter().collect();
+        map.list(9, &facts, |place, fact| place.text(fact));
     }
 
     fn read(reader: Reader<'_, '_>) -> Result<Self, FormatError> {
         let (mut first, mut last, mut records, mut bytes) = (None, None, None, None);
-        let (mut timeline, mut range) = (None, Range::default());
+        let (mut timeline, mut range, mut facts) = (None, Range::default(), BTreeSet::new());
         let extra = reader.map(|number, value| {
             match number {
                 0 => first = Some(text(value)?),
@@ -347,6 +351,7 @@ impl LogRun {
                 3 => bytes = Some(value.unsigned()?),
                 4 => timeline = Some(value.unsigned()?),
                 5..=8 => range.read(number - 5, value)?,
+                9 => facts = ascending(not_empty(WHAT, value.array(limits::FACTS_MAX, text)?)?)?,
                 _ => return Ok(Field::Unknown),
             }
             Ok(Field::Known)
@@ -360,6 +365,7 @@ impl LogRun {
             timeline,
             positions,
             commits,
+            facts,
             extra,
         })
     }
@@ -369,6 +375,11 @@ impl LogRun {
         ensure(self.records > 0, WHAT, "a run has no records")?;
         check_range(self.positions, self.commits)
     }
+}
+
+fn ascending(names: Vec<String>) -> Result<BTreeSet<String>, FormatError> {
+    ensure(names.is_sorted_by(|a, b| a < b), WHAT, "the names of facts do not ascend")?;
+    Ok(names.into_iter().collect())
 }
 
 /// The four fields of positions and commits, while they are read.

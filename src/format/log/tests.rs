@@ -82,6 +82,7 @@ fn merged() -> LogRecord {
         timeline: Some(1),
         positions: Some((1, 2)),
         commits: None,
+        facts: ["times".to_owned()].into(),
         extra: vec![(50, vec![0x00])],
     };
     LogRecord {

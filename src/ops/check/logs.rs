@@ -63,8 +63,10 @@ pub(super) fn check_logs(
         }
         checked.objects += 1;
         let Some(first) = found.first() else { continue };
-        if matches!(first.record.kind, LogRecordKind::Gap | LogRecordKind::Conflict) {
-            remark(findings, first);
+        let is_remark =
+            |found: &&&FoundLog| matches!(found.record.kind, LogRecordKind::Gap | LogRecordKind::Conflict);
+        found.iter().filter(is_remark).for_each(|found| remark(findings, found));
+        if found.iter().all(|found| is_remark(&found)) {
             continue;
         }
         misplaced(repository, findings, first);
@@ -76,7 +78,7 @@ pub(super) fn check_logs(
                 false => Ok(()),
             })
         } else {
-            found.iter().try_for_each(|found| repository.check_log_structure(found))
+            repository.check_log_structure(found)
         };
         match outcome {
             Ok(()) => {}

@@ -6,6 +6,7 @@
 //! - `plan`: what is not needed, and what is worth repacking
 //! - `copies`: sealed frames that are needed, taken out of packs that go
 //! - `logs`: log packs that were forgotten
+//! - `merges`: log packs that become one, and those that a merged one holds
 //! - `runs`: index runs that name what is gone, and many small ones, are merged
 //! - `catalogues`: those that others took over, and annotations that they make superfluous
 //! - `sweep`: deletion
@@ -16,13 +17,14 @@
 //! 2. copies of what is needed of packs that are worth repacking, with an index run: packs that stay, and
 //!    others that the next prune finds superfluous;
 //! 3. merged index runs: records that stand in two runs, which says nothing new;
-//! 4. a catalogue, if enough has gathered (see [`super::catalogue`]): what it takes over the next prune condemns;
-//! 5. a condemnation of what is not needed: writers adopt nothing from there any more, the next prune
+//! 4. merged log packs: what they hold is there twice;
+//! 5. a catalogue, if enough has gathered (see [`super::catalogue`]): what it takes over the next prune condemns;
+//! 6. a condemnation of what is not needed: writers adopt nothing from there any more, the next prune
 //!    goes on with it;
-//! 6. copies of what is needed and only in condemned packs, with an index run: packs that stay;
-//! 7. snapshots and log packs, then annotations and catalogues, then sessions that ended, then index runs, then packs are deleted, of condemnations whose
+//! 7. copies of what is needed and only in condemned packs, with an index run: packs that stay;
+//! 8. snapshots and log packs, then annotations and catalogues, then sessions that ended, then index runs, then packs are deleted, of condemnations whose
 //!    grace has passed and that every living session has named: whatever is left goes the next time;
-//! 8. condemnations whose packs no index run names any more are deleted, many others absorbed into one.
+//! 9. condemnations whose packs no index run names any more are deleted, many others absorbed into one.
 //!
 //! Nobody is stopped or made to wait but the prune itself.
 
@@ -30,6 +32,7 @@ mod catalogues;
 mod copies;
 mod doubts;
 mod logs;
+mod merges;
 mod plan;
 mod runs;
 mod sweep;
@@ -89,7 +92,7 @@ pub struct PruneOptions {
     pub shorten: bool,
     /// How much that is not needed may stay.
     pub max_unused: Unused,
-    /// Bytes of packs that are repacked in one go, at most; `None` for whatever there is.
+    /// Bytes of packs that are repacked, and of log packs that are merged, in one go, at most; `None` for whatever there is.
     pub max_repack_bytes: Option<u64>,
     /// Looks and counts only.
     pub dry_run: bool,
@@ -138,10 +141,14 @@ pub struct PruneReport {
     pub condemned_bytes: u64,
     /// Forgotten snapshots that were condemned now.
     pub condemned_snapshots: u64,
-    /// Forgotten log packs that were condemned now.
+    /// Log packs that were condemned now: forgotten ones, and those that a merged one holds.
     pub condemned_logs: u64,
     /// Their bytes.
     pub condemned_log_bytes: u64,
+    /// Log packs that were merged now.
+    pub merged_logs: u64,
+    /// Their bytes.
+    pub merged_log_bytes: u64,
     /// Packs among them that are needed in parts, which are copied before.
     pub repacked_packs: u64,
     /// Their bytes.
@@ -211,6 +218,7 @@ fn condemn(
     let view = View::take(repository, presence, options)?;
     let mut plan = Plan::make(repository, &view, &own, options, report)?;
     if options.dry_run {
+        merges::merge(repository, &view, options, report)?;
         return Ok(None);
     }
     let mut frames = std::mem::take(&mut plan.parts);
@@ -234,6 +242,13 @@ fn condemn(
     plan.copies.extend(&copied.copied.packs);
     plan.relied.extend(&copied.copied.packs);
     merge_runs(repository, &view, &mut plan, &copied.held, report)?;
+    for (place, length) in merges::merge(repository, &view, options, report)? {
+        if !view.place_goes_soon(&place, options) && plan.objects.insert(place) {
+            report.condemned_logs += 1;
+            report.condemned_log_bytes += length;
+            plan.bytes += length;
+        }
+    }
     catalogue::gather(repository, &view.snapshots, catalogue::ROOTS_AT_LEAST);
     let before = Before { roots: view.roots(), packs: std::mem::take(&mut plan.relied), held: copied.held };
     announce(repository, presence, options, &view, &plan, &own)?;

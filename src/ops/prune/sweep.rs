@@ -4,6 +4,7 @@ use super::super::error::OpsError;
 use super::catalogues;
 use super::copies::copy;
 use super::logs::ended_logs;
+use super::merges::{Logs, replaced};
 use super::runs::delete_runs;
 use super::tombstones::absorb;
 use super::view::View;
@@ -82,10 +83,19 @@ pub(super) fn sweep(
         }
     }
     report.waiting_for = waiting_for.into_iter().collect();
-    let logs = ended_logs(repository, &view)?;
+    let mut logs = ended_logs(repository, &view)?;
+    let is_log = |place: &&Place| place.kind() == ObjectKind::LogPack;
+    let mut waiting: BTreeSet<&Place> = view.listed_objects().filter(is_log).collect();
+    if !waiting.is_empty() {
+        let there = Logs::list(repository)?;
+        waiting.retain(|place| there.hold(place));
+        let due = swept.iter().flat_map(|(_, condemned)| &condemned.objects).map(|object| &object.place);
+        logs.extend(replaced(repository, &view, &there, &due.filter(is_log).collect())?);
+    }
     delete(repository, &view, &swept, &held, &logs, report)?;
     absorb(repository, presence, options, &view, &swept)?;
-    count_waiting(&view, &swept, &logs, report);
+    waiting.extend(logs.keys());
+    count_waiting(&view, &swept, &waiting, report);
     Ok(())
 }
 
@@ -93,7 +103,7 @@ pub(super) fn sweep(
 fn count_waiting(
     view: &View,
     swept: &[(&CondemnedId, &Condemned)],
-    logs: &BTreeMap<Place, u64>,
+    logs: &BTreeSet<&Place>,
     report: &mut PruneReport,
 ) {
     let gone = |pack: &PackId| swept.iter().any(|(_, condemned)| condemned.names(pack));
@@ -106,7 +116,7 @@ fn count_waiting(
             || condemned.objects.iter().any(|object| {
                 let snapshot = SnapshotId::from(object.place.id());
                 let is_snapshot = object.place.kind() == ObjectKind::Snapshot;
-                (is_snapshot && view.snapshots.get(&snapshot).is_some() || logs.contains_key(&object.place))
+                (is_snapshot && view.snapshots.get(&snapshot).is_some() || logs.contains(&object.place))
                     && !places.contains(&object.place)
             })
     };
@@ -142,7 +152,7 @@ fn delete(
             report.deleted_objects += u64::from(is_there);
         }
     }
-    // Only what is still forgotten and read by nobody is among them ([CONCURRENCY-32]).
+    // Only what is still forgotten or superfluous, and read by nobody, is among them ([CONCURRENCY-32]).
     let going: BTreeSet<&Place> = places().filter(|place| logs.contains_key(place)).collect();
     for place in going {
         store.delete(&place.to_string())?;

@@ -194,6 +194,11 @@ impl View {
         self.due.1.contains_key(place)
     }
 
+    /// Returns all objects besides packs that condemnations list.
+    pub fn listed_objects(&self) -> impl Iterator<Item = &Place> {
+        self.due.1.keys()
+    }
+
     /// Returns how long it is until the grace of a condemnation has passed.
     pub fn due_in_seconds(&self, found: &FoundCondemned) -> u64 {
         let left = (due(found) - i128::from(self.now.nanoseconds())).max(0);

@@ -262,7 +262,7 @@ impl<'a> Keeper<'a> {
     /// Compares what has come with what the archive holds of the segment.
     fn compare(&self, segment: &mut Segment, entry: &LogEntry) -> Result<(), Failure> {
         if segment.seen.is_none() {
-            let listing = self.run.repository.find_log(&entry.stream, &entry.name)?;
+            let listing = self.run.repository.search_log(&entry.stream, &entry.name)?;
             let refused = listing.refused.iter().map(|(name, _)| name.clone());
             segment.seen = Some(listing.found.iter().map(|log| log.object.clone()).chain(refused).collect());
             segment.is_held_whole = holds_whole(&listing.found);

@@ -1,6 +1,7 @@
 //! Which log packs were said to be roots no more ([CONCURRENCY-24]).
 
 use super::find::FoundLog;
+use super::merged::is_merged;
 use crate::base::{AnnotationId, KeyId, LogPackId, ObjectId};
 use crate::format::annotation::AnnotationKind;
 use crate::format::log::{LogRecord, LogRecordKind};
@@ -134,6 +135,9 @@ impl Repository {
     ///
     /// When it is damaged, this key may not read it or write its stream, or the store fails.
     pub fn store_log_again(&self, log: &FoundLog) -> Result<LogPackId, RepoError> {
+        if is_merged(&log.object) {
+            return self.merge_logs(&[log]).map(|merge| merge.id).map_err(|(_, error)| error);
+        }
         self.require_log_writer(&log.record.stream)?;
         match log.record.kind {
             LogRecordKind::Segment | LogRecordKind::Piece => {

@@ -2,6 +2,8 @@
 //!
 //! - `write`: a segment becomes a log pack
 //! - `pieces`: a segment that is archived while it grows
+//! - `merge`: many log packs become one
+//! - `merged`, `spans`, `sums`, `frames`: what merged log packs hold: their records, the names, what sums them up, the bytes
 //! - `find`: what the store holds of a segment, of a stream, of all streams
 //! - `read`: the bytes of a segment
 //! - `forgotten`: which of them are roots no more
@@ -11,14 +13,23 @@
 
 mod find;
 mod forgotten;
+mod frames;
+mod merge;
+mod merged;
 mod pieces;
 mod read;
+mod spans;
+mod sums;
 mod write;
 
 pub use find::FoundLog;
 pub use forgotten::{FRESH_LOG_SECONDS, ForgottenLogs};
+pub use merge::{MERGED_BYTES, MERGED_RECORDS, MergeFailure};
+pub use merged::{FoundMerge, MergedLogs};
 pub use pieces::{holds_whole, joined, joined_length};
 pub use read::OpenedLog;
+pub use spans::MERGED_LOG_SECONDS;
+pub use sums::follows;
 pub use write::{LogEntry, LogPut};
 
 use super::repository::Repository;

@@ -65,8 +65,11 @@ impl Repository {
         self.require_log_writer(&entry.stream)?;
         let folder = format!("{}/", self.log_segment_folder(&entry.stream, &entry.name));
         let piece = Some((offset, None));
-        if self.environment().store.list(&folder)?.iter().any(|object| !seen.contains(&object.name)) {
-            let listing = self.find_log(&entry.stream, &entry.name)?;
+        let merged = self.merged_copies(&entry.stream, &entry.name, None)?.found;
+        if merged.iter().any(|log| !seen.contains(&log.object))
+            || self.environment().store.list(&folder)?.iter().any(|object| !seen.contains(&object.name))
+        {
+            let listing = self.look_before(&entry.stream, &entry.name)?;
             seen.extend(listing.found.iter().map(|log| log.object.clone()));
             seen.extend(listing.refused.iter().map(|(name, _)| name.clone()));
             if let Some(present) = self.present(entry, &listing.found, piece, &digest(bytes))? {

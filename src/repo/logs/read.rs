@@ -1,6 +1,8 @@
 //! The bytes of a segment, every blob and the whole verified.
 
 use super::find::FoundLog;
+use super::frames::Frames;
+use super::merged::is_merged;
 use super::pieces::{joined, joined_length};
 use super::write::digest;
 use crate::base::{BlobId, KeyId, limits};
@@ -16,7 +18,7 @@ use crate::repo::error::RepoError;
 use crate::repo::frames::{FrameDecoder, FrameKey, check_blobs};
 use crate::repo::packs::unseal_contents;
 use crate::repo::repository::Repository;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,8 +33,7 @@ pub struct OpenedLog {
     pub signer: KeyId,
     /// Its records, with those who signed them.
     pub records: Vec<(LogRecord, KeyId)>,
-    /// Its frames.
-    pub frames: Vec<FrameRecord>,
+    frames: Frames,
     origins: Vec<Origin>,
 }
 
@@ -60,28 +61,43 @@ impl Repository {
             let bound = contents_associated_data(self.id(), view.trailer.contents_plain_length);
             let plain = unseal_contents(object, self.keyring(), &view.trailer, &bound, view.contents_sealed)?;
             let contents = view.contents(&plain).map_err(RepoError::damaged(object))?;
-            let records = view.front.records.iter().map(|record| self.read_log_record(object, record));
+            // Of a merged one each record counts or not by itself: that was asked when it was found.
+            let merged = is_merged(object);
+            let records = view.front.records.iter().map(|record| match merged {
+                true => self.open_log_record(object, record),
+                false => self.read_log_record(object, record),
+            });
             let records = records.collect::<Result<Vec<_>, _>>()?;
             (signer, view.front.origins, records, contents.frames)
         };
-        let opened = OpenedLog { object: object.to_owned(), bytes, signer, records, frames, origins };
+        let opened = OpenedLog {
+            object: object.to_owned(),
+            bytes,
+            signer,
+            records,
+            frames: Frames::new(frames),
+            origins,
+        };
         opened.check_chunks()?;
         Ok(opened)
     }
 
     /// Checks the structure of a log pack by its front and its tail, without its frames: that both agree, that
-    /// the table of contents opens, that what the record names is in it, and that the object has the length
-    /// that its trailer says.
+    /// the table of contents opens, that what its records name is in it, and that the object has the length
+    /// that its trailer says. `found` are its records.
     ///
     /// # Errors
     ///
     /// When any of it does not hold, or the store fails.
-    pub fn check_log_structure(&self, log: &FoundLog) -> Result<(), RepoError> {
+    pub fn check_log_structure(&self, found: &[&FoundLog]) -> Result<(), RepoError> {
+        let Some(log) = found.first() else { return Ok(()) };
         let object = log.object.as_str();
         let store = &self.environment().store;
         let short = || RepoError::damaged(object)(FormatError::Truncated);
         let front = self.fetch_log_front(object, log.length)?;
         let front = LogPackFront::parse(&front).map_err(RepoError::damaged(object))?;
+        // What is known of records may be what was so before the object rotted.
+        front.records.iter().try_for_each(|record| self.open_log_record(object, record).map(drop))?;
         let mut trailer = Vec::new();
         let trailer_at = log.length.checked_sub(TRAILER_BYTES as u64).ok_or_else(short)?;
         store.get_range(object, trailer_at, TRAILER_BYTES, &mut trailer)?;
@@ -92,7 +108,7 @@ impl Repository {
         let bound = contents_associated_data(self.id(), tail.trailer.contents_plain_length);
         let plain = unseal_contents(object, self.keyring(), &tail.trailer, &bound, tail.contents_sealed)?;
         let contents = tail.contents(&front, &plain).map_err(RepoError::damaged(object))?;
-        match names_only(&contents.frames, [&log.record]) {
+        match holds_all(&Frames::new(contents.frames), found.iter().map(|found| &found.record)) {
             true => Ok(()),
             false => Err(RepoError::damaged(object)(FormatError::Invalid {
                 what: "log pack",
@@ -107,9 +123,11 @@ impl Repository {
     ///
     /// When they are damaged, this key may not read content, or the store fails.
     pub fn read_log(&self, log: &FoundLog) -> Result<Vec<u8>, RepoError> {
-        let opened = self.open_log(log)?;
         match &log.record.content {
-            Some(content) if !content.chunks.is_empty() => opened.read(self, content),
+            Some(content) if !content.chunks.is_empty() => match is_merged(&log.object) {
+                true => self.read_merged(log, content),
+                false => self.open_log(log)?.read(self, content),
+            },
             _ => Err(RepoError::Usage(format!("{} is archived without its bytes", log.record.name))),
         }
     }
@@ -215,13 +233,35 @@ impl Repository {
 }
 
 impl OpenedLog {
+    /// Frames of a log pack by themselves, whose offsets are those in `bytes`.
+    pub(super) fn of_frames(
+        object: &str,
+        bytes: Vec<u8>,
+        signer: KeyId,
+        frames: Vec<FrameRecord>,
+        origins: Vec<Origin>,
+    ) -> Self {
+        let frames = Frames::new(frames);
+        Self { object: object.to_owned(), bytes, signer, records: Vec::new(), frames, origins }
+    }
+
+    /// Returns what its table of contents says of its frames, in the order in which they lie.
+    pub fn frames(&self) -> &[FrameRecord] {
+        self.frames.all()
+    }
+
+    /// Returns the origins of its frames.
+    pub(super) fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
     fn broken(&self, why: &'static str) -> RepoError {
         RepoError::damaged(self.object.as_str())(FormatError::Invalid { what: "log pack", why })
     }
 
     /// [LOG-PACK-4]: every blob that a record names is in the table of contents with the same length.
     fn check_chunks(&self) -> Result<(), RepoError> {
-        match names_only(&self.frames, self.records.iter().map(|(record, _)| record)) {
+        match holds_all(&self.frames, self.records.iter().map(|(record, _)| record)) {
             true => Ok(()),
             false => Err(self.broken("a record names a blob that it does not hold")),
         }
@@ -246,8 +286,23 @@ impl OpenedLog {
     ///
     /// As [`OpenedLog::verify`].
     pub fn read(&self, repository: &Repository, content: &LogContent) -> Result<Vec<u8>, RepoError> {
-        let wanted = content.chunks.iter().map(|chunk| chunk.id).collect();
-        let blobs = self.decode(repository, wanted)?;
+        let mut problem = None;
+        for way in self.frames.ways(content) {
+            match self.read_from(repository, content, &way) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => drop(problem.get_or_insert(error)),
+            }
+        }
+        Err(problem.unwrap_or_else(|| self.broken("a record names a blob that it does not hold")))
+    }
+
+    fn read_from(
+        &self,
+        repository: &Repository,
+        content: &LogContent,
+        frames: &[&FrameRecord],
+    ) -> Result<Vec<u8>, RepoError> {
+        let blobs = self.decode(repository, frames)?;
         let length = usize::try_from(content.digest.length).map_err(|_| self.broken("it is too long"))?;
         let mut bytes = Vec::with_capacity(length);
         for chunk in &content.chunks {
@@ -260,24 +315,15 @@ impl OpenedLog {
         }
     }
 
-    /// Decodes the frames that hold these blobs, and those that they are differences against.
+    /// Decodes frames, of which those that others are differences against are some.
     fn decode(
         &self,
         repository: &Repository,
-        wanted: HashSet<BlobId>,
+        chosen: &[&FrameRecord],
     ) -> Result<HashMap<BlobId, Decoded>, RepoError> {
         let mut levels: BTreeMap<u8, Vec<&FrameRecord>> = BTreeMap::new();
-        let (mut queue, mut seen): (Vec<BlobId>, HashSet<BlobId>) =
-            (wanted.iter().copied().collect(), wanted);
-        let mut taken = HashSet::new();
-        while let Some(id) = queue.pop() {
-            let holds = |frame: &&FrameRecord| frame.blobs.iter().any(|(blob, _)| *blob == id);
-            let frame = self.frames.iter().filter(holds).min_by_key(|frame| frame.depth);
-            let frame = frame.ok_or_else(|| self.broken("a base is missing"))?;
-            if taken.insert(frame.offset) {
-                levels.entry(frame.depth).or_default().push(frame);
-                queue.extend(frame.base.filter(|base| seen.insert(*base)));
-            }
+        for frame in chosen {
+            levels.entry(frame.depth).or_default().push(frame);
         }
         let mut blobs: HashMap<BlobId, Decoded> = HashMap::new();
         // A base has a smaller depth, so it is there when it is needed.
@@ -355,10 +401,8 @@ impl OpenedLog {
 }
 
 /// Says whether all blobs that records name are in these frames, with the same lengths.
-fn names_only<'a>(frames: &[FrameRecord], records: impl IntoIterator<Item = &'a LogRecord>) -> bool {
-    let held: HashSet<(BlobId, u32)> = frames.iter().flat_map(|frame| frame.blobs.iter().copied()).collect();
-    let contents = records.into_iter().filter_map(|record| record.content.as_ref());
-    contents.flat_map(|content| &content.chunks).all(|chunk| held.contains(&(chunk.id, chunk.length)))
+fn holds_all<'a>(frames: &Frames, records: impl IntoIterator<Item = &'a LogRecord>) -> bool {
+    records.into_iter().filter_map(|record| record.content.as_ref()).all(|content| frames.hold(content))
 }
 
 /// Gives back the numbers of frames that were taken in turn.

@@ -6,6 +6,7 @@
 //! next attempt finds and makes durable itself ([LOG-PACK-7]).
 
 use super::find::FoundLog;
+use super::merged::is_merged;
 use crate::base::{BlobId, LogPackId, ObjectId, Timestamp, limits};
 use crate::format::kind::ObjectKind;
 use crate::format::log::{LogChunk, LogContent, LogDigest, LogPackFront, LogRecord, LogRecordKind};
@@ -150,7 +151,7 @@ impl Repository {
     /// when this key may not write the stream, or the store fails.
     pub fn archive_log(&self, entry: &LogEntry, bytes: &[u8]) -> Result<LogPut, RepoError> {
         self.require_log_writer(&entry.stream)?;
-        let found = self.find_log(&entry.stream, &entry.name)?;
+        let found = self.look_before(&entry.stream, &entry.name)?;
         if !found.found.is_empty() {
             let digest = digest(bytes);
             if let Some(present) = self.present(entry, &found.found, None, &digest)? {
@@ -176,7 +177,7 @@ impl Repository {
         whole: Option<LogDigest>,
     ) -> Result<LogPut, RepoError> {
         self.require_log_writer(&entry.stream)?;
-        let found = self.find_log(&entry.stream, &entry.name)?;
+        let found = self.look_before(&entry.stream, &entry.name)?;
         if !found.found.is_empty() {
             let digest = digest(bytes);
             if let Some(present) = self.present(entry, &found.found, Some((offset, whole)), &digest)? {
@@ -205,8 +206,11 @@ impl Repository {
         let folder = format!("{}/", self.log_segment_folder(&entry.stream, &entry.name));
         let own = stored.to_string();
         let is_new = |name: &String| !known.contains(name) && name.strip_prefix(&folder) != Some(&own);
-        if self.environment().store.list(&folder)?.iter().any(|object| is_new(&object.name)) {
-            let found = self.find_log(&entry.stream, &entry.name)?.found;
+        let mut is_other = self.environment().store.list(&folder)?.iter().any(|object| is_new(&object.name));
+        let merged = self.merged_copies(&entry.stream, &entry.name, None)?.found;
+        is_other |= merged.iter().any(|log| !known.contains(&log.object));
+        if is_other {
+            let found = self.look_before(&entry.stream, &entry.name)?.found;
             let digest = digest(bytes);
             if let Some(against) = first_that_counts(&found, piece).filter(|log| differs(log, piece, &digest))
             {
@@ -239,10 +243,15 @@ impl Repository {
                 }
             };
             // A record says what the bytes were; whether they are still there, the bytes say.
-            if same
-                && !self.is_going(log, &mut forgotten)?
-                && let Ok(opened) = self.open_log(log)
-            {
+            if !same || self.is_going(log, &mut forgotten)? {
+                continue;
+            }
+            if is_merged(&log.object) {
+                // Its originals were deleted after it was made durable, or are there still.
+                if self.read_log(log).is_ok() {
+                    return Ok(Some(log.id));
+                }
+            } else if let Ok(opened) = self.open_log(log) {
                 // Whoever put them may not have come to the end of it: only a put of one's own that has
                 // returned says that they are durable.
                 self.environment().store.put(&log.object, &opened.bytes)?;
@@ -273,7 +282,7 @@ impl Repository {
     ///
     /// When the store cannot be listed or read.
     pub fn lists_log(&self, stream: &str, name: &str, digest: &LogDigest) -> Result<bool, RepoError> {
-        let found = self.find_log(stream, name)?.found;
+        let found = self.look_before(stream, name)?.found;
         if let Some(whole) = first_that_counts(&found, None) {
             return Ok(!differs(whole, None, digest) && !self.is_going(whole, &mut None)?);
         }

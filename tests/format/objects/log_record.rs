@@ -56,6 +56,7 @@ pub fn merged() -> LogRecord {
         timeline: Some(1),
         positions: Some((0x0700_0000, 0x0800_0000)),
         commits: Some((Timestamp::from_nanoseconds(1), Timestamp::from_nanoseconds(2))),
+        facts: Default::default(),
         extra: Vec::new(),
     };
     LogRecord {
@@ -136,6 +137,19 @@ fn cases() -> Vec<Case> {
         let at = plain_position(&encoded(last.clone()), &[0x19, 0x03, 0xE8]);
         patched(&encoded(last.clone()), at, &[0x19, 0x03, 0xE7])
     };
+    let mut with_facts = merged();
+    with_facts.runs[0].facts = ["segment_size".to_owned(), "times".to_owned()].into();
+    let names_swapped = {
+        let plain = encoded(with_facts.clone());
+        let names = encode_map(&Vec::new(), |map| {
+            map.at(0).array(&["segment_size", "times"], |place, name| place.text(name));
+        });
+        let swapped = encode_map(&Vec::new(), |map| {
+            map.at(0).array(&["times", "segment_size"], |place, name| place.text(name));
+        });
+        // Behind the head of the map and the key.
+        patched(&plain, plain_position(&plain, &names[2..]), &swapped[2..])
+    };
     let chunk = |length: u32| [&[1; 32][..], &length.to_le_bytes()].concat();
     let unsigned = |value| move |w: Writer<'_>| w.unsigned(value);
     let text = |value: &'static str| move |w: Writer<'_>| w.text(value);
@@ -146,6 +160,7 @@ fn cases() -> Vec<Case> {
         Case::accept("gap", "three segments were dropped", encoded(gap)),
         Case::accept("conflict", "bytes that were refused", encoded(conflict)),
         Case::accept("merged", "a merge of one log pack", encoded(merged())),
+        Case::accept("merged-facts", "a merge whose run names facts", encoded(with_facts)),
         Case::accept("facts", "with facts and a field of a newer program", encoded(newer)),
         Case::truncated("nothing", "no bytes", []),
         Case::truncated("half", "within the content", cut(&plain, 100)),
@@ -185,6 +200,7 @@ fn cases() -> Vec<Case> {
             segment_with(8_388_609, Some(&chunk(8_388_609)))
         }),
         Case::corrupt("cut-chunks", "[LOG-PACK-20]: 35 bytes of chunks", segment_with(1, Some(&[1; 35]))),
+        Case::corrupt("run-facts", "[LOG-PACK-22]: names of facts that do not ascend", names_swapped),
         Case::corrupt("last-piece", "[LOG-PACK-21]: ends before its segment", bad_last),
         Case::corrupt("trailing", "[CBOR-1]: a byte follows", longer(&plain, &[0])),
     ]

@@ -1,0 +1,257 @@
+//! Merged log packs: many records and their frames in one object.
+//!
+//! A listing tells which there are, and one short read what one holds: its first record sums it up in runs, which
+//! this client keeps. A segment in one is found by the run that covers its name, then its record, then its
+//! frames; nothing else is fetched.
+
+use super::find::{FoundLog, found_log, id_of, unpack_row};
+use super::frames::Frames;
+use super::spans::Spans;
+use super::sums::{covers, sums_up};
+use crate::base::{KeyId, LogPackId, ObjectId, Timestamp, limits};
+use crate::format::FormatError;
+use crate::format::log::{LOG_HEAD_BYTES, LogPackFront, LogPackHead, LogRecord, LogRecordKind};
+use crate::format::pack::ORIGIN_BYTES;
+use crate::format::place::MERGED_FOLDER;
+use crate::format::trust::Act;
+use crate::repo::error::RepoError;
+use crate::repo::repository::Repository;
+use crate::repo::roots::Listing;
+use crate::storage::{ObjectInfo, StorageError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Bytes that are read first: head, a few origins, and the record of a merge.
+const FIRST_BYTES: usize = 4096;
+/// Merged log packs whose records are remembered.
+const REMEMBERED: usize = 4;
+
+/// A merged log pack, known by its first record.
+#[derive(Debug, Clone)]
+pub struct FoundMerge {
+    /// The log pack.
+    pub id: LogPackId,
+    /// The object's name in the store.
+    pub object: String,
+    /// The object's length.
+    pub length: u64,
+    /// The record of the merge.
+    pub record: LogRecord,
+    /// Who signed it.
+    pub signer: KeyId,
+    /// When the store received it, where the store says so.
+    pub stored: Option<Timestamp>,
+}
+
+/// What this process knows of merged log packs.
+#[derive(Default)]
+pub struct MergedLogs {
+    /// By the folder of a stream.
+    pub(super) spans: Mutex<HashMap<String, Arc<Spans>>>,
+    opened: Mutex<VecDeque<Arc<MergedPack>>>,
+}
+
+/// A merged log pack whose front was read: what it holds, each record verified by itself.
+pub(super) struct MergedPack {
+    pub merge: FoundMerge,
+    pub records: Vec<FoundLog>,
+    /// Why some of its records do not count, where that is so.
+    pub untrusted: Option<String>,
+    pub front: Vec<u8>,
+    pub frames: OnceLock<Frames>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says whether an object lies where merged log packs do.
+pub(super) fn is_merged(object: &str) -> bool {
+    object.rsplit('/').nth(1) == Some(MERGED_FOLDER)
+}
+
+pub(super) fn broken(name: &str, why: &'static str) -> RepoError {
+    RepoError::damaged(name)(FormatError::Invalid { what: "log pack", why })
+}
+
+/// Returns why a record is not what a merged log pack of this name begins with.
+pub(super) fn check_merge(
+    name: &str,
+    record: &LogRecord,
+    signer: &KeyId,
+    around: &KeyId,
+) -> Result<(), RepoError> {
+    if record.kind != LogRecordKind::Merged {
+        return Err(broken(name, "it holds records that do not belong together"));
+    }
+    if signer != around {
+        return Err(broken(name, "its first record is signed by another key"));
+    }
+    Ok(())
+}
+
+impl Repository {
+    /// Lists the merged log packs of a stream: one short read for each that this client has not seen before.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn merged_logs(&self, stream: &str) -> Result<Listing<FoundMerge>, RepoError> {
+        self.merged_logs_in(&self.log_stream_folder(stream))
+    }
+
+    /// Does the same by the folder of the stream, without a slash at its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::merged_logs`].
+    pub fn merged_logs_in(&self, folder: &str) -> Result<Listing<FoundMerge>, RepoError> {
+        let mut listing = Listing { found: Vec::new(), refused: Vec::new() };
+        for object in self.environment().store.list(&format!("{folder}/{MERGED_FOLDER}/"))? {
+            if id_of(&object).is_none() {
+                continue;
+            }
+            match self.read_merge(&object).and_then(|merge| self.believe_merge(&merge).map(|()| merge)) {
+                Ok(merge) if self.log_stream_folder(&merge.record.stream) == folder => {
+                    listing.found.push(merge);
+                }
+                Ok(_) => {
+                    let why = "it is of another log".to_owned();
+                    let error = RepoError::Untrusted { object: object.name.clone(), why };
+                    listing.refused.push((object.name, error));
+                }
+                Err(RepoError::Storage(StorageError::NotFound { .. })) => {}
+                Err(error @ RepoError::Storage(StorageError::Transient { .. })) => return Err(error),
+                Err(error) => listing.refused.push((object.name, error)),
+            }
+        }
+        listing.found.sort_by_key(|merge| (merge.stored, merge.id));
+        Ok(listing)
+    }
+
+    pub(super) fn merged_folder(&self, stream: &str) -> String {
+        format!("{}/{MERGED_FOLDER}/", self.log_stream_folder(stream))
+    }
+
+    /// Whose merges count.
+    fn believe_merge(&self, merge: &FoundMerge) -> Result<(), RepoError> {
+        let id = ObjectId::from(merge.id);
+        self.registry().believe(&merge.object, &merge.signer, Act::LogMerge, &id)
+    }
+
+    /// Reads the first record of a merged log pack; whether its signer may make one is not asked.
+    pub(super) fn read_merge(&self, object: &ObjectInfo) -> Result<FoundMerge, RepoError> {
+        let name = object.name.as_str();
+        let id = id_of(object).ok_or_else(|| broken(name, "its name is none"))?;
+        let known = self.known_objects();
+        let kept = known.and_then(|known| unpack_row(object, &known.get(id.as_bytes())?));
+        if let Some((record, signer)) = kept {
+            return Ok(found_merge(object, id, record, signer));
+        }
+        let store = &self.environment().store;
+        let mut front = Vec::new();
+        store.get_range(name, 0, at_most(object.length, FIRST_BYTES), &mut front)?;
+        let head = LogPackHead::decode(&front).map_err(RepoError::damaged(name))?;
+        let records_at = LOG_HEAD_BYTES + usize::from(head.origin_count) * ORIGIN_BYTES;
+        let end = usize::try_from(head.frames_offset()).unwrap_or(usize::MAX);
+        let mut first = front.split_off(records_at.min(front.len()));
+        let more = |first: &mut Vec<u8>, wanted: usize| match wanted.checked_sub(first.len()) {
+            None | Some(0) => Ok(()),
+            Some(length) => store.get_range(name, (records_at + first.len()) as u64, length, first),
+        };
+        more(&mut first, FIRST_BYTES.min(end.saturating_sub(records_at)))?;
+        let short = || RepoError::damaged(name)(FormatError::Truncated);
+        let length = u32::from_le_bytes(*first.first_chunk().ok_or_else(short)?) as usize;
+        if length as u64 > limits::LOG_RECORD_BYTES_MAX || records_at + 4 + length > end {
+            return Err(broken(name, "its records overflow their place"));
+        }
+        more(&mut first, 4 + length)?;
+        let (record, signer) = self.open_log_record(name, first.get(4..4 + length).ok_or_else(short)?)?;
+        check_merge(name, &record, &signer, &head.signer)?;
+        if let (Some(known), Ok(payload)) = (known, record.encode()) {
+            let row = [object.length.to_le_bytes().as_slice(), signer.as_bytes(), &payload].concat();
+            known.put(self.environment().entropy.as_ref(), vec![(*id.as_bytes(), row)]);
+        }
+        Ok(found_merge(object, id, record, signer))
+    }
+
+    /// Reads all records of a merged log pack. One that does not count by itself harms no other.
+    pub(super) fn read_merged_front(
+        &self,
+        id: ObjectId,
+        object: &ObjectInfo,
+    ) -> Result<MergedPack, RepoError> {
+        let name = object.name.as_str();
+        let bytes = self.fetch_log_front(name, object.length)?;
+        let front = LogPackFront::parse(&bytes).map_err(RepoError::damaged(name))?;
+        let opened = front.records.iter().map(|record| self.open_log_record(name, record));
+        let mut opened = opened.collect::<Result<VecDeque<_>, _>>()?;
+        let short = || RepoError::damaged(name)(FormatError::Truncated);
+        let (record, signer) = opened.pop_front().ok_or_else(short)?;
+        check_merge(name, &record, &signer, &front.signer)?;
+        let merge = found_merge(object, id, record, signer);
+        self.believe_merge(&merge)?;
+        if opened.iter().any(|(record, _)| record.kind == LogRecordKind::Merged) {
+            return Err(broken(name, "it holds records that do not belong together"));
+        }
+        let records: Vec<&LogRecord> = opened.iter().map(|(record, _)| record).collect();
+        if !sums_up(&merge.record.runs, &records) {
+            return Err(broken(name, "its runs do not sum up its records"));
+        }
+        let (mut found, mut untrusted) = (Vec::with_capacity(opened.len()), None);
+        for (record, signer) in opened {
+            let believed = match record.stream == merge.record.stream {
+                true => self.believe_log_record(name, &record, &signer, id).map_err(|error| match error {
+                    RepoError::Untrusted { why, .. } => why,
+                    error => error.to_string(),
+                }),
+                false => Err(format!("it speaks of {} in the log {}", record.name, record.stream)),
+            };
+            match believed {
+                Ok(()) => found.push(found_log(object, id, record, signer)),
+                Err(why) => drop(untrusted.get_or_insert(why)),
+            }
+        }
+        Ok(MergedPack { merge, records: found, untrusted, front: bytes, frames: OnceLock::new() })
+    }
+
+    /// Returns a merged log pack with all its records, from memory where it was read of late.
+    pub(super) fn merged_pack(&self, object: &ObjectInfo) -> Result<Arc<MergedPack>, RepoError> {
+        let id = id_of(object).ok_or_else(|| broken(&object.name, "its name is none"))?;
+        let known = |opened: &VecDeque<Arc<MergedPack>>| {
+            opened.iter().find(|pack| pack.merge.object == object.name).cloned()
+        };
+        if let Some(pack) = known(&lock(&self.merged_logs.opened)) {
+            return Ok(pack);
+        }
+        let pack = Arc::new(self.read_merged_front(id, object)?);
+        let mut opened = lock(&self.merged_logs.opened);
+        opened.push_back(pack.clone());
+        if opened.len() > REMEMBERED {
+            opened.pop_front();
+        }
+        Ok(pack)
+    }
+}
+
+impl FoundMerge {
+    /// Says whether it may hold a segment of this name.
+    pub fn covers(&self, name: &str) -> bool {
+        self.record.runs.iter().any(|run| covers(run, name))
+    }
+}
+
+fn found_merge(object: &ObjectInfo, id: ObjectId, record: LogRecord, signer: KeyId) -> FoundMerge {
+    FoundMerge {
+        id: id.into(),
+        object: object.name.clone(),
+        length: object.length,
+        record,
+        signer,
+        stored: object.modified,
+    }
+}
+
+pub(super) fn at_most(length: u64, most: usize) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX).min(most)
+}
