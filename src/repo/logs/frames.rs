@@ -2,7 +2,7 @@
 
 use super::find::FoundLog;
 use super::merged::{MergedPack, at_most, broken};
-use super::read::OpenedLog;
+use super::read::{Decoding, OpenedLog};
 use crate::base::BlobId;
 use crate::format::FormatError;
 use crate::format::log::{LogContent, LogPackFront, LogPackTail, contents_associated_data};
@@ -26,7 +26,7 @@ pub(super) struct Frames {
 
 impl Repository {
     /// Reads what a record in a merged log pack stands for: its own frames and no others.
-    pub(super) fn read_merged(&self, log: &FoundLog, content: &LogContent) -> Result<Vec<u8>, RepoError> {
+    pub(super) fn read_merged(&self, log: &FoundLog, content: &LogContent) -> Result<Decoding, RepoError> {
         let name = log.object.clone();
         let pack = self.merged_pack(&ObjectInfo { name, length: log.length, modified: log.stored })?;
         let frames = match pack.frames.get() {
@@ -40,7 +40,7 @@ impl Repository {
         for way in frames.ways(content) {
             let read = self.fetch_frames(&pack, way).and_then(|opened| opened.read(self, content));
             match read {
-                Ok(bytes) => return Ok(bytes),
+                Ok(decoding) => return Ok(decoding),
                 Err(error @ RepoError::Storage(_)) => return Err(error),
                 Err(error) => drop(problem.get_or_insert(error)),
             }

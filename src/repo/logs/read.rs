@@ -4,7 +4,6 @@ use super::find::FoundLog;
 use super::frames::Frames;
 use super::merged::is_merged;
 use super::pieces::{joined, joined_length};
-use super::write::digest;
 use crate::base::{BlobId, KeyId, limits};
 use crate::crypto::Sealer;
 use crate::format::FormatError;
@@ -39,6 +38,37 @@ pub struct OpenedLog {
 
 /// A decoded blob: its frame's bytes, and where in them it lies.
 type Decoded = (Arc<Vec<u8>>, Range<usize>);
+
+/// What a record stands for, verified, in pieces as they were decoded.
+pub(super) struct Decoding(Vec<Decoded>);
+
+impl Decoding {
+    /// Returns the pieces in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter_map(|(frame, range)| frame.get(range.clone()))
+    }
+
+    /// Adds what comes next; what lies right behind the last piece becomes part of it.
+    fn add(&mut self, (frame, range): &Decoded) {
+        match self.0.last_mut() {
+            Some((last, end)) if Arc::ptr_eq(last, frame) && end.end == range.start => end.end = range.end,
+            _ => self.0.push((frame.clone(), range.clone())),
+        }
+    }
+
+    fn digest(&self) -> LogDigest {
+        let (mut length, mut hasher) = (0, blake3::Hasher::new());
+        for piece in self.pieces() {
+            length += piece.len() as u64;
+            hasher.update(piece);
+        }
+        LogDigest { length, blake3: *hasher.finalize().as_bytes() }
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        self.pieces().collect::<Vec<_>>().concat()
+    }
+}
 
 impl Repository {
     /// Reads a log pack whole and checks name, signature and table of contents, but opens no frame.
@@ -123,6 +153,10 @@ impl Repository {
     ///
     /// When they are damaged, this key may not read content, or the store fails.
     pub fn read_log(&self, log: &FoundLog) -> Result<Vec<u8>, RepoError> {
+        Ok(self.decode_log(log)?.whole())
+    }
+
+    fn decode_log(&self, log: &FoundLog) -> Result<Decoding, RepoError> {
         match &log.record.content {
             Some(content) if !content.chunks.is_empty() => match is_merged(&log.object) {
                 true => self.read_merged(log, content),
@@ -146,8 +180,8 @@ impl Repository {
     ) -> Result<(), RepoError> {
         let mut problem = None;
         for log in found.iter().filter(|log| log.record.piece_offset.is_none()) {
-            match self.read_log(log) {
-                Ok(bytes) => return sink(&bytes),
+            match self.decode_log(log) {
+                Ok(decoding) => return decoding.pieces().try_for_each(&mut *sink),
                 Err(error) => drop(problem.get_or_insert(error)),
             }
         }
@@ -285,11 +319,11 @@ impl OpenedLog {
     /// # Errors
     ///
     /// As [`OpenedLog::verify`].
-    pub fn read(&self, repository: &Repository, content: &LogContent) -> Result<Vec<u8>, RepoError> {
+    pub(super) fn read(&self, repository: &Repository, content: &LogContent) -> Result<Decoding, RepoError> {
         let mut problem = None;
         for way in self.frames.ways(content) {
             match self.read_from(repository, content, &way) {
-                Ok(bytes) => return Ok(bytes),
+                Ok(decoding) => return Ok(decoding),
                 Err(error) => drop(problem.get_or_insert(error)),
             }
         }
@@ -301,16 +335,15 @@ impl OpenedLog {
         repository: &Repository,
         content: &LogContent,
         frames: &[&FrameRecord],
-    ) -> Result<Vec<u8>, RepoError> {
+    ) -> Result<Decoding, RepoError> {
         let blobs = self.decode(repository, frames)?;
-        let length = usize::try_from(content.digest.length).map_err(|_| self.broken("it is too long"))?;
-        let mut bytes = Vec::with_capacity(length);
+        let mut decoding = Decoding(Vec::new());
         for chunk in &content.chunks {
-            let blob = blobs.get(&chunk.id).and_then(|(frame, range)| frame.get(range.clone()));
-            bytes.extend_from_slice(blob.ok_or_else(|| self.broken("a chunk is missing"))?);
+            let blob = blobs.get(&chunk.id).ok_or_else(|| self.broken("a chunk is missing"))?;
+            decoding.add(blob);
         }
-        match digest(&bytes) == content.digest {
-            true => Ok(bytes),
+        match decoding.digest() == content.digest {
+            true => Ok(decoding),
             false => Err(self.broken("the segment does not have the digest that its record names")),
         }
     }
