@@ -5,7 +5,7 @@ use crate::format::pack::BlobClass;
 use crate::repo::{FrameEncoder, RepoError, WriteSession};
 
 /// Plain bytes of nodes that are sealed together: neighbours of a tree are read together.
-const FRAME_BYTES: usize = 128 << 10;
+pub const METADATA_FRAME_BYTES: usize = 128 << 10;
 /// Compression level of metadata: it is small and read often.
 const LEVEL: i32 = 6;
 
@@ -41,7 +41,7 @@ impl<'a> MetadataWriter<'a> {
             })?;
             self.plain.extend_from_slice(node);
             self.blobs.push((id, length));
-            if self.plain.len() >= FRAME_BYTES {
+            if self.plain.len() >= METADATA_FRAME_BYTES {
                 self.flush()?;
             }
         }

@@ -32,6 +32,6 @@ pub use assembler::TreeCounts;
 pub use batch::{Event, FileEnd};
 pub use effort::Effort;
 pub use feeder::{FeedError, Feeder, StreamEnd};
-pub use metadata::MetadataWriter;
+pub use metadata::{METADATA_FRAME_BYTES, MetadataWriter};
 pub use parent::ParentWindow;
 pub use pipeline::{IngestOptions, Ingested, ingest, ingest_file};

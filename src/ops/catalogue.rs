@@ -16,7 +16,7 @@
 
 use super::error::OpsError;
 use super::names::Snapshots;
-use crate::base::{AnnotationId, CatalogId, ObjectId, SnapshotId, Timestamp, explain, limits};
+use crate::base::{AnnotationId, CatalogId, ObjectId, PackId, SnapshotId, Timestamp, explain, limits};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::catalog::{Catalog, CatalogEnd, CatalogEntry, CatalogPart, CatalogScope};
@@ -433,10 +433,11 @@ fn pieces(items: Vec<Item>) -> Vec<Vec<Item>> {
 }
 
 /// Finds annotations that nobody needs any more: all snapshots that they speak about have ended, which catalogues
-/// that are there record; or what they take back is gone ([ANNOTATION-6], [CATALOG-8]). `snapshots` must be all.
+/// that are there record; or what they take back is gone ([ANNOTATION-6], [CATALOG-8]); or none of the packs that they
+/// attest is there. `snapshots` must be all.
 ///
 /// First those that say something, then those that take something back, which must go after them.
-pub(super) fn spent_annotations(snapshots: &Snapshots) -> Vec<Place> {
+pub(super) fn spent_annotations(snapshots: &Snapshots, is_there: impl Fn(&PackId) -> bool) -> Vec<Place> {
     let memory = snapshots.memory();
     let over = |id: &SnapshotId| {
         let id = ObjectId::from(*id);
@@ -462,8 +463,11 @@ pub(super) fn spent_annotations(snapshots: &Snapshots) -> Vec<Place> {
     let mut spent: Vec<(bool, Place)> = Vec::new();
     for root in snapshots.stored().iter().filter(|root| root.place.kind() == ObjectKind::Annotation) {
         let Some(annotation) = all.get(&AnnotationId::from(root.place.id())) else { continue };
-        let kept = matches!(annotation.kind, AnnotationKind::Attested);
-        if !kept && is_spent(annotation) {
+        let is_over = match annotation.kind {
+            AnnotationKind::Attested => !annotation.packs.iter().any(&is_there),
+            _ => is_spent(annotation),
+        };
+        if is_over {
             spent.push((annotation.cancels.is_some(), root.place.clone()));
         }
     }

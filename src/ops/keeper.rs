@@ -3,14 +3,16 @@
 //! For each blob the keeper chooses the copies that are relied on, one of every word, and with a difference a
 //! copy of its base of smaller depth, down to one without ([CONCURRENCY-25]). What only packs hold that
 //! go has to be rescued, and so has a copy in such a pack where none stays on its word: who falsely claims to
-//! hold a blob brings nobody to delete a true copy, whatever was condemned before. What is remembered of blobs
-//! is a bit or two for every record of the index.
+//! hold a blob brings nobody to delete a true copy, whatever was condemned before. Where an owner has read a blob and
+//! sealed it anew, that copy takes the place of all others ([CONCURRENCY-57]). What is remembered of blobs is a bit or
+//! two for every record of the index.
 
 use super::bits::Bits;
+use super::vouched::Vouched;
 use super::words::{Said, Sealers, Word, Words};
 use crate::base::{BlobId, KeyId, PackId};
 use crate::format::pack::BlobClass;
-use crate::repo::{KnownPack, Located, NumberedIndex, SpoiltPacks};
+use crate::repo::{KnownPack, Located, NumberedIndex, Registry, SpoiltPacks};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// How far the copies in a pack can be relied on.
@@ -73,6 +75,7 @@ pub(super) struct Keeper<'a> {
     index: &'a NumberedIndex,
     trust: Box<dyn Fn(&KnownPack) -> Trust + 'a>,
     doubts: Option<&'a Doubts>,
+    vouched: Option<(&'a Vouched, &'a Registry)>,
     /// The key whose copies stand in for all that goes.
     own: Option<KeyId>,
     known: HashMap<(PackId, KeyId), Trust>,
@@ -98,6 +101,7 @@ impl<'a> Keeper<'a> {
             index,
             trust: Box::new(trust),
             doubts: None,
+            vouched: None,
             own: None,
             known: HashMap::new(),
             sealers: None,
@@ -114,6 +118,12 @@ impl<'a> Keeper<'a> {
     #[must_use]
     pub fn doubting(self, doubts: &'a Doubts) -> Self {
         Self { doubts: Some(doubts), ..self }
+    }
+
+    /// Takes copies that owners vouch for in place of others.
+    #[must_use]
+    pub fn believing(self, vouched: &'a Vouched, registry: &'a Registry) -> Self {
+        Self { vouched: Some((vouched, registry)), ..self }
     }
 
     /// Takes what this key, a writer's own, has signed and stays for as good as anything that goes.
@@ -147,6 +157,11 @@ impl<'a> Keeper<'a> {
         }
         self.choose(class, id, u8::MAX);
         true
+    }
+
+    /// Says whether roots themselves need a blob, apart from what differs from it.
+    pub fn is_reached(&self, class: BlobClass, id: &BlobId) -> bool {
+        self.index.first(class, id).is_some_and(|(number, _)| self.visited.get(number))
     }
 
     /// Says whether anything needs a blob.
@@ -193,6 +208,22 @@ impl<'a> Keeper<'a> {
         copies
     }
 
+    /// Relies on a copy that an owner vouches for, where one stays with all its bases, and leaves of the others those
+    /// that it does not make up for: whoever relies on these may not rely on the owner's.
+    fn choose_vouched(&mut self, copies: &mut Vec<(u64, Located, Trust)>) -> Option<Located> {
+        let (vouched, registry) = self.vouched?;
+        let found = copies.iter().find(|(_, copy, trust)| {
+            matches!(trust, Trust::Stays(_)) && vouched.names(&copy.pack) && self.has_bases(copy)
+        });
+        let (number, copy, _) = found?.clone();
+        self.rely(number, &copy);
+        copies.retain(|(other, held, trust)| {
+            let is_reported = !matches!(trust, Trust::Stays(_) | Trust::Goes(_) | Trust::Aside(_));
+            *other != number && (is_reported || !registry.shares_domain(&held.pack.signer, &copy.pack.signer))
+        });
+        Some(copy)
+    }
+
     /// Says whether a copy of smaller depth stays, with all its bases.
     fn stays(&mut self, class: BlobClass, id: &BlobId, below: u8) -> bool {
         let copies = self.copies(class, id, below);
@@ -206,9 +237,15 @@ impl<'a> Keeper<'a> {
 
     /// Relies on one copy of every word: on one that stays, or else on one that has to be rescued.
     fn choose(&mut self, class: BlobClass, id: &BlobId, below: u8) {
-        let copies = self.copies(class, id, below);
+        let mut copies = self.copies(class, id, below);
+        let vouched = self.choose_vouched(&mut copies);
         let mut words = Words::default();
         let mut stay: Vec<&Located> = Vec::new();
+        if let Some(copy) = &vouched {
+            let trust = self.trust(&copy.pack, id);
+            trust.word(copy).into_iter().for_each(|word| _ = words.add(word));
+            stay.push(copy);
+        }
         for (number, copy, trust) in &copies {
             let is_safe = matches!(trust, Trust::Stays(_));
             let Some(word) = trust.word(copy).filter(|word| is_safe && !words.hold(*word)) else { continue };

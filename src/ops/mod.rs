@@ -16,7 +16,7 @@
 //! | `prune` | what no root needs is announced, and deleted once everybody has heard |
 //! | `parity` | what brings back bits that rot, added, dropped and used |
 //! | `repair` | the index from packs, packs from what is readable, snapshots from what is left |
-//! | `reach`, `keeper`, `words` | what roots need, in which copies, and on whose word |
+//! | `reach`, `keeper`, `words`, `vouched` | what roots need, in which copies, and on whose word |
 //! | `settle` | writers make sure around their commit that nothing which they rely on goes |
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `undelete` | what was forgotten is a root again |
@@ -55,6 +55,7 @@ pub mod stats;
 mod time;
 pub mod undelete;
 pub mod verify;
+mod vouched;
 mod words;
 
 pub use error::OpsError;

@@ -6,6 +6,7 @@ use super::copy::copied_from;
 use super::error::OpsError;
 use super::repair::repaired_from;
 use super::time::{read_time, show_time};
+use super::vouched::Vouched;
 use crate::base::{AnnotationId, KeyId, ObjectId, SnapshotId, Timestamp};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
@@ -113,6 +114,7 @@ pub struct Snapshots {
     stored: Vec<StoredRoot>,
     present: HashSet<ObjectId>,
     forgotten_logs: ForgottenLogs,
+    vouched: Vouched,
     /// Objects that do not count, by name, and why: the caller reports them.
     pub refused: Vec<(String, RepoError)>,
 }
@@ -198,6 +200,7 @@ impl Snapshots {
         ended
             .extend(recorded.filter(|id| !places.contains_key(id) && !roots.present.contains(&(*id).into())));
         let forgotten_logs = ForgottenLogs::of(repository.registry(), &found);
+        let vouched = Vouched::of(repository.registry(), &found);
         let annotations = found.into_iter().map(|found| (found.id, found.annotation)).collect();
         Ok(Self {
             repository: repository.clone(),
@@ -207,6 +210,7 @@ impl Snapshots {
             ended,
             ended_by,
             forgotten_logs,
+            vouched,
             annotations,
             memory: roots.memory,
             is_all: roots.is_all,
@@ -244,6 +248,11 @@ impl Snapshots {
     /// Returns all annotations whose signatures hold.
     pub(super) fn annotations(&self) -> &[(AnnotationId, Annotation)] {
         &self.annotations
+    }
+
+    /// Returns the packs that owners vouch for.
+    pub(super) fn vouched(&self) -> &Vouched {
+        &self.vouched
     }
 
     /// Sets the time zone in which times without an offset are understood; without it that is UTC.

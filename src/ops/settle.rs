@@ -9,6 +9,7 @@
 use super::error::OpsError;
 use super::keeper::{Frames, Keeper, Trust};
 use super::reach::reach;
+use super::vouched::Vouched;
 use super::words::Said;
 use crate::base::{BlobId, CondemnedId, KeyId, PackId};
 use crate::format::pack::BlobClass;
@@ -149,15 +150,24 @@ fn needed(
     };
     let index = repository.index().numbered();
     let own = (!registry.is_believed(&own)).then_some(own);
-    let mut keeper = Keeper::new(&index, trust).relying_on(own);
-    reach(repository, roots.iter().copied(), &mut keeper)?;
-    if let Some((class, id)) = keeper.missing.first() {
-        let what = match class {
-            BlobClass::Content => "chunk",
-            BlobClass::Metadata => "tree or recipe",
-        };
-        let reasons = vec!["it was deleted while this ran: no copy is left".to_owned()];
-        return Err(RepoError::Missing { what, id: *id, reasons }.into());
+    let rescues = |vouched: &Vouched| -> Result<Frames, OpsError> {
+        let mut keeper = Keeper::new(&index, trust).relying_on(own).believing(vouched, registry);
+        reach(repository, roots.iter().copied(), &mut keeper)?;
+        if let Some((class, id)) = keeper.missing.first() {
+            let what = match class {
+                BlobClass::Content => "chunk",
+                BlobClass::Metadata => "tree or recipe",
+            };
+            let reasons = vec!["it was deleted while this ran: no copy is left".to_owned()];
+            return Err(RepoError::Missing { what, id: *id, reasons }.into());
+        }
+        Ok(std::mem::take(&mut keeper.rescues))
+    };
+    let found = rescues(&Vouched::default())?;
+    if found.is_empty() {
+        return Ok(found);
     }
-    Ok(std::mem::take(&mut keeper.rescues))
+    // Who made that superfluous may have sealed it anew ([CONCURRENCY-57]).
+    let vouched = Vouched::of(registry, &repository.annotations()?.found);
+    if vouched.is_empty() { Ok(found) } else { rescues(&vouched) }
 }

@@ -169,6 +169,22 @@ impl Registry {
         })
     }
 
+    /// Says whether what a key attests of its own packs makes up for copies of others: only owners can both read
+    /// content and delete, and one in wrong hands is not asked ([CONCURRENCY-57]).
+    pub fn may_vouch(&self, signer: &KeyId) -> bool {
+        let key = self.trust().key(signer);
+        key.is_some_and(|key| key.role == Role::Owner && key.standing() != Standing::Revoked)
+    }
+
+    /// Says whether everybody who may rely on packs of `signer` may rely on those of `own` too: both are of one
+    /// trust domain.
+    pub fn shares_domain(&self, own: &KeyId, signer: &KeyId) -> bool {
+        match (self.trust().key(own), self.trust().key(signer)) {
+            (Some(own), Some(signer)) => own.domain == signer.domain,
+            _ => false,
+        }
+    }
+
     /// Says whether condemnations of a key have effect, as far as its role says.
     pub fn may_condemn(&self, signer: &KeyId) -> bool {
         self.trust().permits(signer, Act::Condemned).is_ok()

@@ -4,8 +4,8 @@ use super::error::RepoError;
 use super::memory::Committed;
 use super::repository::Repository;
 use super::sealed::{Author, author, open_unbelieved, seal};
-use crate::base::{AnnotationId, KeyId, ObjectId, SnapshotId, Timestamp, limits};
-use crate::format::annotation::Annotation;
+use crate::base::{AnnotationId, KeyId, ObjectId, PackId, SnapshotId, Timestamp, limits};
+use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
 use crate::format::kind::ObjectKind;
 use crate::format::snapshot::Snapshot;
 use crate::format::trust::Act;
@@ -114,6 +114,23 @@ impl Repository {
         let committed = self.put_root(ObjectKind::Annotation, act, &payload)?;
         self.stay_found(&committed)?;
         Ok(committed.id.into())
+    }
+
+    /// Says for everybody that this key has opened all frames of these packs, and that their blobs have their ids.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::annotate`].
+    pub fn attest(
+        &self,
+        packs: impl IntoIterator<Item = PackId>,
+        method: &str,
+    ) -> Result<AnnotationId, RepoError> {
+        let mut attested = Annotation::new(AnnotationKind::Attested, self.environment().clock.now());
+        attested.packs = packs.into_iter().collect();
+        attested.method = Some(method.to_owned());
+        attested.outcome = Some(Outcome::Passed);
+        self.annotate(&attested, Act::Attested)
     }
 
     /// Reads a root. What was read wrong once may be read right the second time; else a pin that is whole could be

@@ -2,7 +2,8 @@
 //!
 //! Write order, and what a crash after each step leaves:
 //! 1. packs, each durable before the next step counts it: unreferenced packs;
-//! 2. index runs over durable packs only: blobs that the next backup finds and adopts;
+//! 2. index runs over durable packs only: blobs that the next backup finds and adopts; before each, where the session
+//!    vouches for its packs, an annotation that does so: it says nothing to anybody;
 //! 3. the snapshot: the backup is there, whole.
 //!
 //! Any number of threads hand in frames at once. Memory is bounded: one pack being filled a class,
@@ -16,6 +17,7 @@ use super::repository::Repository;
 use crate::base::{BlobId, IndexId};
 use crate::format::index::IndexRecord;
 use crate::format::pack::BlobClass;
+use crate::format::trust::Act;
 use crate::repo::index::KnownPack;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashSet;
@@ -59,6 +61,8 @@ struct Shared {
     buffers: Mutex<Vec<Vec<u8>>>,
     failure: Mutex<Option<RepoError>>,
     counts: SessionCounts,
+    /// How packs are attested before a run names them, if they are.
+    attests: Option<&'static str>,
 }
 
 /// A writer session. Dropping it without [`WriteSession::finish`] leaves unreferenced packs behind.
@@ -128,6 +132,10 @@ impl Shared {
         packs: Vec<(Arc<KnownPack>, Vec<crate::format::pack::FrameRecord>)>,
     ) -> Result<(), RepoError> {
         let content = run_content(&packs)?;
+        if let Some(method) = self.attests {
+            // [CONCURRENCY-57]: what a run names without that would be one more copy that nobody may do without.
+            self.repository.attest(content.packs.iter().map(|pack| pack.id), method)?;
+        }
         let run = encode_run(&self.repository, &content)?;
         let id = IndexId::new(*blake3::hash(&run).as_bytes());
         let environment = self.repository.environment();
@@ -196,6 +204,21 @@ impl WriteSession {
     ///
     /// When this key's role may not write, or threads cannot be had.
     pub fn begin(repository: &Arc<Repository>) -> Result<Self, RepoError> {
+        Self::begin_with(repository, None)
+    }
+
+    /// Begins a session of an owner that vouches for what it stores: it has read every blob and compared it with its
+    /// id ([CONCURRENCY-57]). `method` says for people how.
+    ///
+    /// # Errors
+    ///
+    /// As [`WriteSession::begin`]; when this key's role may not attest.
+    pub fn begin_attesting(repository: &Arc<Repository>, method: &'static str) -> Result<Self, RepoError> {
+        repository.registry().may_sign(&repository.keyring().identity.key, Act::Attested)?;
+        Self::begin_with(repository, Some(method))
+    }
+
+    fn begin_with(repository: &Arc<Repository>, attests: Option<&'static str>) -> Result<Self, RepoError> {
         repository.require_writer()?;
         repository.load_index()?;
         repository.find_lost_packs()?;
@@ -223,6 +246,7 @@ impl WriteSession {
             buffers: Mutex::default(),
             failure: Mutex::new(None),
             counts: SessionCounts::default(),
+            attests,
         });
         let (queue, packs) = bounded(PACKS_IN_FLIGHT);
         let mut uploaders = Vec::with_capacity(UPLOADERS);

@@ -149,7 +149,15 @@ fn how_much_is_repacked_is_bounded_in_words() {
         let plan = world.run(["prune", "--dry-run", "--json", "--max-unused", unused]).exits(0).events();
         assert_eq!(plan.last().unwrap()["repacked_packs"].as_u64(), Some(0), "{unused}");
     }
+    for held in ["0", "10%", "1G", "unlimited"] {
+        let plan = world.run(["prune", "--dry-run", "--json", "--max-held", held]).exits(0).events();
+        let plan = plan.last().unwrap();
+        assert_eq!(plan["resealed_blobs"].as_u64(), Some(0), "{held}");
+        assert_eq!(plan["held_bytes_max"].is_null(), held == "unlimited", "{held}: {plan:?}");
+    }
     for [bound, value] in [
+        ["--max-held", ""],
+        ["--max-held", "101%"],
         ["--max-unused", ""],
         ["--max-unused", "%"],
         ["--max-unused", "101%"],
@@ -163,6 +171,7 @@ fn how_much_is_repacked_is_bounded_in_words() {
         world.run(["prune", &format!("{bound}={value}")]).exits(2);
     }
     world.run(["forget", "a", "--max-repack", "1G"]).exits(2);
+    world.run(["forget", "a", "--max-held", "1G"]).exits(2);
     let shown = world.run(["prune", "--grace", "0"]).exits(0);
     assert!(shown.err.contains("once all that is announced is deleted, packs take "), "{}", shown.err);
     world.run(["check", "--read-data"]).exits(0);

@@ -188,7 +188,9 @@ impl World {
                 let number = script.number();
                 let max_unused = Unused::Share { hundredths: if number & 1 == 0 { 0 } else { 2000 } };
                 let grace = if number & 6 == 0 { 3600 } else { 0 };
-                let options = PruneOptions { max_unused, ..PruneOptions::new("fuzz") }.within(grace);
+                let max_held = (number & 8 == 0).then_some(Unused::Bytes(0));
+                let options =
+                    PruneOptions { max_unused, max_held, ..PruneOptions::new("fuzz") }.within(grace);
                 let _ = open().and_then(|repository| prune(&repository, &options));
             }
             11 => self.clock.advance(Duration::from_secs(600 * (1 + script.number()))),

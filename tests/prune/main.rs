@@ -6,6 +6,7 @@ mod logs;
 mod merges;
 mod model;
 mod repack;
+mod reseal;
 mod runs;
 mod sessions;
 mod sweep;

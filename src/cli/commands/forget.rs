@@ -9,7 +9,7 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render::{self, Align, Table};
 use crate::cli::session::Session;
 use crate::ops::forget::{by_name, by_policy, forget};
-use crate::ops::prune::PruneOptions;
+use crate::ops::prune::{PruneOptions, require_allowed};
 use crate::ops::retention::{Policy, RetentionPlan};
 use crate::ops::{SnapshotView, Snapshots};
 use crate::postgres::base::needs_archive;
@@ -84,6 +84,10 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     }
     let bounds = arguments.bounds.options()?;
     let repository = session.open()?;
+    if arguments.prune {
+        // Before anything is forgotten.
+        require_allowed(&repository, &bounds)?;
+    }
     let snapshots = session.all_snapshots(&repository)?;
     let (chosen, kept) = if named {
         let ids = arguments.snapshots.iter().map(|name| snapshots.resolve_any(name));

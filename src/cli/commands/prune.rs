@@ -14,7 +14,9 @@ use std::sync::Arc;
 ///
 /// In two steps: packs that hold nothing needed are announced first, and deleted by a later prune, once the grace has
 /// passed and every running backup has heard of it. Of packs that are needed in parts, those parts are copied first, sealed
-/// as they are, until no more than --max-unused is left that nobody needs.
+/// as they are, until no more than --max-unused is left that nobody needs. With an owner's key, what is needed is read and
+/// sealed anew where it holds more than --max-held that is not: content that was sealed together with it, or that it
+/// is stored as a difference from.
 #[derive(Args)]
 pub struct Arguments {
     /// Shows what would be announced
@@ -35,8 +37,13 @@ pub struct Bounds {
     /// size, or unlimited [default: 5%]
     #[arg(long, value_name = "SHARE")]
     pub max_unused: Option<String>,
-    /// Copies what is needed out of packs, and merges archived log, of this size together at most, in one
-    /// go: 10G
+    /// How much may stay only because of how what is needed is stored, as a difference from it or in one frame with
+    /// it: a share of what is kept, a size, or unlimited. More is sealed anew where that is worth it; with 0, whatever it costs.
+    /// Takes an owner's key [default: 10%, or unlimited for a key that reads no content]
+    #[arg(long, value_name = "SHARE")]
+    pub max_held: Option<String>,
+    /// Copies or seals anew what is needed out of packs and frames, and merges archived log, of this size
+    /// together at most, in one go: 10G
     #[arg(long, value_name = "SIZE")]
     pub max_repack: Option<String>,
 }
@@ -44,7 +51,8 @@ pub struct Bounds {
 impl Bounds {
     /// Says whether any of them was given.
     pub fn are_given(&self) -> bool {
-        self.grace.is_some() || self.max_unused.is_some() || self.max_repack.is_some()
+        let Self { grace, max_unused, max_held, max_repack } = self;
+        [grace, max_unused, max_held, max_repack].iter().any(|bound| bound.is_some())
     }
 
     /// Returns the options of a prune.
@@ -52,6 +60,9 @@ impl Bounds {
         let mut options = PruneOptions::new(concat!("chronolith ", env!("CARGO_PKG_VERSION")));
         if let Some(text) = &self.max_unused {
             options.max_unused = unused(text)?;
+        }
+        if let Some(text) = &self.max_held {
+            options.max_held = Some(unused(text)?);
         }
         if let Some(text) = &self.max_repack {
             let size = parse_size(text);
@@ -124,7 +135,7 @@ pub fn prune_now(
     options: &PruneOptions,
 ) -> Result<Value, Fault> {
     let report = prune(repository, options)?;
-    tell(session, &report, options.dry_run);
+    tell(session, &report, options);
     Ok(summary(&report, options.dry_run))
 }
 
@@ -147,6 +158,11 @@ fn summary(report: &PruneReport, dry_run: bool) -> Value {
         "repack_copy_bytes": report.repack_copy_bytes,
         "base_bytes": report.base_bytes,
         "shared_frame_bytes": report.shared_frame_bytes,
+        "held_bytes_max": report.held_bytes_max,
+        "resealed_blobs": report.resealed.blobs,
+        "resealed_bytes": report.resealed.bytes,
+        "resealed_freed_bytes": report.resealed.freed_bytes,
+        "unreadable_blobs": report.resealed.unreadable,
         "kept_bytes": report.kept_bytes,
         "held_packs": report.held_packs,
         "deleted_packs": report.deleted_packs,
@@ -163,7 +179,8 @@ fn summary(report: &PruneReport, dry_run: bool) -> Value {
     })
 }
 
-fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
+fn tell(session: &Session, report: &PruneReport, options: &PruneOptions) {
+    let dry_run = options.dry_run;
     let packs = |number| render::count(number, "pack", "packs");
     let tell = |text: String| session.talk.tell(&text);
     tell(format!(
@@ -172,6 +189,16 @@ fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
         render::size(report.pack_bytes),
         render::size(report.needed_bytes)
     ));
+    let resealed = &report.resealed;
+    if resealed.blobs > 0 {
+        tell(format!(
+            "{}: {} with {}, which frees about {} of what held more than is needed",
+            if dry_run { "would be sealed anew" } else { "sealed anew" },
+            render::count(resealed.blobs, "chunk, tree or recipe", "chunks, trees and recipes"),
+            render::size(resealed.bytes),
+            render::size(resealed.freed_bytes)
+        ));
+    }
     let verb = if dry_run { "would be announced" } else { "announced" };
     tell(format!(
         "{verb} for deletion: {} with {}, {}",
@@ -213,11 +240,33 @@ fn tell(session: &Session, report: &PruneReport, dry_run: bool) {
     tell(format!("once all that is announced is deleted, packs take {}", render::size(report.kept_bytes)));
     let stays = [
         (report.unused_bytes, "that nobody needs stay in packs that are needed (--max-unused, --max-repack)"),
-        (report.base_bytes, "stay only because needed content is stored as what differs from it"),
-        (report.shared_frame_bytes, "stay only because they were sealed together with what is needed"),
+        (
+            report.base_bytes,
+            "stay only because needed content is stored as what differs from it (--max-held)",
+        ),
+        (
+            report.shared_frame_bytes,
+            "stay only because they were sealed together with what is needed (--max-held)",
+        ),
     ];
     for (bytes, why) in stays.into_iter().filter(|(bytes, _)| *bytes > 0) {
         tell(format!("{} {why}", render::size(bytes)));
+    }
+    if report.held_bytes_max.is_none()
+        && options.max_held.is_none()
+        && report.base_bytes + report.shared_frame_bytes > 0
+    {
+        tell(
+            "this key reads no content, so none is sealed anew to free that: prune with an owner's key"
+                .to_owned(),
+        );
+    }
+    if resealed.unreadable > 0 {
+        tell(format!(
+            "{} could not be read and {} as before (see the warnings)",
+            render::count(resealed.unreadable, "chunk, tree or recipe", "chunks, trees and recipes"),
+            if resealed.unreadable == 1 { "stays" } else { "stay" }
+        ));
     }
     if report.held_packs > 0 {
         tell(format!(

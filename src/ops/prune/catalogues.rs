@@ -22,9 +22,13 @@ pub(super) fn idle(view: &View, options: &PruneOptions) -> Result<BTreeSet<Place
             .map_err(RepoError::damaged("the condemnation being written"))
     });
     let mut idle: BTreeSet<Place> = replaced.collect::<Result<_, _>>()?;
-    idle.extend(spent_annotations(&view.snapshots));
+    idle.extend(spent(view));
     idle.retain(|place| !view.place_goes_soon(place, options));
     Ok(idle)
+}
+
+fn spent(view: &View) -> Vec<Place> {
+    spent_annotations(&view.snapshots, |pack| view.packs.contains_key(pack))
 }
 
 /// Deletes what was condemned of these and is still not needed: what takes something back after that.
@@ -39,7 +43,7 @@ pub(super) fn delete(
     report: &mut PruneReport,
 ) -> Result<(), OpsError> {
     let store = &repository.environment().store;
-    for place in spent_annotations(&view.snapshots).iter().filter(|place| condemned.contains(place)) {
+    for place in spent(view).iter().filter(|place| condemned.contains(place)) {
         store.delete(&place.to_string())?;
         report.deleted_objects += 1;
     }

@@ -4,6 +4,7 @@
 //! - `view`: what there is, read in an order that is safe to act on
 //! - `uses`: how much of each pack is needed
 //! - `plan`: what is not needed, and what is worth repacking
+//! - `reseal`: what is needed is read and sealed anew, where it holds too much that is not
 //! - `copies`: sealed frames that are needed, taken out of packs that go
 //! - `logs`: log packs that were forgotten
 //! - `merges`: log packs that become one, and those that a merged one holds
@@ -14,10 +15,11 @@
 //!
 //! Write order, and what a crash after each step leaves:
 //! 1. a session: it lapses;
-//! 2. copies of what is needed of packs that are worth repacking, with an index run: packs that stay, and
+//! 2. blobs that are sealed anew, vouched for, with an index run (see `reseal`): packs that stay;
+//! 3. copies of what is needed of packs that are worth repacking, with an index run: packs that stay, and
 //!    others that the next prune finds superfluous;
-//! 3. merged index runs: records that stand in two runs, which says nothing new;
-//! 4. merged log packs: what they hold is there twice;
+//! 4. merged index runs: records that stand in two runs, which says nothing new; merged log packs: what they hold is
+//!    there twice;
 //! 5. a catalogue, if enough has gathered (see [`super::catalogue`]): what it takes over the next prune condemns;
 //! 6. a condemnation of what is not needed: writers adopt nothing from there any more, the next prune
 //!    goes on with it;
@@ -34,6 +36,7 @@ mod doubts;
 mod logs;
 mod merges;
 mod plan;
+mod reseal;
 mod runs;
 mod sweep;
 mod tombstones;
@@ -42,6 +45,7 @@ mod view;
 
 use self::copies::copy;
 use self::plan::Plan;
+pub use self::reseal::Resealed;
 use self::runs::merge_runs;
 use self::sweep::{Before, sweep};
 use self::view::View;
@@ -65,7 +69,7 @@ pub const GRACE_SECONDS: u64 = 24 * 3600;
 /// Objects besides packs that one condemnation lists: about half of what it may hold.
 const OBJECTS_MAX: usize = 1 << 17;
 
-/// How much that nobody needs may stay in packs that are needed in parts.
+/// How much that nobody needs may stay in packs that are needed in parts, or may be held by what is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unused {
     /// So many bytes.
@@ -75,6 +79,20 @@ pub enum Unused {
         /// 10000 is all of it: nothing is repacked.
         hundredths: u32,
     },
+}
+
+impl Unused {
+    /// Returns how many bytes may stay beside this many that are needed: a share is one of both together.
+    pub(super) fn beside(self, needed: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share { hundredths } if hundredths >= 10_000 => u64::MAX,
+            Self::Share { hundredths } => {
+                let share = u128::from(needed) * u128::from(hundredths) / u128::from(10_000 - hundredths);
+                u64::try_from(share).unwrap_or(u64::MAX)
+            }
+        }
+    }
 }
 
 impl Default for Unused {
@@ -92,7 +110,12 @@ pub struct PruneOptions {
     pub shorten: bool,
     /// How much that is not needed may stay.
     pub max_unused: Unused,
-    /// Bytes of packs that are repacked, and of log packs that are merged, in one go, at most; `None` for whatever there is.
+    /// How much that roots do not need may be held by what they need: bases of differences, and blobs in the same
+    /// frame. What holds more is sealed anew; that takes an owner's key. `None` is a tenth for such a key, and for others
+    /// whatever there is.
+    pub max_held: Option<Unused>,
+    /// Bytes of packs that are repacked, of frames that are sealed anew, and of log packs that are merged, in one go, at
+    /// most; `None` for whatever there is.
     pub max_repack_bytes: Option<u64>,
     /// Looks and counts only.
     pub dry_run: bool,
@@ -111,6 +134,7 @@ impl PruneOptions {
             grace_seconds: GRACE_SECONDS,
             shorten: false,
             max_unused: Unused::default(),
+            max_held: None,
             max_repack_bytes: None,
             dry_run: false,
             as_forgotten: BTreeSet::new(),
@@ -161,6 +185,10 @@ pub struct PruneReport {
     pub base_bytes: u64,
     /// Stored bytes of what is kept only because it was sealed together with what is needed.
     pub shared_frame_bytes: u64,
+    /// How many bytes both together may have; `None` where that is not looked at, for want of a key or a bound.
+    pub held_bytes_max: Option<u64>,
+    /// What was sealed anew because they had more.
+    pub resealed: Resealed,
     /// Bytes of packs once all that is announced is deleted.
     pub kept_bytes: u64,
     /// Packs that stay as they are, condemned or not, since what is needed of them cannot be copied.
@@ -189,15 +217,25 @@ pub struct PruneReport {
     pub waiting_for: Vec<String>,
 }
 
+/// Refuses what this key may not do.
+///
+/// # Errors
+///
+/// [`RepoError::Forbidden`] for a key that may not condemn, or cannot keep the bound of what is held.
+pub fn require_allowed(repository: &Repository, options: &PruneOptions) -> Result<(), OpsError> {
+    repository.registry().may_sign(&repository.keyring().identity.key, Act::Condemned)?;
+    self::reseal::bound(repository, options)?;
+    Ok(())
+}
+
 /// Condemns what no root needs, and deletes what was condemned before and may go.
 ///
 /// # Errors
 ///
-/// [`RepoError::Forbidden`] for a key that may not condemn; [`OpsError::Stopped`] where what is known of the
+/// As [`require_allowed`]; [`OpsError::Stopped`] where what is known of the
 /// repository is not enough to delete anything safely.
 pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<PruneReport, OpsError> {
-    let own = repository.keyring().identity.key;
-    repository.registry().may_sign(&own, Act::Condemned)?;
+    require_allowed(repository, options)?;
     let mut report = PruneReport::default();
     let presence = Presence::begin(repository, SessionPurpose::Maintain, IdSet::default(), &options.program)?;
     let before = condemn(repository, &presence, options, &mut report)?;
@@ -215,8 +253,19 @@ fn condemn(
     report: &mut PruneReport,
 ) -> Result<Option<Before>, OpsError> {
     let own = (repository.keyring().identity.key, presence.id());
-    let view = View::take(repository, presence, options)?;
-    let mut plan = Plan::make(repository, &view, &own, options, report)?;
+    let mut view = View::take(repository, presence, options)?;
+    let mut plan = Plan::make(repository, &view, &own, options, true, report)?;
+    let room = options.max_repack_bytes.map(|most| most.saturating_sub(report.resealed.freed_bytes));
+    let options = &PruneOptions { max_repack_bytes: room, ..options.clone() };
+    if plan.is_stale {
+        *report = PruneReport {
+            resealed: report.resealed,
+            held_bytes_max: report.held_bytes_max,
+            ..PruneReport::default()
+        };
+        view = View::take(repository, presence, options)?;
+        plan = Plan::make(repository, &view, &own, options, false, report)?;
+    }
     if options.dry_run {
         merges::merge(repository, &view, options, report)?;
         return Ok(None);

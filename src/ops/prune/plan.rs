@@ -4,9 +4,10 @@ use super::super::error::OpsError;
 use super::super::keeper::{Frames, Keeper};
 use super::catalogues;
 use super::logs::ended_logs;
+use super::reseal::reseal;
 use super::uses::{Use, uses};
 use super::view::View;
-use super::{PruneOptions, PruneReport, Unused};
+use super::{PruneOptions, PruneReport};
 use crate::base::{KeyId, ObjectId, PackId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::pack::{BlobClass, ORIGIN_BYTES};
@@ -36,6 +37,8 @@ pub(super) struct Plan {
     pub bytes: u64,
     /// Packs that stay, and that something is needed of.
     pub relied: BTreeSet<PackId>,
+    /// Blobs were sealed anew meanwhile: what there is has to be looked at again, and this is no plan.
+    pub is_stale: bool,
 }
 
 /// A pack that could be repacked.
@@ -47,7 +50,7 @@ struct Partly {
 }
 
 impl Plan {
-    /// Finds out what is not needed.
+    /// Finds out what is not needed. Where `reseals`, what holds too much of that is sealed anew first.
     ///
     /// # Errors
     ///
@@ -57,6 +60,7 @@ impl Plan {
         view: &View,
         own: &(KeyId, [u8; 32]),
         options: &PruneOptions,
+        reseals: bool,
         report: &mut PruneReport,
     ) -> Result<Self, OpsError> {
         let index = repository.index().numbered();
@@ -67,6 +71,12 @@ impl Plan {
         report.packs = view.packs.len() as u64;
         report.pack_bytes = view.packs.values().map(|object| object.length).sum();
         report.needed_bytes = uses.values().map(|used| used.frames).sum();
+        if reseals
+            && !repository.index().damaged()
+            && reseal(repository, view, &index, &keeper, options, report)?
+        {
+            return Ok(Self { is_stale: true, ..plan });
+        }
         plan.sort_packs(repository, view, &uses, options, report);
         plan.find_copies(&index, &keeper, view);
         // A local index that turned out damaged may have hidden what a pack is needed for.
@@ -148,15 +158,7 @@ impl Plan {
 
     /// Takes the packs from which most is freed for what is copied, until no more is unused than is allowed.
     fn choose_repacked(&mut self, mut partly: Vec<Partly>, options: &PruneOptions, report: &mut PruneReport) {
-        let allowed = match options.max_unused {
-            Unused::Bytes(bytes) => bytes,
-            Unused::Share { hundredths } if hundredths >= 10_000 => u64::MAX,
-            Unused::Share { hundredths } => {
-                let kept = u128::from(report.needed_bytes);
-                let share = kept * u128::from(hundredths) / u128::from(10_000 - hundredths);
-                u64::try_from(share).unwrap_or(u64::MAX)
-            }
-        };
+        let allowed = options.max_unused.beside(report.needed_bytes);
         partly.sort_by(|a, b| {
             let share = |one: &Partly, other: &Partly| u128::from(one.unused) * u128::from(other.length);
             share(b, a).cmp(&share(a, b)).then(a.id.cmp(&b.id))

@@ -294,7 +294,8 @@ impl View {
                 (false, true) => Trust::Stays(said),
             }
         };
-        let mut keeper = Keeper::new(index, trust).doubting(&self.doubts);
+        let vouched = self.snapshots.vouched();
+        let mut keeper = Keeper::new(index, trust).doubting(&self.doubts).believing(vouched, registry);
         let read = self.read_by_sessions();
         for view in self.snapshots.with_forgotten().iter().filter(|view| !self.has_ended(&view.id, &read)) {
             let hurt = |what: String| OpsError::Stopped {

@@ -270,7 +270,8 @@ impl Memory {
         gone.filter(|entry| !excused(entry)).map(|entry| entry.place.to_string()).collect()
     }
 
-    /// [CATALOG-8]: says whether an annotation speaks only about what has ended, or takes back only what does.
+    /// [CATALOG-8]: says whether an annotation speaks only about what has ended, or takes back only what does; an
+    /// attestation keeps nothing.
     fn speaks_of_nothing(
         &self,
         entry: &CatalogEntry,
@@ -278,6 +279,9 @@ impl Memory {
         over: &impl Fn(&SnapshotId) -> bool,
     ) -> bool {
         let Some(annotation) = read_annotation(entry) else { return false };
+        if annotation.kind == AnnotationKind::Attested {
+            return true;
+        }
         if is_about_snapshots(&annotation) {
             return annotation.subjects.iter().all(over);
         }

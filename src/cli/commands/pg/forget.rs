@@ -7,7 +7,7 @@ use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render::{self, Align, Table};
 use crate::cli::session::Session;
-use crate::ops::prune::PruneOptions;
+use crate::ops::prune::{PruneOptions, require_allowed};
 use crate::ops::retention;
 use crate::postgres::Lsn;
 use crate::postgres::retention::{ClusterPlan, ClusterPolicy, ClusterRetention, LineagePlan};
@@ -85,6 +85,10 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     }
     let bounds = arguments.bounds.options()?;
     let repository = session.open()?;
+    if arguments.prune {
+        // Before anything is forgotten.
+        require_allowed(&repository, &bounds)?;
+    }
     let snapshots = session.all_snapshots(&repository)?;
     let retention = ClusterRetention::read(&repository, &snapshots, &cluster)?;
     if retention.is_empty() {

@@ -1,0 +1,353 @@
+//! Blobs are read, compared with their ids and sealed anew, in packs that the owner's key vouches for.
+//!
+//! A difference becomes what differs from a blob that roots need: from the one that its chain ends on, or from the first
+//! of its like, which then stands alone. It is never deeper than any copy that it takes the place of, so that what is
+//! built on those is decoded with it as well.
+
+use super::super::super::bits::Bits;
+use super::super::super::error::OpsError;
+use super::super::super::keeper::Keeper;
+use super::super::plan::noun;
+use super::Resealed;
+use super::chains::Chains;
+use super::choose::Picked;
+use crate::base::{BlobId, PackId, explain, limits};
+use crate::codec::{Compressor, FRAME_BYTES};
+use crate::format::pack::BlobClass;
+use crate::ingest::METADATA_FRAME_BYTES;
+use crate::repo::{
+    Base, Blob, BlobReader, FrameEncoder, Located, NumberedIndex, RepoError, Repository, WriteSession,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Compression level: what is written once stays for long.
+const LEVEL: i32 = 6;
+/// How it is said that packs were attested.
+const METHOD: &str = "sealed anew";
+/// Blobs that are remembered at once.
+const BLOBS_AT_ONCE: u64 = 1 << 18;
+/// Blobs that are named when they cannot be read.
+const TOLD_MAX: u64 = 20;
+
+/// A blob that is to be sealed anew.
+struct Item {
+    /// Where the copy lies that readers take first: pack, frame, and place in it.
+    place: (PackId, u32, u32),
+    class: BlobClass,
+    id: BlobId,
+    /// Whether it is only a base.
+    is_held: bool,
+    /// The chain that it is on.
+    chain: u64,
+    /// What that ends on, if roots need it.
+    near: Option<BlobId>,
+}
+
+/// Blobs that will share a frame.
+#[derive(Default)]
+struct Gathered {
+    plain: Vec<u8>,
+    blobs: Vec<(BlobId, u32)>,
+}
+
+struct Writer<'a> {
+    repository: &'a Arc<Repository>,
+    chains: Chains<'a>,
+    picked: &'a Picked,
+    reader: BlobReader,
+    encoder: FrameEncoder,
+    /// By class, and whether they are only bases: what goes at different times is kept apart.
+    gathered: [[Gathered; 2]; 2],
+    /// First records of blobs that were sealed anew.
+    written: Bits,
+    done: Resealed,
+}
+
+/// Seals anew what was picked; durable, vouched for and known on return.
+///
+/// # Errors
+///
+/// When the store fails; then nothing is relied on. A blob that cannot be read is told, and stays as it is.
+pub(super) fn write(
+    repository: &Arc<Repository>,
+    index: &NumberedIndex,
+    keeper: &Keeper<'_>,
+    picked: &Picked,
+) -> Result<Resealed, OpsError> {
+    let mut writer = Writer {
+        repository,
+        chains: Chains { index, keeper },
+        picked,
+        reader: BlobReader::new(repository)?,
+        encoder: FrameEncoder::new(LEVEL)?,
+        gathered: Default::default(),
+        written: Bits::new(index.len()),
+        done: Resealed::default(),
+    };
+    let passes = |blobs: u64| (blobs / BLOBS_AT_ONCE + 1).min(1 << 16);
+    let rebased = passes(picked.rebased.count());
+    for pass in 0..rebased {
+        let items = writer.differences(pass, rebased);
+        writer.rebase(items)?;
+    }
+    let split = passes(picked.split.count());
+    for pass in 0..split {
+        let items = writer.shared(pass, split);
+        writer.store_whole(items)?;
+    }
+    if writer.done.unreadable > TOLD_MAX {
+        let more = writer.done.unreadable - TOLD_MAX;
+        repository.environment().observer.warn(&format!("{more} more cannot be read; `check` names them"));
+    }
+    Ok(writer.done)
+}
+
+impl Writer<'_> {
+    /// Finds the differences of one pass whose bases go; those above one end are in one pass.
+    fn differences(&self, pass: u64, passes: u64) -> Vec<Item> {
+        let (chains, picked) = (self.chains, self.picked);
+        let mut found: HashMap<(BlobClass, BlobId), Item> = HashMap::new();
+        chains.index.for_each(|number, copy| {
+            let record = &copy.record;
+            if record.base.is_none() || !chains.is_chosen(number) || chains.is_held(number, &copy) {
+                return;
+            }
+            let ends = chains.ends(&copy);
+            let end = ends.iter().filter(|(end, _)| picked.ends.get(*end)).min_by_key(|(end, _)| *end);
+            let Some((chain, end)) = end.filter(|(chain, _)| chain % passes == pass) else { return };
+            let item = self.item(&copy, *chain, end.record.base);
+            found.entry((record.class, record.id)).or_insert(item);
+        });
+        sorted(found.into_values().collect())
+    }
+
+    /// Finds the blobs of one pass that share frames with what is not needed.
+    fn shared(&self, pass: u64, passes: u64) -> Vec<Item> {
+        let (chains, picked) = (self.chains, self.picked);
+        let mut found = Vec::new();
+        chains.index.for_each(|number, copy| {
+            let [a, b, ..] = *copy.pack.id.as_bytes();
+            let is_now = u64::from(u16::from_be_bytes([a, b])) % passes == pass;
+            if is_now && picked.split.get(number) && !picked.rebased.get(number) {
+                found.push(self.item(&copy, 0, None));
+            }
+        });
+        sorted(found)
+    }
+
+    fn item(&self, copy: &Located, chain: u64, near: Option<BlobId>) -> Item {
+        let record = &copy.record;
+        Item {
+            place: (copy.pack.id, record.frame_offset, record.offset),
+            class: record.class,
+            id: record.id,
+            is_held: !self.chains.keeper.is_reached(record.class, &record.id),
+            chain,
+            near,
+        }
+    }
+
+    /// Says whether a copy of this depth may take the place of all that are relied on: none of those is shallower, but
+    /// for such as only claim to hold the blob.
+    fn may_have_depth(&mut self, item: &Item, depth: u8) -> Result<bool, OpsError> {
+        let mut shallower = Vec::new();
+        self.chains.index.copies(item.class, &item.id, |number, copy| {
+            if copy.record.depth < depth && self.chains.is_chosen(number) {
+                shallower.push(copy);
+            }
+        });
+        for copy in &shallower {
+            match self.reader.read_copy(copy) {
+                Ok(_) | Err(RepoError::Forbidden { .. }) => return Ok(false),
+                Err(error @ RepoError::Interrupted) => return Err(error.into()),
+                Err(error) if error.is_unanswered() => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Stores one blob of each chain whole, where it does not end on one that is needed. Once these are known, the others
+    /// are stored as what differs from them.
+    fn rebase(&mut self, items: Vec<Item>) -> Result<(), OpsError> {
+        let mut lowest: HashMap<u64, BlobId> = HashMap::new();
+        let mut above = Vec::new();
+        if items.is_empty() {
+            return Ok(());
+        }
+        let session = WriteSession::begin_attesting(self.repository, METHOD)?;
+        for item in items {
+            if item.near.is_some() || lowest.contains_key(&item.chain) {
+                above.push(item);
+            } else if let Some(blob) = self.read(&item)? {
+                self.gather(&session, &item, &blob)?;
+                lowest.insert(item.chain, item.id);
+            }
+        }
+        self.finish(session)?;
+        if above.is_empty() {
+            return Ok(());
+        }
+        let session = WriteSession::begin_attesting(self.repository, METHOD)?;
+        for item in above {
+            let Some(blob) = self.read(&item)? else { continue };
+            let bases = [item.near, lowest.get(&item.chain).copied()];
+            if self.store_difference(&session, &item, &blob, &bases)? {
+                self.note(&item);
+            } else {
+                self.gather(&session, &item, &blob)?;
+            }
+        }
+        self.finish(session)
+    }
+
+    /// Stores a blob as a difference against the first of these bases that there is and is worth it.
+    fn store_difference(
+        &mut self,
+        session: &WriteSession,
+        item: &Item,
+        blob: &Blob,
+        bases: &[Option<BlobId>],
+    ) -> Result<bool, OpsError> {
+        if item.class != BlobClass::Content {
+            return Ok(false);
+        }
+        let mut alone: Option<usize> = None;
+        for base in bases.iter().flatten().filter(|base| **base != item.id) {
+            let Some(copy) = self.repository.base(base) else { continue };
+            if !self.may_have_depth(item, copy.record.depth.saturating_add(1))? {
+                continue;
+            }
+            // From this copy and no other: the depth of what is stored against it follows from its own.
+            let plain = match self.reader.read_copy(&copy) {
+                Ok(plain) => plain,
+                Err(error) if error.is_unanswered() => return Err(error.into()),
+                Err(error @ RepoError::Interrupted) => return Err(error.into()),
+                Err(_) => continue,
+            };
+            let most = match alone {
+                Some(most) => most,
+                None => *alone.insert(bytes_alone(blob)? / 4 * 3),
+            };
+            let base = Base { id: *base, plain: plain.bytes(), depth: copy.record.depth, thorough: false };
+            if session.store_difference(&mut self.encoder, blob.bytes(), item.id, &base, most)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn store_whole(&mut self, items: Vec<Item>) -> Result<(), OpsError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let session = WriteSession::begin_attesting(self.repository, METHOD)?;
+        for item in items {
+            if let Some(blob) = self.read(&item)? {
+                self.gather(&session, &item, &blob)?;
+            }
+        }
+        self.finish(session)
+    }
+
+    /// Reads a blob from whatever copy serves; `None` where none does, or it was sealed anew already.
+    fn read(&mut self, item: &Item) -> Result<Option<Blob>, OpsError> {
+        let observer = &self.repository.environment().observer;
+        if observer.interrupted() {
+            return Err(RepoError::Interrupted.into());
+        }
+        let first = self.chains.index.first(item.class, &item.id);
+        if first.is_none_or(|(first, _)| self.written.get(first)) {
+            return Ok(None);
+        }
+        match self.reader.read(item.class, noun(item.class), &item.id) {
+            Ok(blob) => Ok(Some(blob)),
+            Err(error @ RepoError::Interrupted) => Err(error.into()),
+            Err(error) if error.is_unanswered() => Err(error.into()),
+            Err(error) => {
+                self.done.unreadable += 1;
+                if self.done.unreadable <= TOLD_MAX {
+                    observer.warn(&format!(
+                        "{} {} is not sealed anew, and what holds it stays: {}",
+                        noun(item.class),
+                        item.id.short(),
+                        explain(&error)
+                    ));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn note(&mut self, item: &Item) {
+        self.done.blobs += 1;
+        if let Some((first, _)) = self.chains.index.first(item.class, &item.id) {
+            self.written.set(first);
+        }
+    }
+
+    /// Takes a blob into the frame that its like share, which is sealed when it is full.
+    fn gather(&mut self, session: &WriteSession, item: &Item, blob: &Blob) -> Result<(), OpsError> {
+        let (number, full) = match item.class {
+            BlobClass::Content => (0, FRAME_BYTES),
+            BlobClass::Metadata => (1, METADATA_FRAME_BYTES),
+        };
+        let kind = usize::from(item.is_held);
+        let gathered = &self.gathered[number][kind];
+        let is_full = gathered.plain.len() + blob.bytes().len() > full
+            || gathered.blobs.len() as u64 >= limits::FRAME_BLOBS_MAX;
+        if is_full && !gathered.blobs.is_empty() {
+            self.seal(session, item.class, kind)?;
+        }
+        let gathered = &mut self.gathered[number][kind];
+        gathered.plain.extend_from_slice(blob.bytes());
+        let length = u32::try_from(blob.bytes().len()).map_err(|_| RepoError::Internal {
+            doing: "sealing a blob anew",
+            why: "it is longer than 4 GiB".to_owned(),
+        })?;
+        gathered.blobs.push((item.id, length));
+        self.note(item);
+        Ok(())
+    }
+
+    fn seal(&mut self, session: &WriteSession, class: BlobClass, kind: usize) -> Result<(), OpsError> {
+        let number = usize::from(class == BlobClass::Metadata);
+        let gathered = std::mem::take(&mut self.gathered[number][kind]);
+        if !gathered.blobs.is_empty() {
+            session.store_frame(&mut self.encoder, class, &gathered.plain, gathered.blobs)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, session: WriteSession) -> Result<(), OpsError> {
+        for class in [BlobClass::Content, BlobClass::Metadata] {
+            for kind in [0, 1] {
+                self.seal(&session, class, kind)?;
+            }
+        }
+        let finished = session.finish()?;
+        let sealed = &finished.counts().sealed_bytes;
+        self.done.bytes += sealed.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>();
+        Ok(())
+    }
+}
+
+/// In the order in which they lie, so that each frame is read once.
+fn sorted(mut items: Vec<Item>) -> Vec<Item> {
+    items.sort_unstable_by_key(|item| item.place);
+    items
+}
+
+/// Bytes that a blob takes by itself.
+fn bytes_alone(blob: &Blob) -> Result<usize, RepoError> {
+    let failed = |why: crate::codec::CodecError| RepoError::Internal {
+        doing: "compressing a blob that is sealed anew",
+        why: why.to_string(),
+    };
+    let mut bytes = Vec::new();
+    let mut compressor = Compressor::new(LEVEL).map_err(failed)?;
+    compressor.compress(blob.bytes(), &mut bytes).map_err(failed)?;
+    Ok(bytes.len())
+}
