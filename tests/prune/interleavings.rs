@@ -24,7 +24,12 @@ fn forget_all(owner: &Client, ids: &[SnapshotId]) {
 }
 
 fn repacking() -> PruneOptions {
-    PruneOptions { max_unused: Unused::Bytes(0), ..PruneOptions::new("test").within(0) }
+    let as_they_are = Some(Unused::Share { hundredths: 10_000 });
+    PruneOptions {
+        max_unused: Unused::Bytes(0),
+        max_held: as_they_are,
+        ..PruneOptions::new("test").within(0)
+    }
 }
 
 fn is_clean(client: &Client, what: &str) {

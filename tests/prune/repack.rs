@@ -21,8 +21,14 @@ use chronolith::ops::{OpsError, Snapshots};
 use chronolith::storage::{MemoryStore, Operation, Store};
 use std::sync::Arc;
 
+/// Whatever nobody needs of a pack goes, and frames stay as they are.
 fn options() -> PruneOptions {
-    PruneOptions { max_unused: Unused::Bytes(0), ..PruneOptions::new("test").within(0) }
+    let as_they_are = Some(Unused::Share { hundredths: 10_000 });
+    PruneOptions {
+        max_unused: Unused::Bytes(0),
+        max_held: as_they_are,
+        ..PruneOptions::new("test").within(0)
+    }
 }
 
 fn repack(client: &Client) -> Result<PruneReport, OpsError> {
