@@ -61,6 +61,19 @@ fn is_clean(client: &Client, what: &str) {
     assert!(!report.is_damaged(), "{what}: {:?}", report.findings);
 }
 
+/// No blob is there twice: what was sealed anew has taken the place of what there was.
+fn is_stored_once(client: &Client, what: &str) {
+    let repository = client.open();
+    let there: BTreeSet<PackId> = packs(client.store.as_ref()).into_iter().collect();
+    for class in [BlobClass::Content, BlobClass::Metadata] {
+        let mut seen = BTreeSet::new();
+        let records = records_of(&repository, class).into_iter();
+        for copy in records.filter(|copy| there.contains(&copy.pack.id)) {
+            assert!(seen.insert(copy.record.id), "{what}: {} is stored twice", copy.record.id);
+        }
+    }
+}
+
 /// A version of which every chunk differs a little from those of all others.
 fn daily(seed: u64, length: usize, day: usize) -> Content {
     let mut app = noise(seed, length);
@@ -137,6 +150,7 @@ fn what_is_stored_is_what_is_needed() {
     assert_eq!((held, report.resealed.unreadable), ((0, 0, 0, 0), 0), "{report:?}");
     series.reads(&series.owner, "sealed anew");
     is_clean(&series.owner, "sealed anew");
+    is_stored_once(&series.owner, "sealed anew");
     // One version whole, and what the others differ from it by: no more than before.
     let after = pack_bytes(series.store.as_ref());
     assert!(after <= bytes, "{bytes} to {after}");
@@ -313,6 +327,7 @@ fn it_may_be_killed_before_every_change() {
         let last = run(&client, &thorough());
         let held = (last.base_bytes, last.shared_frame_bytes, last.unused_bytes);
         assert_eq!((held, last.resealed.blobs), ((0, 0, 0), 0), "{what}: it comes to rest");
+        is_stored_once(&client, &what);
         assert_eq!(client.read(id).unwrap(), first, "{what}");
         series.reads(&client, &what);
         if !faulty.fired() {
