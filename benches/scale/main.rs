@@ -4,10 +4,11 @@
 //! each step in a process of its own, with the most anonymous memory that it held.
 //!
 //! ```text
-//! cargo bench --bench scale -- [--scratch DIR] [--tebibytes 0.02,0.1] [--snapshots 500]
+//! cargo bench --bench scale -- [--scratch DIR] [--tebibytes 0.02,0.1] [--snapshots 500] [--segments 100000]
 //! ```
 
 mod fill;
+mod logs;
 mod measure;
 mod store;
 #[path = "../support/mod.rs"]
@@ -80,6 +81,11 @@ impl Scene {
         Ok((open(environment, &Credential::KeyFile(key()))?, store))
     }
 
+    /// Returns where a part of the store lies.
+    pub fn stored_at(&self, part: &str) -> PathBuf {
+        self.folder.join("repository").join(part)
+    }
+
     /// Makes of this client one that has seen nothing.
     pub fn forget_cache(&self) {
         let _ = std::fs::remove_dir_all(self.folder.join("cache"));
@@ -150,6 +156,7 @@ struct Arguments {
     scratch: Option<PathBuf>,
     tebibytes: Vec<f64>,
     snapshots: Vec<u64>,
+    segments: Vec<u64>,
     measure: Option<String>,
     packs: u64,
     chunks: u64,
@@ -160,6 +167,7 @@ fn arguments() -> Arguments {
         scratch: None,
         tebibytes: vec![0.02, 0.1],
         snapshots: vec![500],
+        segments: vec![100_000],
         measure: None,
         packs: 0,
         chunks: 0,
@@ -176,6 +184,7 @@ fn arguments() -> Arguments {
             "--snapshots" => {
                 found.snapshots = value().split(',').filter_map(|one| one.parse().ok()).collect()
             }
+            "--segments" => found.segments = value().split(',').filter_map(|one| one.parse().ok()).collect(),
             "--measure" => found.measure = Some(value()),
             "--packs" => found.packs = value().parse().unwrap_or(0),
             "--chunks" => found.chunks = value().parse().unwrap_or(0),
@@ -210,6 +219,13 @@ fn run() -> Result<(), Failure> {
         let folder = scratch.path().join(format!("snapshots-{count}"));
         fill::snapshots(&Scene { folder: folder.clone(), packs: 0 }, *count)?;
         measure_all(&folder, &measure::SNAPSHOT_STEPS, 0, 0)?;
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    for count in &arguments.segments {
+        println!("\n## {count} segments of a log, merged\n");
+        let folder = scratch.path().join(format!("segments-{count}"));
+        logs::fill(&Scene { folder: folder.clone(), packs: 0 }, *count)?;
+        measure_all(&folder, &measure::LOG_STEPS, 0, 0)?;
         let _ = std::fs::remove_dir_all(&folder);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! One step, measured: seconds, requests, and the most anonymous memory that the process held.
 
 use super::fill::chunk_id;
-use super::{Failure, Scene, mib};
+use super::{Failure, Scene, logs, mib};
 use chronolith::format::pack::BlobClass;
 use chronolith::ops::Snapshots;
 use chronolith::ops::catalogue::gather_now;
@@ -24,6 +24,10 @@ pub const SNAPSHOT_STEPS: [&str; 6] = [
     "list, warm client",
     "list all, warm client",
 ];
+
+/// What is measured of archived log, in this order.
+pub const LOG_STEPS: [&str; 3] =
+    ["list the log, fresh client", "list the log, warm client", "plan a restore, warm client"];
 
 const LOOK_UPS: u64 = 1 << 19;
 
@@ -108,6 +112,8 @@ pub fn step(scene: &Scene, name: &str, chunks: u64) -> Result<(), Failure> {
             gather_now(&repository)?;
             format!("{} catalogues", repository.memory()?.held().len())
         }
+        "plan a restore, warm client" => logs::plan_restore(&repository)?,
+        list if list.starts_with("list the log") => logs::list(&repository)?,
         other => return Err(Failure::Other(format!("there is no step {other:?}"))),
     };
     let seconds = began.elapsed().as_secs_f64();

@@ -6,7 +6,7 @@
 //! - `history`: where timelines branch off
 //! - `wal`: what stands in a segment
 //! - `lineage`: which clusters have archived under a name
-//! - `stream`: what is archived of a cluster's log
+//! - `stream`: what is archived of a cluster's log; `stretches`: as merged log packs sum it up
 //! - `archive`: a server's log into the repository and back
 //! - `connection`, `password_file`: a session with a server; `tls`: what encrypts it
 //! - `replication`: the same over the replication protocol
@@ -42,6 +42,7 @@ pub mod retention;
 mod segment;
 pub mod setup;
 pub mod stream;
+mod stretches;
 mod tls;
 pub mod upgrade;
 pub mod wal;

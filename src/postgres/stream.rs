@@ -5,12 +5,13 @@ use super::base::{Base, BaseFacts};
 use super::history::read_history;
 use super::lineage::{ClusterName, Lineage, lineages};
 use super::segment::{LogFile, Lsn, SegmentName};
+use super::stretches::{ends, stretch_with};
 use super::wal::{FirstPage, Noted, walk_behind};
 use crate::base::{LogPackId, Timestamp, explain};
 use crate::format::log::{LogRecord, LogRecordKind};
 use crate::ops::OpsError;
 use crate::repo::{
-    ForgottenLogs, FoundLog, Listing, RepoError, Repository, holds_whole, joined, joined_length,
+    ForgottenLogs, FoundLog, LogOutline, RepoError, Repository, holds_whole, joined, joined_length,
 };
 use crate::timeline::{LogBase, LogSegment, LogStream, TimelinePath};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -107,9 +108,24 @@ pub fn read_log(
     cluster: &ClusterName,
     lineage: Lineage,
 ) -> Result<ClusterLog, OpsError> {
-    let listing = repository.log_stream(&lineage.stream(cluster))?;
+    let outline = repository.log_outline(&lineage.stream(cluster))?;
     let forgotten = repository.forgotten_logs()?;
-    gather(repository, lineage, listing, &forgotten)
+    gather(repository, lineage, outline, &forgotten)
+}
+
+/// Does the same, and reads every record of merged log packs: each segment stands by itself.
+///
+/// # Errors
+///
+/// As [`read_cluster`].
+pub fn read_log_in_full(
+    repository: &Repository,
+    cluster: &ClusterName,
+    lineage: Lineage,
+) -> Result<ClusterLog, OpsError> {
+    let logs = repository.log_stream(&lineage.stream(cluster))?;
+    let forgotten = repository.forgotten_logs()?;
+    gather(repository, lineage, LogOutline { logs, merges: Vec::new() }, &forgotten)
 }
 
 /// Finds what was forgotten of the log and is there still, of all to which a base backup leads.
@@ -130,7 +146,8 @@ pub fn forgotten_log_of(
     let (forgotten, registry) = (repository.forgotten_logs()?, repository.registry());
     let gone = listing.found.iter().filter(|found| forgotten.has_ended(registry, found)).cloned();
     let gone: Vec<FoundLog> = gone.collect();
-    let log = gather(repository, lineage, listing, &ForgottenLogs::default())?;
+    let all = LogOutline { logs: listing, merges: Vec::new() };
+    let log = gather(repository, lineage, all, &ForgottenLogs::default())?;
     let base = facts.log_base(String::new());
     let mut names: BTreeSet<String> = BTreeSet::new();
     let mut is_good = base.holds_log;
@@ -160,46 +177,37 @@ pub fn forgotten_log_of(
 fn gather(
     repository: &Repository,
     lineage: Lineage,
-    listing: Listing<FoundLog>,
+    outline: LogOutline,
     forgotten: &ForgottenLogs,
 ) -> Result<ClusterLog, OpsError> {
-    let registry = repository.registry();
+    let LogOutline { logs: listing, merges } = outline;
     let mut log = ClusterLog::empty(lineage);
-    log.refused = listing.refused.iter().map(|(name, error)| (name.clone(), explain(error))).collect();
-    let damaged = |error: &RepoError| !matches!(error, RepoError::Untrusted { .. });
-    log.damaged = listing.refused.iter().filter(|(_, error)| damaged(error)).count();
-    let mut files: BTreeMap<String, Vec<FoundLog>> = BTreeMap::new();
-    // A merged log pack holds many records, and is counted once.
-    let mut counted: HashSet<LogPackId> = HashSet::new();
+    let mut sorting = Sorting { repository, forgotten, counted: HashSet::new(), files: BTreeMap::new() };
+    for (name, error) in &listing.refused {
+        log.refuse(name, error);
+    }
     for found in listing.found {
-        let is_first = counted.insert(found.id);
-        if forgotten.has_ended(registry, &found) {
-            if is_first {
-                log.forgotten.0 += 1;
-                log.forgotten.1 += found.length;
-            }
+        sorting.sort(&mut log, found);
+    }
+    // Ways come first: a stretch that one of them leaves is looked at record by record.
+    let is_history = |name: &str| matches!(name.parse(), Ok(LogFile::History { .. }));
+    let (histories, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        std::mem::take(&mut sorting.files).into_iter().partition(|(name, _)| is_history(name));
+    sorting.files = others;
+    for (name, found) in histories {
+        log.take(repository, &name, &found)?;
+    }
+    let ends = ends(&log, sorting.files.keys(), &merges);
+    for merge in merges {
+        sorting.add_merge(&mut log, merge, &ends)?;
+    }
+    for (name, found) in sorting.files {
+        // An original that is to go, or whatever else stands under a name that a merged log pack holds.
+        if let Some(stretch) = stretch_with(&log, &name) {
+            let objects = log.files.remove(&name).unwrap_or_default();
+            log.files.entry(stretch).or_default().extend(objects);
             continue;
         }
-        if is_first && !matches!(found.record.kind, LogRecordKind::Conflict | LogRecordKind::Gap) {
-            log.bytes.1 += found.length;
-        }
-        let object = LogObject {
-            id: found.id,
-            length: found.length,
-            stored: found.stored,
-            pinned: forgotten.is_pinned(registry, &found.id, &found.record.stream),
-        };
-        let is_remark = matches!(found.record.kind, LogRecordKind::Conflict | LogRecordKind::Gap);
-        let objects = if is_remark { &mut log.remarks } else { &mut log.files };
-        let name = found.record.last_name.as_ref().unwrap_or(&found.record.name);
-        objects.entry(name.clone()).or_default().push(object);
-        match found.record.kind {
-            LogRecordKind::Conflict => log.conflicts.push(remark(found.record)),
-            LogRecordKind::Gap => log.recorded_gaps.push(remark(found.record)),
-            _ => files.entry(found.record.name.clone()).or_default().push(found),
-        }
-    }
-    for (name, found) in files {
         log.take(repository, &name, &found)?;
     }
     Ok(log)
@@ -223,7 +231,56 @@ fn digest(found: &FoundLog) -> Option<[u8; 32]> {
     }
 }
 
+/// What was read of a log on its way into its place.
+pub(super) struct Sorting<'a> {
+    pub repository: &'a Repository,
+    pub forgotten: &'a ForgottenLogs,
+    /// A merged log pack holds many records, and is counted once.
+    pub counted: HashSet<LogPackId>,
+    /// By the names of files.
+    pub files: BTreeMap<String, Vec<FoundLog>>,
+}
+
+impl Sorting<'_> {
+    /// Puts a record where it belongs.
+    pub fn sort(&mut self, log: &mut ClusterLog, found: FoundLog) {
+        let registry = self.repository.registry();
+        let is_first = self.counted.insert(found.id);
+        if self.forgotten.has_ended(registry, &found) {
+            if is_first {
+                log.forgotten.0 += 1;
+                log.forgotten.1 += found.length;
+            }
+            return;
+        }
+        let is_remark = matches!(found.record.kind, LogRecordKind::Conflict | LogRecordKind::Gap);
+        if is_first && !is_remark {
+            log.bytes.1 += found.length;
+        }
+        let object = LogObject {
+            id: found.id,
+            length: found.length,
+            stored: found.stored,
+            pinned: self.forgotten.is_pinned(registry, &found.id, &found.record.stream),
+        };
+        let objects = if is_remark { &mut log.remarks } else { &mut log.files };
+        let name = found.record.last_name.as_ref().unwrap_or(&found.record.name);
+        objects.entry(name.clone()).or_default().push(object);
+        match found.record.kind {
+            LogRecordKind::Conflict => log.conflicts.push(remark(found.record)),
+            LogRecordKind::Gap => log.recorded_gaps.push(remark(found.record)),
+            _ => self.files.entry(found.record.name.clone()).or_default().push(found),
+        }
+    }
+}
+
 impl ClusterLog {
+    /// Notes an object that does not count, or cannot be read.
+    pub(super) fn refuse(&mut self, name: &str, error: &RepoError) {
+        self.refused.push((name.to_owned(), explain(error)));
+        self.damaged += usize::from(!matches!(error, RepoError::Untrusted { .. }));
+    }
+
     /// The log of a lineage of which nothing is archived.
     pub fn empty(lineage: Lineage) -> Self {
         Self {
@@ -356,6 +413,8 @@ impl ClusterLog {
         };
         Some(LogSegment {
             name: name.to_string(),
+            last: name.to_string(),
+            count: 1,
             timeline: name.timeline(),
             start: start.0,
             end,

@@ -56,8 +56,13 @@ pub struct RecoveryPlan {
     pub timeline: u64,
     /// The way there.
     pub path: TimelinePath,
-    /// The segments that are needed, in order, by name; of a backup that holds its log, those behind it.
+    /// The segments that are needed, in order, by name, of a stretch the first; of a backup that holds its log, those
+    /// behind it.
     pub segments: Vec<String>,
+    /// How many segments that are.
+    pub segment_count: u64,
+    /// The last of them.
+    pub last_segment: Option<String>,
     /// Timelines whose histories are needed.
     pub histories: Vec<u64>,
     /// Where the log that is needed ends.
@@ -223,6 +228,8 @@ pub fn plan(
         base: name(),
         timeline,
         histories: histories.collect(),
+        segment_count: segments.iter().map(|segment| segment.count).sum(),
+        last_segment: segments.last().map(|segment| segment.last.clone()),
         segments: segments.into_iter().map(|segment| segment.name.clone()).collect(),
         end,
         latest: reach.latest(),

@@ -40,6 +40,8 @@ pub struct LogFileAge {
     pub timeline: u64,
     /// Where it begins in the log.
     pub start: u64,
+    /// Where the segment ends that it is of, or the last of a stretch.
+    pub end: u64,
     /// When the store received the last of it, where the store says so.
     pub stored: Option<Timestamp>,
     /// Whether a pin holds it.
@@ -330,19 +332,19 @@ impl<'a> LogRetention<'a> {
     }
 
     fn is_behind(&self, path: &TimelinePath, from: u64, file: &LogFileAge) -> bool {
-        let last = file.start.saturating_add(self.stream.segment_bytes()).saturating_sub(1);
+        let last = file.end.saturating_sub(1);
         // Without any backup that leads there, what its ancestors wrote is theirs to keep.
         let own = from > 0 || file.timeline == path.last();
         // A beginning that was left behind lies on the parent, though the child goes on in the same segment.
         let on_way = path.at(last).timeline == file.timeline || path.at(file.start).timeline == file.timeline;
-        own && file.start >= self.stream.segment_start(from) && on_way
+        own && file.end > self.stream.segment_start(from) && on_way
     }
 
     /// Says whether a backup that waits needs a file.
     fn awaits(&self, waiting: &BTreeSet<String>, file: &LogFileAge) -> bool {
         self.bases.iter().filter(|held| waiting.contains(&held.base.name)).any(|held| {
             let base = &held.base;
-            let within = file.start >= self.stream.segment_start(base.start) && file.start < base.stop;
+            let within = file.end > self.stream.segment_start(base.start) && file.start < base.stop;
             // On whatever timeline: its own, or that of a standby's upstream that was promoted (B11).
             within && file.timeline >= base.timeline
         })
@@ -352,7 +354,8 @@ impl<'a> LogRetention<'a> {
     fn before(&self, file: &LogFileAge) -> Option<(u64, u64)> {
         let is_whole = self.bounds.contains_key(&(file.timeline, file.start));
         let before = file.start.checked_sub(self.stream.segment_bytes())?;
-        (!is_whole).then_some((file.timeline, before))
+        let start = self.stream.holding(file.timeline, before).map_or(before, |segment| segment.start);
+        (!is_whole).then_some((file.timeline, start))
     }
 
     fn oldest_kept_timeline(&self, decision: &LogDecision) -> Option<u64> {

@@ -4,11 +4,16 @@ use super::path::TimelinePath;
 use crate::base::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A segment that is archived: whole, or its beginning.
+/// A segment that is archived: whole, or its beginning. Or a stretch of many that follow each other without a hole, as
+/// a merged log pack sums them up: where one stands, all of them do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSegment {
-    /// The name of its file.
+    /// The name of its file; of a stretch, of the first.
     pub name: String,
+    /// The name of the last file of a stretch; else its own.
+    pub last: String,
+    /// How many segments it stands for.
+    pub count: u64,
     /// The timeline.
     pub timeline: u64,
     /// Where it begins.
@@ -148,6 +153,29 @@ impl LogStream {
         self.segments.range((timeline, 0)..=(timeline, u64::MAX)).map(|(_, segment)| segment)
     }
 
+    /// Returns how many segments there are, each of a stretch by itself.
+    pub fn count(&self) -> u64 {
+        self.segments().map(|segment| segment.count).sum()
+    }
+
+    /// Returns what holds a position of a timeline.
+    pub fn holding(&self, timeline: u64, position: u64) -> Option<&LogSegment> {
+        let (_, segment) = self.segments.range((timeline, 0)..=(timeline, position)).next_back()?;
+        (segment.end > position).then_some(segment)
+    }
+
+    /// Says whether anything of a stretch of a timeline is there.
+    pub fn overlaps(&self, timeline: u64, (start, end): (u64, u64)) -> bool {
+        let last = self.segments.range((timeline, 0)..(timeline, end)).next_back();
+        last.is_some_and(|(_, segment)| segment.end > start)
+    }
+
+    /// Returns where ways that are known leave a timeline.
+    pub fn forks_of(&self, timeline: u64) -> impl Iterator<Item = u64> {
+        let branches = self.paths.values().flat_map(TimelinePath::branches);
+        branches.filter(move |branch| branch.timeline == timeline).filter_map(|branch| branch.end)
+    }
+
     /// Returns the timelines of which anything is known.
     pub fn timelines(&self) -> BTreeSet<u64> {
         let of_segments = self.segments.keys().map(|(timeline, _)| *timeline);
@@ -185,8 +213,11 @@ impl LogStream {
     /// segment that is its own copy: the parent's goes on with what is not on the way.
     pub fn segment_on(&self, path: &TimelinePath, position: u64) -> Option<&LogSegment> {
         let start = self.segment_start(position);
-        let last = start.checked_add(self.segment_bytes)?.checked_sub(1)?;
-        self.segments.get(&(path.at(last).timeline, start))
+        self.holding(path.at(self.last_of(start)?).timeline, start)
+    }
+
+    fn last_of(&self, start: u64) -> Option<u64> {
+        start.checked_add(self.segment_bytes)?.checked_sub(1)
     }
 
     /// Returns how far the log reaches on a way from a position on.
@@ -194,13 +225,16 @@ impl LogStream {
         let mut at = self.segment_start(from);
         let mut reach = Reach { segments: Vec::new(), end: at, written_end: from, next: None };
         while let Some(segment) = self.segment_on(path, at) {
+            // A way may leave a timeline in the midst of a stretch: what follows there is not on it.
+            let left = self.last_of(at).and_then(|last| path.at(last).end).map(|end| self.segment_start(end));
+            let end = left.map_or(segment.end, |left| left.min(segment.end)).max(at);
             reach.segments.push(segment);
-            reach.end = segment.held_end();
-            reach.written_end = segment.written_end;
-            at = segment.end;
-            if !segment.whole {
+            reach.end = segment.held_end().min(end);
+            reach.written_end = segment.written_end.min(end);
+            if !segment.whole || end <= at {
                 break;
             }
+            at = end;
         }
         reach.next = self.next_on(path, reach.end);
         reach

@@ -11,6 +11,8 @@ fn at(second: i64) -> Timestamp {
 fn segment(timeline: u64, number: u64, commits: Option<(i64, i64)>) -> LogSegment {
     LogSegment {
         name: format!("{timeline}:{number}"),
+        last: format!("{timeline}:{number}"),
+        count: 1,
         timeline,
         start: number * SEGMENT,
         end: (number + 1) * SEGMENT,
@@ -298,4 +300,54 @@ fn the_beginning_of_a_segment_ends_the_log() {
         plan(&stream, &behind, &Target::Immediate, None),
         Err(Refusal::Incomplete { missing: 240, .. })
     ));
+}
+
+/// What stands as one stretch is one part of the way, whatever else: reach, plan and what is left are those of its segments.
+#[test]
+fn a_stretch_stands_for_its_segments() {
+    let stretch = |timeline: u64, from: u64, to: u64, commits| LogSegment {
+        last: format!("{timeline}:{to}"),
+        count: to - from + 1,
+        end: (to + 1) * SEGMENT,
+        written_end: (to + 1) * SEGMENT,
+        ..segment(timeline, from, commits)
+    };
+    let mut stream = LogStream::new(SEGMENT);
+    stream.add_segment(stretch(1, 1, 3, Some((10, 39))));
+    stream.add_segment(stretch(1, 4, 9, Some((40, 99))));
+    stream.add_segment(stretch(2, 4, 7, Some((400, 799))));
+    stream.add_path(TimelinePath::root(1).then(2, 450).unwrap());
+    let plain = forked();
+    assert_eq!((stream.count(), stream.timelines()), (plain.count(), plain.timelines()));
+    for timeline in [1, 2] {
+        let path = stream.path(timeline).unwrap();
+        for from in [100, 250, 390, 449, 460, 750] {
+            let (one, many) = (stream.reach(&path, from), plain.reach(&path, from));
+            assert_eq!((one.end, one.written_end), (many.end, many.written_end), "{timeline} {from}");
+            assert_eq!(one.latest(), many.latest(), "{timeline} {from}");
+        }
+    }
+    let bases = [base("b", 1, 210, 290, 28), base("c", 1, 460, 480, 48)];
+    assert_eq!(intervals(&stream, &bases), intervals(&plain, &bases));
+    let on = |target: &Target, timeline| plan(&stream, &bases[0], target, timeline);
+    let latest = on(&Target::Latest, None).unwrap();
+    assert_eq!(latest.segments, ["1:1", "2:4"]);
+    assert_eq!((latest.segment_count, latest.last_segment.as_deref()), (7, Some("2:7")));
+    // Up to the end of the stretch in which a later transaction ended.
+    let time = Target::Time { at: at(35), inclusive: true };
+    assert_eq!(on(&time, Some(1)).unwrap().segments, ["1:1"]);
+    assert!(on(&Target::Time { at: at(99), inclusive: true }, Some(1)).is_err());
+    assert_eq!(stream.holding(1, 399).map(|held| held.name.as_str()), Some("1:1"));
+    assert!(stream.holding(1, 1000).is_none() && stream.holding(1, 99).is_none());
+    assert!(stream.overlaps(1, (350, 380)) && stream.overlaps(1, (0, 101)) && !stream.overlaps(1, (0, 100)));
+    assert_eq!(stream.forks_of(1).collect::<Vec<_>>(), [450]);
+    // A way that leaves a timeline in the midst of a stretch leaves the stretch there.
+    let mut stream = LogStream::new(SEGMENT);
+    stream.add_segment(stretch(1, 1, 9, Some((10, 99))));
+    stream.add_segment(stretch(2, 4, 7, Some((400, 799))));
+    stream.add_path(TimelinePath::root(1).then(2, 450).unwrap());
+    let reach = stream.reach(&stream.path(2).unwrap(), 250);
+    let names: Vec<&str> = reach.segments.iter().map(|segment| segment.name.as_str()).collect();
+    assert_eq!((names, reach.end), (vec!["1:1", "2:4"], 800));
+    assert_eq!(stream.reach(&stream.path(1).unwrap(), 250).end, 1000);
 }

@@ -83,6 +83,8 @@ impl History {
         let commits = (!draw.one_in(5)).then(|| (at(self.now - late - 2), at(self.now - late)));
         let segment = LogSegment {
             name: name.clone(),
+            last: name.clone(),
+            count: 1,
             timeline,
             start,
             end: start + SEGMENT,
@@ -94,7 +96,7 @@ impl History {
         };
         let stored = (!draw.one_in(40)).then(|| at(self.now));
         let pinned = draw.one_in(80);
-        self.files.push(LogFileAge { name, timeline, start, stored, pinned });
+        self.files.push(LogFileAge { name, timeline, start, end: start + SEGMENT, stored, pinned });
         self.stream.add_segment(segment);
     }
 

@@ -156,6 +156,21 @@ fn copy_that_recovers(server: &Server) -> TempDir {
     folder
 }
 
+/// Merges all segments that are archived, as a prune does, and deletes what they were merged from.
+fn merge_all(archive: &Archive) {
+    let repository = archive.open();
+    let mut segments = repository.all_logs().unwrap().found;
+    segments.retain(|found| found.record.name.len() == 24);
+    segments.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+    let merge = repository.merge_logs(&segments.iter().collect::<Vec<_>>()).unwrap();
+    segments.iter().for_each(|log| repository.environment().store.delete(&log.object).unwrap());
+    assert_eq!(merge.record.runs.iter().map(|run| run.records).sum::<u64>(), segments.len() as u64);
+    // The server's user reads it.
+    let mut chown = std::process::Command::new("chown");
+    chown.arg("-R").arg("--reference").arg(archive.repository().join("logs"));
+    check("chown", chown.arg(archive.repository().join("logs")).output());
+}
+
 /// B13: the server agrees where an interval ends: a microsecond before its last transaction is reached; the
 /// time of that transaction itself is not, since nothing in the log is later.
 #[test]
@@ -171,6 +186,18 @@ fn the_server_agrees_where_an_interval_ends() {
     let events = Events::timeline(&archive);
     let [interval] = events.of("interval")[..] else { panic!("{:?}", events.0) };
     let to = instant(&interval["to"]);
+    // What is merged says the same, and comes back the same.
+    merge_all(&archive);
+    let merged = Events::timeline(&archive);
+    for event in ["interval", "timeline", "gap", "base", "lineage"] {
+        let without_stored = |line: &&Value| {
+            let mut line = (*line).clone();
+            line.as_object_mut().unwrap().remove("stored_bytes");
+            line
+        };
+        let all = |events: &Events| events.of(event).iter().map(without_stored).collect::<Vec<_>>();
+        assert_eq!(all(&merged), all(&events), "{event}");
+    }
     let get = archive.command_line("archive-get --cluster main --prefetch 3 %f %p");
     let settings = |at: jiff::Timestamp| {
         [

@@ -8,7 +8,7 @@ use crate::cli::session::Session;
 use crate::ops::check::{CheckOptions, CheckReport, Gravity, LostLog, ReadData, check, check_and_repair};
 use crate::postgres::base::bases_of;
 use crate::postgres::lineage::{ClusterName, lineages};
-use crate::postgres::stream::{cluster_of, log_base, read_log};
+use crate::postgres::stream::{cluster_of, log_base, read_log_in_full};
 use crate::repo::Repository;
 use crate::timeline::{Hurt, Interval, LogBase, hurt};
 use clap::Args;
@@ -242,7 +242,7 @@ fn hurt_intervals(
         let Some((cluster, identifier)) = cluster_of(stream) else { continue };
         let mut known = lineages(repository, &cluster)?.into_iter();
         let Some(lineage) = known.find(|known| known.system_identifier == identifier) else { continue };
-        let log = read_log(repository, &cluster, lineage)?;
+        let log = read_log_in_full(repository, &cluster, lineage)?;
         let bases = bases_of(&session.snapshots(repository)?, &cluster);
         let own = bases.iter().filter(|base| base.facts.system_identifier == identifier);
         let bases: Vec<LogBase> = own.map(log_base).collect();

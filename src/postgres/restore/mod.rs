@@ -307,7 +307,7 @@ impl ClusterRestore {
     /// Returns the last segment that the recovery needs.
     pub fn last_segment(&self) -> Option<String> {
         let of_base = || self.base.facts.needed_segments().last().map(ToString::to_string);
-        self.plan.segments.last().cloned().or_else(of_base)
+        self.plan.last_segment.clone().or_else(of_base)
     }
 
     /// Says whether the server will be past its recovery once it has come to its target.

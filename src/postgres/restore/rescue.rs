@@ -31,13 +31,12 @@ pub(super) fn look(
     log: &ClusterLog,
 ) -> Result<Vec<Unarchived>, PostgresError> {
     let folder = data_directory.join("pg_wal");
-    let archived: BTreeSet<&str> = log
-        .stream
-        .segments()
-        .filter(|segment| segment.whole)
-        .map(|segment| segment.name.as_str())
-        .chain(log.others.iter().map(String::as_str))
-        .collect();
+    let archived: BTreeSet<&str> = log.others.iter().map(String::as_str).collect();
+    let is_archived = |segment: SegmentName| {
+        let start = segment.start(log.lineage.segment_size);
+        let held = start.and_then(|start| log.stream.holding(segment.timeline(), start.0));
+        held.is_some_and(|held| held.whole)
+    };
     let mut small = Vec::new();
     let mut segments: BTreeMap<u64, Vec<(SegmentName, PathBuf)>> = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(PostgresError::file("look into", &folder))? {
@@ -58,7 +57,7 @@ pub(super) fn look(
         let last = of_timeline.last().map(|(segment, _)| *segment);
         for (segment, path) in of_timeline {
             let name = segment.to_string();
-            if archived.contains(name.as_str()) {
+            if is_archived(segment) {
                 continue;
             }
             let status = |kind: &str| folder.join(format!("archive_status/{name}.{kind}")).exists();

@@ -144,9 +144,12 @@ pub fn decide(
         let mut kept_segments: BTreeMap<LogReason, u64> = BTreeMap::new();
         for segment in log.stream.segments() {
             if let Some(reason) = decision.kept.get(&segment.name) {
-                *kept_segments.entry(*reason).or_default() += 1;
+                *kept_segments.entry(*reason).or_default() += segment.count;
             }
         }
+        let going_segments = || log.stream.segments().filter(|segment| going.names.contains(&segment.name));
+        let segments: u64 = going_segments().map(|segment| segment.count).sum();
+        let stretches = going_segments().count() as u64;
         LineagePlan {
             lineage: log.lineage.clone(),
             bases: decisions,
@@ -154,9 +157,9 @@ pub fn decide(
             after: intervals(&after, &left),
             kept: kept_segments,
             ranges: ranges(log, &going.names),
-            segments: log.stream.segments().filter(|segment| going.names.contains(&segment.name)).count()
-                as u64,
-            files: going.names.len() as u64,
+            segments,
+            // Of a stretch only the first has its name there.
+            files: segments.max(stretches) - stretches + going.names.len() as u64,
             objects: going.objects,
             bytes: going.bytes,
         }

@@ -81,10 +81,10 @@ pub(super) fn ranges(log: &ClusterLog, names: &BTreeSet<String>) -> Vec<(String,
         }
         match runs.last_mut().filter(|_| open == Some((segment.timeline, segment.start))) {
             Some((_, last, count)) => {
-                *last = segment.name.clone();
-                *count += 1;
+                *last = segment.last.clone();
+                *count += segment.count;
             }
-            None => runs.push((segment.name.clone(), segment.name.clone(), 1)),
+            None => runs.push((segment.name.clone(), segment.last.clone(), segment.count)),
         }
         open = Some((segment.timeline, segment.end));
     }
@@ -105,7 +105,10 @@ pub(super) fn file_ages(log: &ClusterLog) -> Vec<LogFileAge> {
         let start = segment.start(size)?;
         let stored = objects.iter().map(|object| object.stored).reduce(|a, b| Some(a?.max(b?))).flatten();
         let pinned = objects.iter().any(|object| object.pinned);
-        Some(LogFileAge { name: name.clone(), timeline: segment.timeline(), start: start.0, stored, pinned })
+        let held = log.stream.holding(segment.timeline(), start.0).filter(|held| held.name == *name);
+        let end = held.map_or(start.0.saturating_add(size.bytes()), |held| held.end);
+        let (name, timeline) = (name.clone(), segment.timeline());
+        Some(LogFileAge { name, timeline, start: start.0, end, stored, pinned })
     };
     log.files.iter().filter_map(age).collect()
 }

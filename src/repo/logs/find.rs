@@ -94,11 +94,16 @@ impl Repository {
     ///
     /// When the store cannot be listed or read.
     pub fn log_stream(&self, stream: &str) -> Result<Listing<FoundLog>, RepoError> {
-        let mut listing = self.read_logs(&format!("{}/", self.log_stream_folder(stream)))?;
+        let listing = self.read_logs(&format!("{}/", self.log_stream_folder(stream)))?;
+        Ok(self.of_stream(stream, listing))
+    }
+
+    /// Refuses what speaks of another stream than the one in whose folder it lies.
+    pub(super) fn of_stream(&self, stream: &str, mut listing: Listing<FoundLog>) -> Listing<FoundLog> {
         let (found, strangers) = listing.found.into_iter().partition(|found| found.record.stream == stream);
         listing.found = found;
         listing.refused.extend(strangers.into_iter().map(misplaced));
-        Ok(listing)
+        listing
     }
 
     /// Reads all records of all streams.

@@ -13,7 +13,7 @@ use crate::format::FormatError;
 use crate::format::log::{LOG_HEAD_BYTES, LogPackFront, LogPackHead, LogRecord, LogRecordKind};
 use crate::format::pack::ORIGIN_BYTES;
 use crate::format::place::MERGED_FOLDER;
-use crate::format::trust::Act;
+use crate::format::trust::{Act, Standing};
 use crate::repo::error::RepoError;
 use crate::repo::repository::Repository;
 use crate::repo::roots::Listing;
@@ -41,6 +41,17 @@ pub struct FoundMerge {
     pub signer: KeyId,
     /// When the store received it, where the store says so.
     pub stored: Option<Timestamp>,
+}
+
+/// A merged log pack that was listed, and what its first record says.
+type ReadMerge = (ObjectInfo, Result<FoundMerge, RepoError>);
+
+/// What a log stream holds, without reading what merged log packs hold.
+pub struct LogOutline {
+    /// What lies by itself.
+    pub logs: Listing<FoundLog>,
+    /// Merged log packs.
+    pub merges: Vec<FoundMerge>,
 }
 
 /// What this process knows of merged log packs.
@@ -106,12 +117,42 @@ impl Repository {
     ///
     /// As [`Repository::merged_logs`].
     pub fn merged_logs_in(&self, folder: &str) -> Result<Listing<FoundMerge>, RepoError> {
+        self.merges_in(folder, self.environment().store.list(&format!("{folder}/{MERGED_FOLDER}/"))?)
+    }
+
+    /// Lists a stream: what lies by itself, and merged log packs as their first records sum them up. Where a key that may
+    /// write was revoked, what is in merged ones is told record by record, since not all of it may count ([LOG-PACK-3]).
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or read.
+    pub fn log_outline(&self, stream: &str) -> Result<LogOutline, RepoError> {
+        if self.registry().trust().keys.iter().any(|key| key.standing() == Standing::Revoked) {
+            return Ok(LogOutline { logs: self.log_stream(stream)?, merges: Vec::new() });
+        }
+        let folder = self.log_stream_folder(stream);
+        let objects = self.environment().store.list(&format!("{folder}/"))?;
+        let (merged, alone) = objects.into_iter().partition(|object| is_merged(&object.name));
+        let mut logs = self.of_stream(stream, self.logs_in(alone)?);
+        let merges = self.merges_in(&folder, merged)?;
+        logs.refused.extend(merges.refused);
+        Ok(LogOutline { logs, merges: merges.found })
+    }
+
+    /// Reads all records of a merged log pack that count.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is not what it must be.
+    pub fn merge_records(&self, merge: &FoundMerge) -> Result<Vec<FoundLog>, RepoError> {
+        let object = ObjectInfo { name: merge.object.clone(), length: merge.length, modified: merge.stored };
+        Ok(self.merged_pack(&object)?.records.clone())
+    }
+
+    fn merges_in(&self, folder: &str, objects: Vec<ObjectInfo>) -> Result<Listing<FoundMerge>, RepoError> {
         let mut listing = Listing { found: Vec::new(), refused: Vec::new() };
-        for object in self.environment().store.list(&format!("{folder}/{MERGED_FOLDER}/"))? {
-            if id_of(&object).is_none() {
-                continue;
-            }
-            match self.read_merge(&object).and_then(|merge| self.believe_merge(&merge).map(|()| merge)) {
+        for (object, read) in self.read_merges(objects) {
+            match read.and_then(|merge| self.believe_merge(&merge).map(|()| merge)) {
                 Ok(merge) if self.log_stream_folder(&merge.record.stream) == folder => {
                     listing.found.push(merge);
                 }
@@ -139,6 +180,17 @@ impl Repository {
         self.registry().believe(&merge.object, &merge.signer, Act::LogMerge, &id)
     }
 
+    /// Reads the first records of merged log packs; whether their signers may make such is not asked.
+    pub(super) fn read_merges(&self, objects: Vec<ObjectInfo>) -> Vec<ReadMerge> {
+        let named = objects.into_iter().filter(|object| id_of(object).is_some());
+        named
+            .map(|object| {
+                let read = self.read_merge(&object);
+                (object, read)
+            })
+            .collect()
+    }
+
     /// Reads the first record of a merged log pack; whether its signer may make one is not asked.
     pub(super) fn read_merge(&self, object: &ObjectInfo) -> Result<FoundMerge, RepoError> {
         let name = object.name.as_str();
@@ -148,9 +200,21 @@ impl Repository {
         if let Some((record, signer)) = kept {
             return Ok(found_merge(object, id, record, signer));
         }
+        let (around, first) = self.fetch_first_record(name, object.length)?;
+        let (record, signer) = self.open_log_record(name, &first)?;
+        check_merge(name, &record, &signer, &around)?;
+        if let (Some(known), Ok(payload)) = (known, record.encode()) {
+            let row = [object.length.to_le_bytes().as_slice(), signer.as_bytes(), &payload].concat();
+            known.put(self.environment().entropy.as_ref(), vec![(*id.as_bytes(), row)]);
+        }
+        Ok(found_merge(object, id, record, signer))
+    }
+
+    /// Fetches who signed a log pack, and its first record.
+    fn fetch_first_record(&self, name: &str, length: u64) -> Result<(KeyId, Vec<u8>), RepoError> {
         let store = &self.environment().store;
         let mut front = Vec::new();
-        store.get_range(name, 0, at_most(object.length, FIRST_BYTES), &mut front)?;
+        store.get_range(name, 0, at_most(length, FIRST_BYTES), &mut front)?;
         let head = LogPackHead::decode(&front).map_err(RepoError::damaged(name))?;
         let records_at = LOG_HEAD_BYTES + usize::from(head.origin_count) * ORIGIN_BYTES;
         let end = usize::try_from(head.frames_offset()).unwrap_or(usize::MAX);
@@ -166,13 +230,8 @@ impl Repository {
             return Err(broken(name, "its records overflow their place"));
         }
         more(&mut first, 4 + length)?;
-        let (record, signer) = self.open_log_record(name, first.get(4..4 + length).ok_or_else(short)?)?;
-        check_merge(name, &record, &signer, &head.signer)?;
-        if let (Some(known), Ok(payload)) = (known, record.encode()) {
-            let row = [object.length.to_le_bytes().as_slice(), signer.as_bytes(), &payload].concat();
-            known.put(self.environment().entropy.as_ref(), vec![(*id.as_bytes(), row)]);
-        }
-        Ok(found_merge(object, id, record, signer))
+        first.truncate(4 + length);
+        Ok((head.signer, first.split_off(4.min(first.len()))))
     }
 
     /// Reads all records of a merged log pack. One that does not count by itself harms no other.

@@ -5,7 +5,7 @@
 //! was merged since, and need not list them again ([LOG-PACK-8]). That something is *not* archived rests on a new
 //! listing always.
 
-use super::find::{FoundLog, id_of};
+use super::find::FoundLog;
 use super::merged::lock;
 use crate::base::Timestamp;
 use crate::repo::error::RepoError;
@@ -86,11 +86,8 @@ impl Repository {
             Some(spans) => Arc::new(spans),
             None => {
                 let mut packs = Vec::new();
-                for object in self.environment().store.list(&folder)? {
-                    if id_of(&object).is_none() {
-                        continue;
-                    }
-                    let names = match self.read_merge(&object) {
+                for (object, read) in self.read_merges(self.environment().store.list(&folder)?) {
+                    let names = match read {
                         Ok(merge) if merge.record.stream != stream => continue,
                         Ok(merge) => {
                             Some(merge.record.runs.into_iter().map(|run| (run.first, run.last)).collect())

@@ -67,6 +67,8 @@ mod tests {
         let mut stream = LogStream::new(100);
         let segment = |timeline, number: u64| LogSegment {
             name: String::new(),
+            last: String::new(),
+            count: 1,
             timeline,
             start: number * 100,
             end: number * 100 + 100,

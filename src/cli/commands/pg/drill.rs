@@ -363,7 +363,7 @@ impl Story<'_> {
                 "look_seconds": report.look_seconds,
                 "files": report.restored.files,
                 "bytes": report.restored.bytes,
-                "segments": self.drill.restore.plan.segments.len(),
+                "segments": self.drill.restore.plan.segment_count,
                 "databases": databases,
                 "assertions": findings.assertions,
                 "amcheck": findings.amcheck,
@@ -380,7 +380,7 @@ impl Story<'_> {
             render::span(report.restore_seconds + report.replay_seconds),
             render::size(report.restored.bytes),
             render::span(report.restore_seconds),
-            render::count(self.drill.restore.plan.segments.len() as u64, "segment", "segments"),
+            render::count(self.drill.restore.plan.segment_count, "segment", "segments"),
             render::span(report.replay_seconds)
         ));
         if let Some(time) = findings.recovered_to {

@@ -339,7 +339,7 @@ fn summary(
             "seconds": began.elapsed().as_secs_f64(),
             "target": describe(&options.target),
             "timeline": plan.timeline,
-            "segments": plan.segments.len(),
+            "segments": plan.segment_count,
             "latest": plan.latest.map(events::time),
             "certain": plan.certainty == Certainty::Certain && plan.cut.is_none(),
             "cut": plan.cut.map(|(from, to)| json!({ "from": Lsn(from).to_string(), "to": Lsn(to).to_string() })),

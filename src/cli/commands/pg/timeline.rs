@@ -125,7 +125,7 @@ fn write_lines(session: &Session, cluster: &str, view: &View) -> Result<(), Faul
     line(&format!("cluster {cluster}: {}", log.lineage))?;
     line(&format!(
         "{}, {} of log in {}",
-        render::count(stream.segments().count() as u64, "segment", "segments"),
+        render::count(stream.count(), "segment", "segments"),
         render::size(log.bytes.0),
         render::size(log.bytes.1)
     ))?;
@@ -238,8 +238,8 @@ fn write_events(session: &Session, view: &View) -> Result<(), Fault> {
         json!({
             "version": log.lineage.version,
             "segment_bytes": log.lineage.segment_size.bytes(),
-            "segments": stream.segments().count(),
-            "files": stream.segments().count() + log.others.len(),
+            "segments": stream.count(),
+            "files": stream.count() + log.others.len() as u64,
             "bytes": log.bytes.0,
             "stored_bytes": log.bytes.1,
             "forgotten_objects": log.forgotten.0,
@@ -265,7 +265,7 @@ fn write_events(session: &Session, view: &View) -> Result<(), Fault> {
     }
     for timeline in stream.timelines() {
         let parent = stream.path(timeline).and_then(|path| path.parent());
-        let names: Vec<&str> = stream.segments_of(timeline).map(|segment| segment.name.as_str()).collect();
+        let held = || stream.segments_of(timeline);
         event(
             "timeline",
             json!({
@@ -273,9 +273,9 @@ fn write_events(session: &Session, view: &View) -> Result<(), Fault> {
                 "parent": parent.map(|(parent, _)| parent),
                 "forked_at": parent.map(|(_, at)| Lsn(at).to_string()),
                 "history": view.history(timeline),
-                "segments": names.len(),
-                "first": names.first(),
-                "last": names.last(),
+                "segments": held().map(|segment| segment.count).sum::<u64>(),
+                "first": held().next().map(|segment| &segment.name),
+                "last": held().last().map(|segment| &segment.last),
             }),
         )?;
     }
