@@ -14,7 +14,7 @@
 //! Everything here is a hint. A cache that is missing, damaged, or in use by others costs space in the
 //! repository, never more: what is decoded from it is checked against its id, as all content is.
 
-use super::cache::{open_database, taken};
+use super::cache::{Database, Shape, taken};
 use super::index::Located;
 use crate::base::{RepositoryId, Secret, Timestamp};
 use crate::crypto::derive::context;
@@ -24,11 +24,13 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The table's version; a file of another one is begun anew.
-const VERSION: i64 = 1;
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS frame (name BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, sealed BLOB NOT NULL)";
 /// Frames are large: on large pages they take less time and room.
 const PAGE_BYTES: u64 = 32 << 10;
+const SHAPE: Shape = Shape {
+    version: 1,
+    page_bytes: PAGE_BYTES,
+    table: "CREATE TABLE frame (name BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, sealed BLOB NOT NULL)",
+};
 /// Above this part of its bound a cache makes room, ...
 const FULL: (u64, u64) = (9, 10);
 /// ... down to this part.
@@ -51,7 +53,7 @@ fn name_of(copy: &Located) -> Option<FrameName> {
 }
 
 struct Open {
-    connection: Connection,
+    database: Database,
     bytes: u64,
     used: HashSet<FrameName>,
 }
@@ -81,11 +83,11 @@ impl BaseCache {
         bound_bytes: u64,
     ) -> Result<Self, String> {
         let why = |error: &dyn std::error::Error| format!("{}: {error}", folder.display());
-        let connection =
-            open_database(folder, file, VERSION, PAGE_BYTES, TABLE).map_err(|error| why(&error))?;
-        let bytes = taken(&connection).map_err(|error| why(&error))?;
+        let mut database = Database::open(folder, file, &SHAPE).map_err(|error| why(&error))?;
+        let bytes = database.attempt(|connection| taken(connection));
+        let bytes = bytes.ok_or_else(|| format!("{}: {file} cannot be read", folder.display()))?;
         let (secret, _) = derive_pair(context::BASE_CACHE, seed, repository.as_bytes());
-        Ok(Self { open: Mutex::new(Open { connection, bytes, used: HashSet::new() }), secret, bound_bytes })
+        Ok(Self { open: Mutex::new(Open { database, bytes, used: HashSet::new() }), secret, bound_bytes })
     }
 
     fn sealer(&self, name: &FrameName) -> Sealer {
@@ -112,12 +114,12 @@ impl BaseCache {
         let mut sealed = encoded.to_vec();
         let is_sealed = self.sealer(&name).seal([0; 12], &name, &mut sealed, 0).is_ok();
         let mut open = lock(&self.open);
-        let put = |open: &Open| {
-            open.connection
+        let put = |connection: &mut Connection| {
+            connection
                 .prepare_cached("INSERT OR IGNORE INTO frame (name, used, sealed) VALUES (?1, 0, ?2)")?
                 .execute(params![name, sealed])
         };
-        if is_sealed && put(&open).is_ok() {
+        if is_sealed && open.database.attempt(put).is_some() {
             open.used.insert(name);
         } else {
             open.bytes = open.bytes.saturating_sub(cost);
@@ -131,10 +133,9 @@ impl BaseCache {
         if open.used.contains(&name) {
             return true;
         }
-        let found = open
-            .connection
-            .prepare_cached("SELECT 1 FROM frame WHERE name = ?1")
-            .and_then(|mut statement| statement.exists(params![name]));
+        let found = open.database.attempt(|connection| {
+            connection.prepare_cached("SELECT 1 FROM frame WHERE name = ?1")?.exists(params![name])
+        });
         let is_here = found.unwrap_or(false);
         if is_here {
             open.used.insert(name);
@@ -145,28 +146,36 @@ impl BaseCache {
     /// Returns what the frame of a copy held before it was sealed.
     pub(super) fn get(&self, copy: &Located) -> Option<Vec<u8>> {
         let name = name_of(copy)?;
-        let read = |open: &Open| {
-            open.connection
+        let read = |connection: &mut Connection| {
+            connection
                 .prepare_cached("SELECT sealed FROM frame WHERE name = ?1")?
                 .query_row(params![name], |row| row.get::<_, Vec<u8>>(0))
                 .optional()
         };
-        let mut encoded = read(&lock(&self.open)).ok().flatten()?;
+        let mut encoded = lock(&self.open).database.attempt(read).flatten()?;
         self.sealer(&name).open([0; 12], &name, &mut encoded, 0).ok()?;
         Some(encoded)
     }
 
     /// Notes what was of use to a backup that is committed now, and makes room for the next one.
     pub fn settle(&self, now: Timestamp) {
-        // Without this the next backup takes other frames for the oldest, no more.
-        let _ = self.try_settle(now);
-    }
-
-    fn try_settle(&self, now: Timestamp) -> rusqlite::Result<()> {
         let mut open = lock(&self.open);
         let used = std::mem::take(&mut open.used);
         let now = now.nanoseconds() / 1_000_000_000;
-        let transaction = open.connection.transaction()?;
+        // Without this the next backup takes other frames for the oldest, no more.
+        if let Some(bytes) = open.database.attempt(|connection| self.make_room(connection, used, now)) {
+            open.bytes = bytes;
+        }
+    }
+
+    /// Does it; returns the bytes that are taken then.
+    fn make_room(
+        &self,
+        connection: &mut Connection,
+        used: HashSet<FrameName>,
+        now: i64,
+    ) -> rusqlite::Result<u64> {
+        let transaction = connection.transaction()?;
         {
             let mut statement = transaction.prepare_cached("UPDATE frame SET used = ?2 WHERE name = ?1")?;
             for name in used {
@@ -193,14 +202,13 @@ impl BaseCache {
         }
         transaction.commit()?;
         // Each step frees a page, so it is stepped to its end.
-        let mut vacuum = open.connection.prepare("PRAGMA incremental_vacuum")?;
+        let mut vacuum = connection.prepare("PRAGMA incremental_vacuum")?;
         let mut steps = vacuum.query([])?;
         while steps.next()?.is_some() {}
         drop(steps);
         drop(vacuum);
-        open.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        open.bytes = taken(&open.connection)?;
-        Ok(())
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        taken(connection)
     }
 }
 

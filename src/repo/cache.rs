@@ -1,11 +1,11 @@
 //! The folder in which a client keeps what it knows of a repository.
 
 use crate::base::Timestamp;
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// How long another process that writes is waited for.
@@ -35,36 +35,81 @@ pub(super) fn remove_stale(folder: &Path, now: Timestamp) {
     }
 }
 
-/// Opens or begins a database of one table in a folder. A file that is none, or is of another version, is
-/// begun anew: whatever was in it can be had again.
-///
-/// # Errors
-///
-/// When the folder or the file cannot be made.
-pub(super) fn open_database(
-    folder: &Path,
-    file: &str,
-    version: i64,
-    page_bytes: u64,
-    table: &str,
-) -> io::Result<Connection> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let path = folder.join(file);
-    connect(&path, version, page_bytes, table)
-        .or_else(|error| {
-            // Another process may be at it.
-            if !is_of_no_use(&error) {
-                return Err(error);
-            }
-            for suffix in ["", "-wal", "-shm"] {
-                let _ = fs::remove_file(folder.join(format!("{file}{suffix}")));
-            }
-            connect(&path, version, page_bytes, table)
-        })
-        .map_err(io::Error::other)
+/// Files that belong to a database, by what follows its name.
+const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
+/// What a database of one table is made of.
+pub(super) struct Shape {
+    /// The table's version; a file of another one is begun anew.
+    pub version: i64,
+    /// Length of its pages.
+    pub page_bytes: u64,
+    /// The statement that makes the table.
+    pub table: &'static str,
 }
 
-/// Says whether a file is none of ours, or of another version: neither gets better with time.
+/// A database of one table in the client's folder, of which everything can be had again.
+///
+/// What turns out damaged is removed, so that the next command begins anew. What another process keeps locked is
+/// left alone. In both cases this process does without it from then on.
+pub(super) struct Database {
+    connection: Connection,
+    path: PathBuf,
+    given_up: bool,
+}
+
+impl Database {
+    /// Opens or begins a database in a folder. A file that is none, is damaged, or is of another version, is begun
+    /// anew: whatever was in it can be had again.
+    ///
+    /// # Errors
+    ///
+    /// When the folder or the file cannot be made, or another process keeps the file locked.
+    pub fn open(folder: &Path, file: &str, shape: &Shape) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let path = folder.join(file);
+        let connection = connect(&path, shape)
+            .or_else(|error| {
+                // Another process may be at it.
+                if !is_of_no_use(&error) {
+                    return Err(error);
+                }
+                remove(&path);
+                connect(&path, shape)
+            })
+            .map_err(io::Error::other)?;
+        Ok(Self { connection, path, given_up: false })
+    }
+
+    /// Does something with the database; `None` where it cannot be used, or can be no more.
+    pub fn attempt<T>(&mut self, does: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Option<T> {
+        if self.given_up {
+            return None;
+        }
+        match does(&mut self.connection) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                let damaged = is_of_no_use(&error);
+                if damaged {
+                    remove(&self.path);
+                }
+                // Each further attempt would wait as long for whoever holds the lock.
+                self.given_up = damaged || is_busy(&error);
+                None
+            }
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    for suffix in SUFFIXES {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let _ = fs::remove_file(name);
+    }
+}
+
+/// Says whether a file is damaged, none of ours, or of another version: none of it gets better with time.
 fn is_of_no_use(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error {
@@ -73,25 +118,43 @@ fn is_of_no_use(error: &rusqlite::Error) -> bool {
     }
 }
 
-fn connect(path: &Path, version: i64, page_bytes: u64, table: &str) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}
+
+/// Says whether a database is ours; false where nothing is in it yet.
+fn is_ours(connection: &Connection, shape: &Shape) -> rusqlite::Result<bool> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let tables: Vec<String> = connection
+        .prepare("SELECT sql FROM sqlite_schema WHERE type = 'table'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    match tables.as_slice() {
+        [] if version == 0 => Ok(false),
+        [table] if version == shape.version && table == shape.table => Ok(true),
+        _ => Err(rusqlite::Error::InvalidQuery),
+    }
+}
+
+fn connect(path: &Path, shape: &Shape) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
     // Nothing in it is readable without the key; yet nobody else has any business with it.
     let _ = fs::set_permissions(path, Permissions::from_mode(0o600));
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found == version {
-        connection.pragma_update(None, "synchronous", "OFF")?;
-        return Ok(connection);
+    if !is_ours(&connection, shape)? {
+        connection.pragma_update(None, "page_size", i64::try_from(shape.page_bytes).unwrap_or(4096))?;
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        // Table and version in one step: of several that begin it at once one does.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if !is_ours(&transaction, shape)? {
+            transaction.execute_batch(shape.table)?;
+            transaction.pragma_update(None, "user_version", shape.version)?;
+        }
+        transaction.commit()?;
     }
-    if found != 0 {
-        return Err(rusqlite::Error::InvalidQuery);
-    }
-    connection.pragma_update(None, "page_size", i64::try_from(page_bytes).unwrap_or(4096))?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
-    connection.execute_batch(table)?;
-    connection.pragma_update(None, "user_version", version)?;
     Ok(connection)
 }
 

@@ -6,7 +6,7 @@
 //! the folder without the key can neither read it nor put anything in. It may be deleted at any time; what is missing, damaged, or in use
 //! by others costs requests, no more. Once it has grown beyond its bound it is begun anew.
 
-use super::cache::{open_database, taken};
+use super::cache::{Database, Shape, taken};
 use crate::base::{CatalogId, Entropy, RepositoryId, Secret};
 use crate::crypto::derive::context;
 use crate::crypto::{Sealer, Suite, derive_pair};
@@ -14,10 +14,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The table's version; a file of another one is begun anew.
-const VERSION: i64 = 1;
-const PAGE_BYTES: u64 = 4 << 10;
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS known (id BLOB NOT NULL PRIMARY KEY, sealed BLOB NOT NULL)";
+const SHAPE: Shape = Shape {
+    version: 1,
+    page_bytes: 4 << 10,
+    table: "CREATE TABLE known (id BLOB NOT NULL PRIMARY KEY, sealed BLOB NOT NULL)",
+};
 /// Bytes that it may take.
 const BYTES_MAX: u64 = 1 << 30;
 /// Longest row: what is longer is not kept.
@@ -31,20 +32,20 @@ fn newest_catalogues_key() -> [u8; 32] {
 
 /// What one key on one host has opened. Shared between threads.
 pub struct KnownObjects {
-    connection: Mutex<Connection>,
+    database: Mutex<Database>,
     secret: Secret,
 }
 
 impl KnownObjects {
     /// Opens or begins it; `None` where that is not possible.
     pub(super) fn open(folder: &Path, file: &str, repository: &RepositoryId, seed: &Secret) -> Option<Self> {
-        let connection = open_database(folder, file, VERSION, PAGE_BYTES, TABLE).ok()?;
+        let database = Database::open(folder, file, &SHAPE).ok()?;
         let (secret, _) = derive_pair(context::KNOWN_OBJECTS, seed, repository.as_bytes());
-        Some(Self { connection: Mutex::new(connection), secret })
+        Some(Self { database: Mutex::new(database), secret })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Database> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sealer(&self, salt: &[u8; SALT_BYTES]) -> Sealer {
@@ -54,13 +55,13 @@ impl KnownObjects {
 
     /// Returns what is kept of an object.
     pub(super) fn get(&self, id: &[u8; 32]) -> Option<Vec<u8>> {
-        let read = |connection: &Connection| {
+        let read = |connection: &mut Connection| {
             connection
                 .prepare_cached("SELECT sealed FROM known WHERE id = ?1")?
                 .query_row(params![id], |row| row.get::<_, Vec<u8>>(0))
                 .optional()
         };
-        let mut row = read(&self.lock()).ok().flatten()?;
+        let mut row = self.lock().attempt(read).flatten()?;
         let salt = *row.first_chunk::<SALT_BYTES>()?;
         self.sealer(&salt).open([0; 12], id, &mut row, SALT_BYTES).ok()?;
         row.drain(..SALT_BYTES);
@@ -93,7 +94,7 @@ impl KnownObjects {
             }
             transaction.commit()
         };
-        let _ = write(&mut self.lock());
+        self.lock().attempt(write);
     }
 
     /// Returns the greatest sequence of a catalogue that this client has seen, and all that counted with it.
@@ -123,6 +124,6 @@ impl KnownObjects {
             }
             transaction.commit()
         };
-        let _ = write(&mut self.lock());
+        self.lock().attempt(write);
     }
 }

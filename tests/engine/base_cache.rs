@@ -9,6 +9,7 @@ use chronolith::ops::backup::{BackupOptions, BackupReport, BasesFrom, Difference
 use chronolith::ops::keys::{NewKey, add};
 use chronolith::repo::{Credential, Environment, NewSlot, Repository, open};
 use chronolith::storage::{Capabilities, MemoryStore, ObjectInfo, PutOutcome, StorageError, Store};
+use rusqlite::Connection;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +55,9 @@ fn owner_anew(backing: &Arc<MemoryStore>) -> Arc<Repository> {
 fn cache_file(cache: &Path, repository: &Repository) -> PathBuf {
     let folder = cache.join(repository.id().to_string());
     let mut found = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    found.find(|path| path.extension().is_some_and(|extension| extension == "sqlite")).unwrap()
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    // Beside it lies what was opened of small objects.
+    found.find(|path| name(path).starts_with("bases-") && name(path).ends_with(".sqlite")).unwrap()
 }
 
 #[test]
@@ -177,6 +180,119 @@ fn a_damaged_cache_costs_space_and_nothing_else() {
     store(&writer(backing.clone(), 9, Some(cache.path())), &version(ROWS, 7));
     let report = store(&writer(backing.clone(), 9, Some(cache.path())), &version(ROWS, 8));
     assert!(report.differences > 0, "{report:?}");
+}
+
+/// Rows of a dump that makes some frames, for caches that are begun anew again and again.
+const FEW_ROWS: usize = 6_000;
+
+fn sql(file: &Path, statements: &str) {
+    Connection::open(file).unwrap().execute_batch(statements).unwrap();
+}
+
+/// What is done to the file of a cache, and what it held.
+type Spoil = fn(&Path, &[u8]);
+
+#[test]
+fn a_cache_that_is_damaged_foreign_or_newer_is_begun_anew() {
+    let (backing, _) = with_writer();
+    let cache = tempfile::tempdir().unwrap();
+    let open = || writer(backing.clone(), 9, Some(cache.path()));
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        let report = store(&open(), &version(FEW_ROWS, number));
+        assert!(read(&owner_anew(&backing), report.snapshot.unwrap()) == version(FEW_ROWS, number));
+        report
+    };
+    next();
+    assert!(next().differences > 0);
+    let file = cache_file(cache.path(), &open());
+    let whole = fs::read(&file).unwrap();
+    let spoils: [(&str, Spoil); 7] = [
+        ("every page but the first", |file, whole| {
+            let mut bytes = whole.to_vec();
+            bytes.iter_mut().skip(32 << 10).step_by(997).for_each(|byte| *byte ^= 0xff);
+            fs::write(file, bytes).unwrap();
+        }),
+        ("half of it", |file, whole| fs::write(file, &whole[..whole.len() / 2]).unwrap()),
+        ("no database", |file, _| fs::write(file, noise(1, 50_000)).unwrap()),
+        ("another's table", |file, _| sql(file, "CREATE TABLE other (a)")),
+        ("another's table of our version", |file, _| {
+            sql(file, "CREATE TABLE other (a); PRAGMA user_version = 1");
+        }),
+        ("another's table beside ours", |file, whole| {
+            fs::write(file, whole).unwrap();
+            sql(file, "CREATE TABLE other (a)");
+        }),
+        ("a newer one", |file, whole| {
+            fs::write(file, whole).unwrap();
+            sql(file, "PRAGMA user_version = 2");
+        }),
+    ];
+    for (what, spoil) in spoils {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", file.display()));
+        }
+        spoil(&file, &whole);
+        // The first finds out, at once or on the way; the one after it has the file anew, and then it is of use.
+        let reports = [next(), next(), next()];
+        assert!(reports[2].differences > 0, "{what}: {reports:?}");
+        let connection = Connection::open(&file).unwrap();
+        let tables: Vec<String> = connection
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(tables, ["frame"], "{what}");
+        let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(sound, "ok", "{what}");
+    }
+}
+
+/// Another process that holds a lock loses nothing, and keeps nobody from backing up.
+#[test]
+fn a_cache_that_another_process_keeps_locked_is_left_alone() {
+    let (backing, _) = with_writer();
+    let cache = tempfile::tempdir().unwrap();
+    let open = || writer(backing.clone(), 9, Some(cache.path()));
+    let back_up = |number| {
+        let report = store(&open(), &version(FEW_ROWS, number));
+        assert!(read(&owner_anew(&backing), report.snapshot.unwrap()) == version(FEW_ROWS, number));
+        report
+    };
+    back_up(0);
+    let file = cache_file(cache.path(), &open());
+    let rows = || -> i64 {
+        let connection = Connection::open(&file).unwrap();
+        connection.query_row("SELECT count(*) FROM frame", [], |row| row.get(0)).unwrap()
+    };
+    let before = rows();
+    assert!(before > 0);
+    // Who only writes leaves reading: bases are found, and nothing new is kept.
+    let writing = Connection::open(&file).unwrap();
+    writing.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let report = back_up(1);
+    assert!(report.differences > 0 && report.bases == BasesFrom::Cache, "{report:?}");
+    writing.execute_batch("ROLLBACK").unwrap();
+    drop(writing);
+    assert_eq!(rows(), before);
+    // Who has it alone leaves nothing: it goes without, says so, and touches nothing.
+    let alone = Connection::open(&file).unwrap();
+    alone.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).unwrap();
+    alone.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let bytes = fs::read(&file).unwrap();
+    let report = back_up(2);
+    assert_eq!((report.differences, report.bases), (0, BasesFrom::Nowhere), "{report:?}");
+    assert!(report.advice.iter().any(|advice| advice.contains("locked")), "{:?}", report.advice);
+    assert!(fs::read(&file).unwrap() == bytes);
+    alone.execute_batch("ROLLBACK").unwrap();
+    drop(alone);
+    assert_eq!(rows(), before);
+    // It is of use again.
+    back_up(3);
+    assert!(back_up(4).differences > 0);
 }
 
 #[test]
