@@ -97,11 +97,19 @@ fn checked_id(configs: &[ReadConfig]) -> Result<RepositoryId, RepoError> {
 }
 
 /// Takes the copy with the highest revision that the registry lets count ([CONFIG-11]).
-fn choose_config(found: Vec<ReadConfig>, registry: &Registry, seen: &Seen) -> Result<Config, RepoError> {
+fn choose_config(
+    environment: &Environment,
+    found: Vec<ReadConfig>,
+    registry: &Registry,
+    seen: &Seen,
+) -> Result<Config, RepoError> {
     let mut problem = None;
     for read in found {
         match believe_config(&read, registry, seen) {
-            Ok(()) => return Ok(read.config),
+            Ok(()) => {
+                problem.iter().for_each(|why| environment.observer.warn(&explain(why)));
+                return Ok(read.config);
+            }
             Err(error) => {
                 problem.get_or_insert(error);
             }
@@ -272,7 +280,7 @@ fn finish(
     let seen = Seen::load(environment.cache.as_deref(), &repository);
     let known = [(identity.known_sequence, identity.known)];
     let registry = Registry::load(&environment, &repository, identity.genesis, &known, &seen)?;
-    let config = choose_config(configs, &registry, &seen)?;
+    let config = choose_config(&environment, configs, &registry, &seen)?;
     let now = Seen { registry: Some(registry.head()), revision: config.revision.max(seen.revision) };
     now.store(environment.cache.as_deref(), &repository);
     let key = SigningKey::from_seed(&identity.signing_seed).key_id();
