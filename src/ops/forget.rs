@@ -8,11 +8,12 @@ use super::catalogue;
 use super::error::OpsError;
 use super::names::{SnapshotView, Snapshots};
 use super::retention::{Candidate, Policy, PolicyError, RetentionPlan, plan};
-use crate::base::{AnnotationId, LogPackId, SnapshotId, explain};
+use crate::base::{AnnotationId, KeyId, LogPackId, SnapshotId, TrustId, explain};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};
+use crate::format::snapshot::Snapshot;
 use crate::format::trust::Act;
-use crate::repo::{Author, Memory, RepoError, Repository};
+use crate::repo::{Author, Memory, Registry, RepoError, Repository};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -181,6 +182,7 @@ fn say<'a, T: 'a>(
 /// Refuses to go on where something may protect snapshots that cannot be read, or where roots have
 /// vanished that nobody ended ([ANNOTATION-4], [CONCURRENCY-45]).
 pub(super) fn require_whole_memory(repository: &Repository, snapshots: &Snapshots) -> Result<(), OpsError> {
+    require_whole_registry(repository, snapshots)?;
     for (name, error) in &snapshots.refused {
         // What its signature does not cover, or its signer may not say, protects nothing.
         if !name.starts_with("annotations/") || matches!(error, RepoError::Untrusted { .. }) {
@@ -239,6 +241,41 @@ fn require_no_set_back(snapshots: &Snapshots) -> Result<(), OpsError> {
         cure: "somebody may have deleted backups: bring them back from a copy of the repository; if it was set back \
                to an earlier state on purpose, remove this client's cache folder, which remembers them",
     })
+}
+
+/// Refuses to go on where newer versions of the registry of trust may be lost: who has none of the epochs and keys
+/// that these added takes for rubbish what needs the rest.
+fn require_whole_registry(repository: &Repository, snapshots: &Snapshots) -> Result<(), OpsError> {
+    const CURE: &str = "bring the objects in trust/ back from a copy of the repository";
+    let registry = repository.registry();
+    if let Some(id) = registry.unread().first() {
+        let why =
+            format!("trust/{id} cannot be read, and might be the newest version of the registry of trust");
+        return Err(OpsError::Stopped { why, cure: CURE });
+    }
+    match lost_version(registry, snapshots.with_forgotten().iter().map(|view| (&view.snapshot, &view.signer)))
+    {
+        Some((id, sequence)) => Err(OpsError::Stopped {
+            why: format!(
+                "trust/{id}, version {sequence} of the registry of trust, is gone: the store shows only {}",
+                registry.head().0
+            ),
+            cure: CURE,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Finds a version of the registry under which a snapshot was made and that is not there, by the word of those who
+/// could delete everything anyhow.
+pub(super) fn lost_version<'a>(
+    registry: &Registry,
+    snapshots: impl IntoIterator<Item = (&'a Snapshot, &'a KeyId)>,
+) -> Option<(TrustId, u64)> {
+    let newest = registry.head().0;
+    let mut made = snapshots.into_iter().filter(|(_, signer)| registry.is_believed(signer));
+    let lost = made.find(|(snapshot, _)| snapshot.trust_sequence > newest)?.0;
+    Some((lost.trust, lost.trust_sequence))
 }
 
 /// Returns the names of roots and annotations that are gone though nobody has ended them ([CONCURRENCY-45]);

@@ -40,6 +40,17 @@ pub enum RepoError {
         /// Which rule it breaks.
         why: String,
     },
+    /// An object proves that there were newer versions of the registry of trust than there are.
+    #[error(
+        "{object} is of epoch {epoch}, which the registry of trust does not have: its newest versions are lost, or \
+         the store was set back"
+    )]
+    SetBack {
+        /// The object's name in the store.
+        object: String,
+        /// The epoch.
+        epoch: u32,
+    },
     /// There is no repository here.
     #[error("there is no repository at {location}")]
     NoRepository {
@@ -156,7 +167,9 @@ impl Classify for RepoError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Storage(source) => source.class(),
-            Self::Damaged { .. } | Self::Untrusted { .. } | Self::Missing { .. } => ErrorClass::Corrupt,
+            Self::Damaged { .. } | Self::Untrusted { .. } | Self::SetBack { .. } | Self::Missing { .. } => {
+                ErrorClass::Corrupt
+            }
             Self::NoRepository { .. } | Self::NoSnapshot(_) => ErrorClass::NotFound,
             Self::NotEmpty { .. } | Self::Usage(_) | Self::Ambiguous { .. } => ErrorClass::Usage,
             Self::WrongKey { .. } => ErrorClass::WrongKey,

@@ -9,12 +9,13 @@ use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
 use crate::format::trust::{Act, Chain, Refusal, Role, Standing, Trust, Version};
 use crate::storage::StorageError;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 /// The chain of versions that counts, and what follows from its newest one.
 pub struct Registry {
     chain: Chain,
+    unread: BTreeSet<TrustId>,
     adopts: Mutex<HashMap<(KeyId, KeyId), bool>>,
 }
 
@@ -74,6 +75,7 @@ impl Registry {
         seen: &Seen,
     ) -> Result<Self, RepoError> {
         let (mut versions, mut unread) = (BTreeMap::new(), BTreeMap::new());
+        let (mut rotten, mut named_right) = (BTreeSet::new(), BTreeSet::new());
         for prefix in ["trust/", "copies/trust/"] {
             for object in environment.store.list(prefix)? {
                 let Some(id) = object.name.rsplit('/').next().and_then(|id| id.parse::<TrustId>().ok())
@@ -84,14 +86,24 @@ impl Registry {
                     continue;
                 }
                 match environment.store.get(&object.name, limits::STRUCTURED_BYTES_MAX) {
-                    Ok(bytes) => match read_version(repository, id, &bytes) {
-                        Some(version) => drop(versions.insert(id, version)),
-                        None => environment.observer.warn(&format!("{} is damaged", object.name)),
-                    },
+                    Ok(bytes) => {
+                        let is_right = blake3::hash(&bytes).as_bytes() == id.as_bytes();
+                        if is_right {
+                            named_right.insert(id)
+                        } else {
+                            rotten.insert(id)
+                        };
+                        match read_version(repository, id, &bytes) {
+                            Some(version) => drop(versions.insert(id, version)),
+                            None => environment.observer.warn(&format!("{} is damaged", object.name)),
+                        }
+                    }
                     Err(error) => drop(unread.insert(id, error)),
                 }
             }
         }
+        rotten.extend(unread.keys());
+        rotten.retain(|id| !named_right.contains(id));
         for (_, error) in unread.into_iter().filter(|(id, _)| !versions.contains_key(id)) {
             match error {
                 // A newer version may be what could not be read: an older one must not count meanwhile.
@@ -107,12 +119,17 @@ impl Registry {
         for (id, why) in &chain.refused {
             environment.observer.warn(&format!("trust/{id} does not count: {why}"));
         }
-        Ok(Self { chain, adopts: Mutex::default() })
+        Ok(Self { chain, unread: rotten, adopts: Mutex::default() })
     }
 
     /// Returns the versions that count, and those that do not.
     pub fn chain(&self) -> &Chain {
         &self.chain
+    }
+
+    /// Returns objects in the place of versions of which no copy can be read: one may be newer than all that count.
+    pub fn unread(&self) -> &BTreeSet<TrustId> {
+        &self.unread
     }
 
     /// Returns the newest version.

@@ -240,3 +240,40 @@ fn who_is_at_work_while_keys_are_rotated_goes_on() {
     // An epoch that there is not is still none.
     assert!(before.keyring().epoch(3).is_err() && before.keyring().epoch(0).is_err());
 }
+
+/// What is of an epoch that only a lost version of the registry knows is no rubbish: it stops who deletes.
+#[test]
+fn a_registry_that_was_set_back_stops_a_prune() {
+    let owner = Client::init(Arc::new(MemoryStore::new()), 8);
+    let content = crate::support::world::content([("a", crate::support::world::noise(1, 20_000))]);
+    owner.back_up(&content);
+    let versions = || -> Vec<String> {
+        let listed = ["trust/", "copies/trust/"].map(|area| owner.store.list(area).unwrap());
+        listed.into_iter().flatten().map(|object| object.name).collect()
+    };
+    let before = versions();
+    chronolith::ops::rotation::rotate(&owner.open()).unwrap();
+    let id = owner.back_up(&content);
+    let newest: Vec<String> = versions().into_iter().filter(|name| !before.contains(name)).collect();
+    let whole: Vec<Vec<u8>> = newest.iter().map(|name| owner.store.get(name, u64::MAX).unwrap()).collect();
+    assert_eq!(newest.len(), 2);
+    let run = || {
+        let options = chronolith::ops::prune::PruneOptions::new("test").within(0);
+        chronolith::ops::prune::prune(&owner.open(), &options)
+    };
+    for rotten in [false, true] {
+        for name in &newest {
+            match rotten {
+                true => owner.store.replace(name, b"rotten").unwrap(),
+                false => owner.store.delete(name).unwrap(),
+            }
+        }
+        let error = run().unwrap_err().to_string();
+        assert!(error.contains("registry of trust"), "{error}");
+        for (name, bytes) in newest.iter().zip(&whole) {
+            owner.store.replace(name, bytes).unwrap();
+        }
+        run().unwrap();
+        assert_eq!(owner.read(id).unwrap(), content);
+    }
+}
