@@ -259,8 +259,9 @@ impl Memory {
         ended: impl Fn(&SnapshotId) -> bool,
     ) -> BTreeSet<String> {
         let over = |id: &SnapshotId| {
+            // One that came back after its end has ended all the same.
             let told = self.told(&ObjectId::from(*id));
-            !present.contains(&ObjectId::from(*id)) && (matches!(told, Some(Told::Ended(_))) || ended(id))
+            matches!(told, Some(Told::Ended(_))) || !present.contains(&ObjectId::from(*id)) && ended(id)
         };
         let excused = |entry: &CatalogEntry| match entry.place.kind() {
             ObjectKind::Annotation => self.speaks_of_nothing(entry, present, &over),

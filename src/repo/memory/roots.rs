@@ -1,7 +1,7 @@
 //! Snapshots and annotations: closed generations from catalogues, the rest from the store.
 
 use super::{Memory, Opened, Told};
-use crate::base::{ObjectId, Timestamp};
+use crate::base::{ObjectId, Timestamp, explain};
 use crate::format::ObjectKind;
 use crate::format::catalog::CatalogEntry;
 use crate::format::place::Place;
@@ -70,8 +70,14 @@ impl Repository {
     /// When the store cannot be listed or does not answer.
     pub fn roots(&self, wanted: RootsWanted) -> Result<Roots, RepoError> {
         // First: what a catalogue lists was put before, so that the listing shows it ([CONCURRENCY-26]).
-        let memory = self.memory()?;
-        let is_all = wanted == RootsWanted::All || memory.generation() == 1 || !memory.is_whole();
+        let mut memory = self.memory()?;
+        let mut is_all = wanted == RootsWanted::All || memory.generation() == 1 || !memory.is_whole();
+        if !is_all && self.goes_on_after(memory.generation())? {
+            // Somebody has closed the generation since. Or what lies there was brought back from what was condemned in
+            // this one, or the catalogue that closed this one is lost: then nothing but a look at everything shows it.
+            memory = self.memory()?;
+            is_all = !memory.is_whole() || self.goes_on_after(memory.generation())?;
+        }
         let mut roots = Roots {
             snapshots: Listing { found: Vec::new(), refused: Vec::new() },
             annotations: Listing { found: Vec::new(), refused: Vec::new() },
@@ -107,6 +113,17 @@ impl Repository {
         let refused: HashSet<&str> = refused.map(|(name, _)| name.as_str()).collect();
         roots.stored.retain(|root| !refused.contains(root.place.to_string().as_str()));
         Ok(roots)
+    }
+
+    /// Says whether objects lie in the generation after this one.
+    fn goes_on_after(&self, generation: u32) -> Result<bool, RepoError> {
+        let next = generation.saturating_add(1);
+        for area in ["snapshots", "annotations"] {
+            if !self.environment().store.list(&format!("{area}/{next:08x}/"))?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Finds the objects of a kind and opens them: those that a catalogue holds, or that this client has
@@ -170,6 +187,18 @@ impl Repository {
                 Err(RepoError::Storage(StorageError::NotFound { .. })) => continue,
                 // It may be whole: whoever counts on the list must have it whole, too.
                 Err(error @ RepoError::Storage(StorageError::Transient { .. })) => return Err(error),
+                // A catalogue that lists it holds it as well, with its own signature.
+                Err(error @ (RepoError::Damaged { .. } | RepoError::Storage(_))) => {
+                    let held = entries.get(&root.id).and_then(|entry| Opened::unpack(&entry.original));
+                    if held.is_some() {
+                        let why = explain(&error);
+                        let text = format!("{}: {why}; what a catalogue holds of it is taken", root.name);
+                        self.environment().observer.warn(&text);
+                    }
+                    root.opened = held.ok_or(error);
+                    seen.push(root);
+                    continue;
+                }
                 opened => root.opened = opened,
             }
             if let Ok(opened) = &root.opened {
