@@ -114,6 +114,12 @@ pub(super) fn rescue(
     }
 }
 
+/// Names the packs that hold a blob, as the index says.
+pub(super) fn held_in(repository: &Repository, class: BlobClass, id: &BlobId) -> BTreeSet<String> {
+    let held = repository.index().find(class, id, false, |_| true);
+    held.iter().map(|copy| pack_name(&copy.pack.id)).collect()
+}
+
 /// Finds the frames to copy, by a fresh view: runs and packs as they are now.
 fn needed(
     repository: &Arc<Repository>,
@@ -158,7 +164,11 @@ fn needed(
                 BlobClass::Content => "chunk",
                 BlobClass::Metadata => "tree or recipe",
             };
-            let reasons = vec!["it was deleted while this ran: no copy is left".to_owned()];
+            let held = held_in(repository, *class, id);
+            let reasons = match held.is_empty() {
+                true => vec!["no pack holds it".to_owned()],
+                false => held.into_iter().map(|pack| format!("it cannot be had from {pack}")).collect(),
+            };
             return Err(RepoError::Missing { what, id: *id, reasons }.into());
         }
         Ok(std::mem::take(&mut keeper.rescues))

@@ -5,6 +5,7 @@ use super::super::forget::require_whole_memory;
 use super::super::keeper::{Doubts, Keeper, Trust};
 use super::super::names::{SnapshotView, Snapshots};
 use super::super::reach::{reach, reach_readable};
+use super::super::settle::held_in;
 use super::super::words::Said;
 use super::PruneOptions;
 use super::doubts::doubts;
@@ -316,7 +317,12 @@ impl View {
                 Err(error) => return Err(error),
             }
             if let Some((class, id)) = keeper.missing.first() {
-                return Err(hurt(format!("{} {} is missing", noun(*class), id.short())));
+                let held: Vec<String> = held_in(repository, *class, id).into_iter().collect();
+                let because = match held.is_empty() {
+                    true => "no pack holds it".to_owned(),
+                    false => format!("it cannot be had from {}", held.join(", ")),
+                };
+                return Err(hurt(format!("{} {} is missing ({because})", noun(*class), id.short())));
             }
         }
         // What does not count stops nobody, whatever it claims to need ([CONCURRENCY-55]).
