@@ -5,7 +5,9 @@ use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::ops::check::{CheckOptions, CheckReport, Gravity, LostLog, ReadData, check, check_and_repair};
+use crate::ops::check::{
+    CheckOptions, CheckReport, Gravity, LostLog, MendedFrom, ReadData, check, check_and_repair,
+};
 use crate::postgres::base::bases_of;
 use crate::postgres::lineage::{ClusterName, lineages};
 use crate::postgres::stream::{cluster_of, log_base, read_log_in_full};
@@ -44,8 +46,8 @@ pub struct Arguments {
     /// Notes nothing in the repository
     #[arg(long)]
     pub no_ledger: bool,
-    /// Puts right what is found damaged, as far as there is parity of it (`chronolith parity add`); without
-    /// this, a check says what could be put right
+    /// Puts right what is found damaged, as far as there is parity of it (`chronolith parity add`), a second
+    /// copy, or a catalogue that lists it; without this, a check says what could be put right
     #[arg(long)]
     pub repair: bool,
 }
@@ -158,9 +160,11 @@ fn one(
     let mended = report.mended.iter().filter(|mended| mended.in_place).count() as u64;
     if repair {
         session.talk.tell(&match (mended, report.mended.len() as u64 - mended) {
-            (0, 0) => "nothing was found damaged that there is parity of".to_owned(),
+            (0, 0) => {
+                "nothing was found damaged that parity, another copy or a catalogue brings back".to_owned()
+            }
             (done, left) => format!(
-                "{} put right from parity{}",
+                "{} put right{}",
                 render::count(done, "object", "objects"),
                 if left == 0 { String::new() } else { format!(", {left} could not be") }
             ),
@@ -262,7 +266,15 @@ fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
         }
     };
     for mended in report.mended.iter().take(SHOWN) {
-        let how = if mended.in_place { "put right from its parity" } else { "its parity did not help" };
+        let how = match (mended.from, mended.in_place) {
+            (MendedFrom::Parity, true) => "put right from its parity",
+            (MendedFrom::Parity, false) => "its parity did not help",
+            (MendedFrom::OtherCopy, true) => "put right from its other copy",
+            (MendedFrom::Catalogue, true) => "put right from a catalogue",
+            (MendedFrom::OtherCopy | MendedFrom::Catalogue, false) => {
+                "the store did not take its right bytes"
+            }
+        };
         session.talk.line(&format!("repair: {}: {how}", render::visible(&mended.object)))?;
     }
     more(SHOWN, report.mended.len() as u64, "repairs")?;
@@ -289,7 +301,12 @@ fn write_events(
 ) -> Result<(), Fault> {
     hurt.iter().try_for_each(|hurt| session.talk.event("hurt_interval", hurt.fields()))?;
     for mended in &report.mended {
-        let fields = json!({ "object": mended.object, "repaired": mended.in_place });
+        let from = match mended.from {
+            MendedFrom::Parity => "parity",
+            MendedFrom::OtherCopy => "copy",
+            MendedFrom::Catalogue => "catalogue",
+        };
+        let fields = json!({ "object": mended.object, "from": from, "repaired": mended.in_place });
         session.talk.event("repair", fields)?;
     }
     for finding in &report.findings {

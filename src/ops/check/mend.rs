@@ -1,9 +1,10 @@
-//! What parity brings back of what a check found damaged: told, or done where that was asked for.
+//! What parity, a second copy or a catalogue, brings back of what a check found damaged: told, or done where that was asked for.
 //!
 //! An object is put in the place of its damaged self in one step, and only once its bytes were found to have
 //! its name as their hash; a crash leaves it damaged or right.
 
-use super::report::{Findings, Mended};
+use super::copies::find;
+use super::report::{Findings, Mended, MendedFrom};
 use crate::base::explain;
 use crate::ops::OpsError;
 use crate::ops::parity::restore;
@@ -27,28 +28,43 @@ pub(super) fn mend(repository: &Repository, findings: &Findings) -> Result<Vec<M
     let mut mended = Vec::new();
     for (object, id) in findings.covered() {
         stop(repository)?;
-        let in_place = match restore(repository, &id, &object, false) {
-            // Its bytes are right: something else is the matter with it.
-            Ok(None) => continue,
-            Ok(Some(in_place)) => in_place,
-            Err(OpsError::Repo(RepoError::Storage(
-                error @ (StorageError::Denied { .. }
-                | StorageError::NoSpace { .. }
-                | StorageError::Fatal { .. }),
-            ))) => {
-                let why = explain(&error);
-                let text = format!("{object} could not be put right from its parity: {why}");
-                repository.environment().observer.warn(&text);
-                false
-            }
-            Err(error) => return Err(error),
-        };
-        mended.push(Mended { object, in_place });
+        // Where its bytes are right something else is the matter with it.
+        if let Some(in_place) = tried(repository, &object, restore(repository, &id, &object, false))? {
+            mended.push(Mended { object, from: MendedFrom::Parity, in_place });
+        }
+    }
+    // What parity has put right is right by now.
+    for (object, (from, right)) in find(repository, &findings.damaged())? {
+        stop(repository)?;
+        let put = repository.environment().store.replace(&object, &right);
+        let put = put.map(|()| Some(true)).map_err(|error| RepoError::from(error).into());
+        if let Some(in_place) = tried(repository, &object, put)? {
+            mended.retain(|tried| tried.object != object);
+            mended.push(Mended { object, from, in_place });
+        }
     }
     Ok(mended)
 }
 
-/// Says of damaged objects whether parity would bring them back.
+/// Takes what came of putting something right. That the store does not take it is a warning.
+fn tried(
+    repository: &Repository,
+    object: &str,
+    result: Result<Option<bool>, OpsError>,
+) -> Result<Option<bool>, OpsError> {
+    match result {
+        Err(OpsError::Repo(RepoError::Storage(
+            error @ (StorageError::Denied { .. } | StorageError::NoSpace { .. } | StorageError::Fatal { .. }),
+        ))) => {
+            let text = format!("{object} could not be put right: {}", explain(&error));
+            repository.environment().observer.warn(&text);
+            Ok(Some(false))
+        }
+        result => result,
+    }
+}
+
+/// Says of damaged objects whether parity, a second copy or a catalogue would bring them back.
 pub(super) fn foretell(repository: &Repository, findings: &Findings) -> Result<(), OpsError> {
     let mut remarks = BTreeMap::new();
     for (number, (object, id)) in findings.covered().into_iter().enumerate() {
@@ -60,6 +76,13 @@ pub(super) fn foretell(repository: &Repository, findings: &Findings) -> Result<(
                 Some(true) => " (its parity brings it back whole: `chronolith check --repair`)",
                 Some(false) => " (more is lost than its parity can bring back)",
             },
+        };
+        remarks.insert(object, remark);
+    }
+    for (object, (from, _)) in find(repository, &findings.damaged())? {
+        let remark = match from {
+            MendedFrom::Catalogue => " (a catalogue holds it whole: `chronolith check --repair`)",
+            _ => " (its other copy is whole: `chronolith check --repair`)",
         };
         remarks.insert(object, remark);
     }

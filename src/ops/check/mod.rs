@@ -5,7 +5,8 @@
 //! - `packs`: are they there, do they hold what the index says, does it all decode
 //! - `logs`: archived segments of logs
 //! - `trees`: from every snapshot to every chunk; which paths are affected by what is lost
-//! - `mend`: what parity brings back of what is damaged
+//! - `mend`: what parity, a second copy or a catalogue brings back of what is damaged
+//! - `copies`: what is held elsewhere too
 //! - `damage`: what others are told of packs that are bad
 //! - `selection`: which packs are read, and the ledger
 //! - `report`: what was found
@@ -13,6 +14,7 @@
 //! Memory does not grow with the repository but for the lists of its packs and snapshots and three
 //! bits for each record of the index.
 
+mod copies;
 mod damage;
 mod logs;
 mod mend;
@@ -22,7 +24,7 @@ mod report;
 mod selection;
 mod trees;
 
-pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity, LostLog, Mended};
+pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity, LostLog, Mended, MendedFrom};
 pub use selection::ReadData;
 
 use self::damage::Damage;
@@ -62,7 +64,11 @@ pub(in crate::ops) struct Surveyed<'a> {
 impl Surveyed<'_> {
     /// Walks the trees of all snapshots and says in the report what is hurt.
     pub fn walk_trees(&self, report: &mut CheckReport) -> Result<(), OpsError> {
-        self.trees.borrow_mut().check(&self.snapshots, report)
+        self.trees.borrow_mut().check(&self.snapshots, report)?;
+        if report.hurt.is_empty() {
+            self.packs.nobody_misses();
+        }
+        Ok(())
     }
 
     /// Says whether nothing below a node of a tree or recipe is lost, once trees were walked.
@@ -85,8 +91,8 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions) -> Result<Che
     until_settled(repository, options, &mut Pass::default())
 }
 
-/// Checks a repository, and puts right what is found damaged as far as its parity goes. The report tells how
-/// things stand afterwards.
+/// Checks a repository, and puts right what is found damaged as far as its parity goes, and what is stored
+/// twice or listed in a catalogue from there. The report tells how things stand afterwards.
 ///
 /// # Errors
 ///
@@ -178,7 +184,8 @@ fn look(
     let inventory = Inventory::take(environment.store.list("")?, &findings);
     let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0 };
     objects.check(&inventory)?;
-    let snapshots = objects.roots()?;
+    let mut snapshots = objects.roots()?;
+    objects.leave_out_ended(&mut snapshots)?;
     objects.memory(&inventory)?;
     let mut logs = logs::check_logs(repository, &findings, &options.read_data)?;
     report.counts.logs = logs.objects;

@@ -9,9 +9,9 @@ use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
 use crate::format::snapshot::Snapshot;
 use crate::format::trust::{Act, Trust};
-use crate::ops::forget::vanished;
+use crate::ops::forget::{lost_version, vanished};
 use crate::ops::{OpsError, Snapshots};
-use crate::repo::{FoundAnnotation, FoundSnapshot, RepoError, Repository, check_slot, pack_name};
+use crate::repo::{FoundAnnotation, FoundSnapshot, RepoError, Repository, Told, check_slot, pack_name};
 use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(super) struct Inventory {
     others: Vec<(ObjectKind, ObjectId, String)>,
     /// Ids of snapshots and annotations.
     pub roots: HashSet<ObjectId>,
+    /// The newest generation in which an annotation lies: snapshots that are brought back may lie in later ones.
+    generation: u32,
     /// Objects of which only the name can be checked here.
     named: Vec<(ObjectId, String)>,
     /// Hashes of the names of all of them.
@@ -102,6 +104,9 @@ impl Inventory {
             // Both are listed, opened and told of by who reads them.
             ("snapshots" | "annotations", generation) if is_generation(generation) => {
                 self.roots.insert(id);
+                if area == "annotations" {
+                    self.generation = self.generation.max(u32::from_str_radix(rest, 16).unwrap_or(0));
+                }
                 return true;
             }
             ("sessions", "") => ObjectKind::Session,
@@ -119,6 +124,23 @@ impl Inventory {
         self.others.push((kind, id, name.to_owned()));
         true
     }
+}
+
+/// Takes a copy of the configuration, if an owner has signed it.
+///
+/// # Errors
+///
+/// When it is damaged, or its signature does not hold.
+pub(super) fn read_configuration(
+    repository: &Repository,
+    name: &str,
+    bytes: &[u8],
+) -> Result<Config, RepoError> {
+    let parsed = Config::parse(bytes).map_err(RepoError::damaged(name))?;
+    let (kind, signer) = (ObjectKind::Configuration.number(), &parsed.config.signer);
+    let act = Act::Configuration;
+    repository.verify_signature(name, act, kind, signer, parsed.signed, &parsed.signature)?;
+    Ok(parsed.config)
 }
 
 /// Checks objects one by one.
@@ -222,26 +244,15 @@ impl Objects<'_> {
     fn configurations(&mut self) -> Result<(), OpsError> {
         for name in ["chronolith", "copies/chronolith"] {
             let Some(bytes) = self.get(name, limits::CONFIG_BYTES_MAX)? else { continue };
-            let checked = Config::parse(&bytes).map_err(RepoError::damaged(name)).and_then(|parsed| {
-                let kind = ObjectKind::Configuration.number();
-                let signer = &parsed.config.signer;
-                self.repository.verify_signature(
-                    name,
-                    Act::Configuration,
-                    kind,
-                    signer,
-                    parsed.signed,
-                    &parsed.signature,
-                )?;
-                Ok((parsed.config.repository, parsed.config.revision))
-            });
+            let checked = read_configuration(self.repository, name, &bytes);
             let own = self.repository.config();
             match checked {
-                Ok((repository, _)) if repository != own.repository => {
+                Ok(config) if config.repository != own.repository => {
                     self.findings.add(Gravity::Damage, name, "it is another repository's");
                 }
-                Ok((_, revision)) if revision < own.revision => {
-                    let what = format!("it is revision {revision}, an old one: there is {}", own.revision);
+                Ok(config) if config.revision < own.revision => {
+                    let (found, newest) = (config.revision, own.revision);
+                    let what = format!("it is revision {found}, an old one: there is {newest}");
                     self.findings.add(Gravity::Damage, name, what);
                 }
                 Ok(_) => {}
@@ -307,6 +318,14 @@ impl Objects<'_> {
         for (name, error) in &snapshots.refused {
             self.tell(name, error);
         }
+        let made = snapshots.found.iter().map(|found| (&found.snapshot, &found.signer));
+        if let Some((id, sequence)) = lost_version(self.repository.registry(), made) {
+            let what = format!(
+                "snapshots were made under it, version {sequence} of the registry of trust, and it is gone: what needs \
+                 its keys and epochs cannot be read"
+            );
+            self.findings.add(Gravity::Damage, format!("trust/{id}"), what);
+        }
         for found in &snapshots.found {
             if let Some(parent) = found.snapshot.parent.filter(|parent| !known.contains_key(parent)) {
                 // Forgotten and pruned, as a rule; a snapshot never needs its parent.
@@ -325,6 +344,25 @@ impl Objects<'_> {
             self.tell(name, error);
         }
         Ok(snapshots.found)
+    }
+
+    /// Leaves out snapshots whose end is recorded and that are there again: nobody misses what they need.
+    pub fn leave_out_ended(&self, snapshots: &mut Vec<FoundSnapshot>) -> Result<(), OpsError> {
+        let memory = self.repository.memory()?;
+        let is_told = |found: &FoundSnapshot| matches!(memory.told(&found.id.into()), Some(Told::Ended(_)));
+        if !snapshots.iter().any(is_told) {
+            return Ok(());
+        }
+        let all = Snapshots::load_all(self.repository)?;
+        snapshots.retain(|found| {
+            let has_ended = is_told(found) && all.get(&found.id).is_some_and(|view| view.forgotten);
+            if has_ended {
+                let what = "it was deleted, and is there again: the next prune deletes it once more";
+                self.findings.add(Gravity::Note, format!("snapshot {}", found.id), what);
+            }
+            !has_ended
+        });
+        Ok(())
     }
 
     /// Tells of catalogues that are gone, and of roots that they list and nobody has ended ([CONCURRENCY-45]).
@@ -349,6 +387,14 @@ impl Objects<'_> {
                 let what = "a catalogue that is gone too listed it, and nobody has forgotten it";
                 self.findings.add(Gravity::Damage, name, what);
             }
+        }
+        if memory.is_whole() && inventory.generation > memory.generation() {
+            let what = format!(
+                "a catalogue is gone: objects lie in generation {}, and none closes the one before it; what it \
+                 remembered of snapshots that are gone is lost; the next `forget` or `prune` makes a new one",
+                inventory.generation
+            );
+            self.findings.add(Gravity::Damage, "catalog/", what);
         }
         // Listed before the catalogues were: what is new in these is looked for again.
         if memory.vanished(&inventory.roots, |_| false).is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::base::{ObjectId, SnapshotId, Timestamp};
 use crate::localfs::printable;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -77,11 +77,24 @@ pub struct LostLog {
     pub commits: Option<(Timestamp, Timestamp)>,
 }
 
-/// A damaged object that there is parity of, and what came of it.
+/// Where the right bytes of a damaged object come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MendedFrom {
+    /// Its parity.
+    Parity,
+    /// The other copy of what is stored twice.
+    OtherCopy,
+    /// A catalogue that lists it.
+    Catalogue,
+}
+
+/// A damaged object that there is parity of or that is held elsewhere too, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mended {
     /// Its name in the store.
     pub object: String,
+    /// What was to put it right.
+    pub from: MendedFrom,
     /// That its right bytes stand in its place again.
     pub in_place: bool,
 }
@@ -146,7 +159,7 @@ pub struct CheckReport {
     pub reported: u64,
     /// Earlier reports that were taken back, since what they named is right again.
     pub cancelled: u64,
-    /// Of what was put right from parity or was to be: nothing where that was not asked for.
+    /// Of what was put right, or was to be: nothing where that was not asked for.
     pub mended: Vec<Mended>,
     /// What this key could not look at, a sentence each.
     pub unchecked: Vec<String>,
@@ -198,6 +211,27 @@ impl Findings {
             covered.contains(&id).then(|| (finding.object.clone(), id))
         })
         .collect()
+    }
+
+    /// Returns the names of objects that were found damaged.
+    pub fn damaged(&self) -> BTreeSet<String> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let damaged = held.0.iter().filter(|finding| finding.gravity == Gravity::Damage);
+        damaged.map(|finding| finding.object.clone()).collect()
+    }
+
+    /// Makes warnings of what was found damaged of these objects, and says why.
+    pub fn ease(&self, objects: &BTreeSet<String>, why: &str) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut eased = 0;
+        for finding in held.0.iter_mut().filter(|finding| finding.gravity == Gravity::Damage) {
+            if objects.contains(&finding.object) {
+                finding.gravity = Gravity::Warning;
+                finding.what.push_str(why);
+                eased += 1;
+            }
+        }
+        held.2 -= eased;
     }
 
     /// Adds to what is said of these objects.
