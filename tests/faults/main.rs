@@ -5,13 +5,13 @@
 mod support;
 
 mod annotations;
-mod check_damage;
 mod damage;
 mod full_disk;
 mod healing;
 mod keys;
 mod killed;
 mod leftovers;
+mod matrix;
 mod parity;
 mod producers;
 mod repairs;

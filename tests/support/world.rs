@@ -25,21 +25,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// What lies in a snapshot: paths and bytes of its files, in order.
 pub type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The time of this machine, moved by what a test says has passed.
+/// The time of this machine, or one that stands still, moved by what a test says has passed.
 #[derive(Default)]
-pub struct ShiftedClock(AtomicI64);
+pub struct ShiftedClock {
+    shift: AtomicI64,
+    stands_at: Option<i64>,
+}
 
 impl ShiftedClock {
+    /// Makes a clock that stands still at so many seconds since 1970.
+    pub fn standing_at(seconds: i64) -> Self {
+        Self { shift: AtomicI64::new(0), stands_at: Some(seconds * 1_000_000_000) }
+    }
+
     /// Lets time pass without waiting for it; a negative number turns the clock back.
     pub fn shift_seconds(&self, seconds: i64) {
-        self.0.fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
+        self.shift.fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
     }
 }
 
 impl Clock for ShiftedClock {
     fn now(&self) -> Timestamp {
-        let passed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Timestamp::from_nanoseconds(passed.as_nanos() as i64 + self.0.load(Ordering::SeqCst))
+        let passed = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let base = self.stands_at.unwrap_or_else(|| passed().as_nanos() as i64);
+        Timestamp::from_nanoseconds(base + self.shift.load(Ordering::SeqCst))
     }
 }
 

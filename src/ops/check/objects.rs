@@ -391,7 +391,8 @@ impl Objects<'_> {
         if memory.is_whole() && inventory.generation > memory.generation() {
             let what = format!(
                 "a catalogue is gone: objects lie in generation {}, and none closes the one before it; what it \
-                 remembered of snapshots that are gone is lost; the next `forget` or `prune` makes a new one",
+                 remembered of snapshots that are gone is lost; `forget` and `prune` make a new one once enough has \
+                 gathered",
                 inventory.generation
             );
             self.findings.add(Gravity::Damage, "catalog/", what);
