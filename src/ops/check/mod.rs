@@ -64,11 +64,7 @@ pub(in crate::ops) struct Surveyed<'a> {
 impl Surveyed<'_> {
     /// Walks the trees of all snapshots and says in the report what is hurt.
     pub fn walk_trees(&self, report: &mut CheckReport) -> Result<(), OpsError> {
-        self.trees.borrow_mut().check(&self.snapshots, report)?;
-        if report.hurt.is_empty() {
-            self.packs.nobody_misses();
-        }
-        Ok(())
+        self.trees.borrow_mut().check(&self.snapshots, report)
     }
 
     /// Says whether nothing below a node of a tree or recipe is lost, once trees were walked.

@@ -135,15 +135,6 @@ impl<'a> Packs<'a> {
         present
     }
 
-    /// Says of packs that are gone that no snapshot needs them: an index run that came late, or came back after a
-    /// prune, names such.
-    pub fn nobody_misses(&self) {
-        let states = lock(&self.states);
-        let missing = states.iter().filter(|(_, state)| **state == State::Missing);
-        let names = missing.map(|(id, _)| pack_name(id)).collect();
-        self.findings.ease(&names, ", and no snapshot needs it");
-    }
-
     /// Looks into packs with all cores: those of `read` whole, in their order, as long as `budget`
     /// lasts; of the others only what they say of themselves.
     pub fn look(

@@ -220,20 +220,6 @@ impl Findings {
         damaged.map(|finding| finding.object.clone()).collect()
     }
 
-    /// Makes warnings of what was found damaged of these objects, and says why.
-    pub fn ease(&self, objects: &BTreeSet<String>, why: &str) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut eased = 0;
-        for finding in held.0.iter_mut().filter(|finding| finding.gravity == Gravity::Damage) {
-            if objects.contains(&finding.object) {
-                finding.gravity = Gravity::Warning;
-                finding.what.push_str(why);
-                eased += 1;
-            }
-        }
-        held.2 -= eased;
-    }
-
     /// Adds to what is said of these objects.
     pub fn remark(&self, remarks: &BTreeMap<String, &'static str>) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
