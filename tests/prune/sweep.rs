@@ -5,12 +5,12 @@ use crate::support::{Failure, Fault, FaultStore, ManualClock};
 use crate::{hooked, packs};
 use chronolith::base::SnapshotId;
 use chronolith::format::session::SessionPurpose;
-use chronolith::ops::check::{CheckOptions, ReadData, check};
+use chronolith::ops::check::{CheckOptions, Finding, Gravity, ReadData, check};
 use chronolith::ops::forget::forget;
 use chronolith::ops::prune::{PruneOptions, PruneReport, prune};
 use chronolith::ops::undelete::undelete;
 use chronolith::ops::{OpsError, Snapshots};
-use chronolith::repo::Presence;
+use chronolith::repo::{LogEntry, Presence};
 use chronolith::storage::{MemoryStore, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -280,8 +280,44 @@ fn a_check_beside_a_sweep_reports_nothing_that_was_forgotten() {
         let report = check(&client.open(), &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(report.hurt.iter().any(|(id, _)| *id == scene.kept_id), "{what}: {:?}", report.findings);
     };
+    let rotten = copy_of(&scene.store);
     crate::delete(&*scene.store, &[kept]);
     interleaved_at(&scene, 7, damaged, sweep, |_, _| {});
+    // What only reading shows is told as well, of a pack and of a log.
+    let scene = Scene { store: Arc::new(rotten), ..scene };
+    let owner = scene.owner.through(scene.store.clone());
+    let entry = LogEntry {
+        stream: "pg/main/1".to_owned(),
+        name: "000000010000000000000001".to_owned(),
+        host: "db1".to_owned(),
+        program: "test".to_owned(),
+        engine: "postgresql".to_owned(),
+        ..LogEntry::default()
+    };
+    owner.open().archive_log(&entry, &noise(5, 50_000)).unwrap();
+    let log = scene.store.list("logs/").unwrap().remove(0).name;
+    let kept = kept.to_string();
+    let names = [format!("packs/{}/{kept}", &kept[..2]), log];
+    for name in &names {
+        let mut bytes = scene.store.get(name, u64::MAX).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        scene.store.replace(name, &bytes).unwrap();
+    }
+    let read = |client: &Client, what: &str| {
+        let report = check(&client.open(), &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        for name in &names {
+            let is_named = |finding: &Finding| finding.gravity == Gravity::Damage && finding.object == *name;
+            assert!(report.findings.iter().any(is_named), "{what}: {name}: {:?}", report.findings);
+        }
+        assert_eq!((report.reported, report.known_damage), (1, 0), "{what}");
+    };
+    let sweep = |client: &Client| {
+        // Something goes, whatever a prune makes of a repository that is damaged.
+        let sessions = client.store.list("sessions/").unwrap();
+        sessions.iter().for_each(|session| client.store.delete(&session.name).unwrap());
+    };
+    interleaved_at(&scene, 5, read, sweep, |_, _| {});
 }
 
 #[test]

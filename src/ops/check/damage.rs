@@ -157,11 +157,6 @@ impl Damage {
         known
     }
 
-    /// Returns the packs in which something was found bad, reported before or not.
-    pub fn bad(&self) -> HashSet<PackId> {
-        self.found.keys().copied().collect()
-    }
-
     /// Notes that the bytes of a pack have its name as their hash.
     pub fn is_sound(&mut self, pack: PackId, verified: bool) {
         self.sound.insert(pack, verified);

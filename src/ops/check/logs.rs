@@ -27,11 +27,12 @@ pub(super) struct Checked {
     pub unchecked: Vec<String>,
 }
 
-/// Checks all logs.
+/// Checks all logs; those of `again` are read whole in any case.
 pub(super) fn check_logs(
     repository: &Repository,
     findings: &Findings,
     read_data: &ReadData,
+    again: &HashSet<PackId>,
 ) -> Result<Checked, OpsError> {
     let mut checked = Checked::default();
     let mut listing = repository.all_logs()?;
@@ -54,7 +55,8 @@ pub(super) fn check_logs(
         objects.entry(&found.object).or_default().push(found);
         names.entry((&found.record.stream, &found.record.name)).or_default().push(found);
     }
-    let chosen = chosen(&objects, read_data, &mut checked);
+    let mut chosen = chosen(&objects, read_data, &mut checked);
+    chosen.extend(again);
     let reads_content = repository.keyring().reads_content();
     let mut damaged: HashSet<&str> = HashSet::new();
     for (object, found) in &objects {

@@ -27,7 +27,7 @@ mod trees;
 pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity, LostLog, Mended, MendedFrom};
 pub use selection::ReadData;
 
-use self::damage::Damage;
+use self::damage::{Damage, Published};
 use self::objects::{Inventory, Objects};
 use self::packs::Packs;
 pub(in crate::ops) use self::packs::agrees;
@@ -116,7 +116,9 @@ fn until_settled(
         }
         // What was damaged is looked at again, with everything that lies in the open; what was read and found
         // right need not be read a second time.
-        options.read_data = ReadData::None;
+        if !pass.rereads {
+            options.read_data = ReadData::None;
+        }
         repository.refresh_index()?;
     }
 }
@@ -147,8 +149,12 @@ struct Pass {
     mends: bool,
     /// What was put right by the looks before.
     mended: Vec<Mended>,
-    /// Packs of content that are read, whatever else is.
+    /// Packs of content and log packs that are read, whatever else is.
     again: HashSet<PackId>,
+    /// What the looks before have told others of packs that are bad.
+    published: Published,
+    /// Whether everything is read again that was to be read at first.
+    rereads: bool,
     /// What the looks before have read.
     counts: CheckCounts,
     /// Whether they read content.
@@ -156,12 +162,16 @@ struct Pass {
 }
 
 impl Pass {
-    /// Ends a look that another follows.
-    fn goes_on(&mut self, again: HashSet<PackId>, counts: CheckCounts, read_data: bool) {
+    /// Ends a look that another follows. What it found bad by reading is read again; where that is more than is
+    /// remembered by name, everything is.
+    fn goes_on(&mut self, again: Option<HashSet<PackId>>, counts: CheckCounts, read_data: bool) {
         self.looks_before += 1;
-        self.again.extend(again);
-        self.counts.add_reads(&counts);
-        self.read_data = read_data;
+        self.rereads = again.is_none();
+        if let Some(again) = again {
+            self.again.extend(again);
+            self.counts.add_reads(&counts);
+            self.read_data = read_data;
+        }
     }
 }
 
@@ -183,7 +193,7 @@ fn look(
     let mut snapshots = objects.roots()?;
     objects.leave_out_ended(&mut snapshots)?;
     objects.memory(&inventory)?;
-    let mut logs = logs::check_logs(repository, &findings, &options.read_data)?;
+    let mut logs = logs::check_logs(repository, &findings, &options.read_data, &pass.again)?;
     report.counts.logs = logs.objects;
     report.lost_logs = std::mem::take(&mut logs.lost);
     report.unchecked.append(&mut logs.unchecked);
@@ -211,7 +221,7 @@ fn look(
     let damage = Damage::load(repository)?;
     let mut reported = damage.reported();
     reported.extend(&pass.again);
-    let packs = Packs::new(repository, &index, &findings, damage, &condemned);
+    let packs = Packs::new(repository, &index, &findings, damage, &condemned, &pass.again);
     let present = packs.compare(&inventory.packs, &repository.index().packs());
     let (metadata, content): (Vec<_>, Vec<_>) =
         present.into_iter().partition(|(_, _, class)| *class == BlobClass::Metadata);
@@ -246,18 +256,21 @@ fn look(
         report.mended.clone_from(&pass.mended);
         if pass.mended.iter().any(|mended| mended.in_place) {
             pass.mends = false;
-            pass.goes_on(packs.take_damage().bad(), packs.counts(&logs), read_data);
+            pass.goes_on(findings.in_packs(), packs.counts(&logs), read_data);
             return Ok(None);
         }
     }
     let damage = packs.take_damage();
-    let (bad, read) = (damage.bad(), packs.counts(&logs));
-    report.known_damage = damage.known_bad.len() as u64;
+    let read = packs.counts(&logs);
+    report.known_damage = damage.known_bad.difference(&pass.again).count() as u64;
     if options.keep_ledger {
         let method = if read_data { "read-data" } else { "structure" };
         // Who may not write here still learns what is wrong.
         match damage.publish(repository, method, &options.program) {
-            Ok(published) => (report.reported, report.cancelled) = (published.reported, published.cancelled),
+            Ok(published) => {
+                pass.published.reported += published.reported;
+                pass.published.cancelled += published.cancelled;
+            }
             Err(error @ RepoError::Interrupted) => return Err(error.into()),
             Err(error) => environment.observer.warn(&format!(
                 "what was found bad could not be reported, so that backups may go on relying on it: {}",
@@ -265,6 +278,7 @@ fn look(
             )),
         }
     }
+    (report.reported, report.cancelled) = (pass.published.reported, pass.published.cancelled);
     packs.unchecked(&mut report.unchecked);
     report.counts.add_reads(&read);
     report.counts.add_reads(&pass.counts);
@@ -278,7 +292,7 @@ fn look(
         && pass.looks_before + 1 < LOOKS_MAX
         && inventory.has_lost_any(&environment.store.list("")?)
     {
-        pass.goes_on(bad, read, read_data);
+        pass.goes_on(findings.in_packs(), read, read_data);
         return Ok(None);
     }
     mend::foretell(repository, &findings)?;

@@ -62,6 +62,8 @@ pub(super) struct Packs<'a> {
     damage: Mutex<Damage>,
     /// Packs on which nobody relies any more.
     given_up: HashSet<PackId>,
+    /// Packs that a look before found bad: that they were reported then makes them no old news.
+    again: HashSet<PackId>,
     verified: Mutex<Vec<PackId>>,
     packs_read: AtomicU64,
     bytes_read: AtomicU64,
@@ -81,6 +83,7 @@ impl<'a> Packs<'a> {
         findings: &'a Findings,
         damage: Damage,
         condemned: &CondemnedListing,
+        again: &HashSet<PackId>,
     ) -> Self {
         let sets = condemned.found.values().flat_map(|found| {
             let condemned = &found.condemned;
@@ -90,6 +93,7 @@ impl<'a> Packs<'a> {
         Self {
             damage: Mutex::new(damage),
             given_up,
+            again: again.clone(),
             repository,
             index,
             findings,
@@ -235,7 +239,8 @@ impl<'a> Packs<'a> {
     /// to be deleted, is nothing new.
     fn note(&self, pack: &PackId, entry: Option<DamagedObject>) -> Gravity {
         let known = |entry| lock(&self.damage).add(entry);
-        match self.given_up.contains(pack) || entry.is_some_and(known) {
+        let is_known = entry.is_some_and(known) && !self.again.contains(pack);
+        match self.given_up.contains(pack) || is_known {
             true => Gravity::Warning,
             false => Gravity::Damage,
         }

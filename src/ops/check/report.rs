@@ -1,6 +1,6 @@
 //! What a check found.
 
-use crate::base::{ObjectId, SnapshotId, Timestamp};
+use crate::base::{ObjectId, PackId, SnapshotId, Timestamp};
 use crate::localfs::printable;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
@@ -194,6 +194,14 @@ impl Findings {
     /// Says whether anything is damaged.
     pub fn are_grave(&self) -> bool {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).2 > 0
+    }
+
+    /// Returns the packs and log packs in which something is damaged; `None` where not all are remembered.
+    pub fn in_packs(&self) -> Option<HashSet<PackId>> {
+        let is_told = self.held.lock().unwrap_or_else(PoisonError::into_inner).1 == 0;
+        let names = self.damaged().into_iter();
+        let packs = names.filter(|name| name.starts_with("packs/") || name.starts_with("logs/"));
+        is_told.then(|| packs.filter_map(|name| name.rsplit('/').next()?.parse().ok()).collect())
     }
 
     /// Notes that there is parity of an object.

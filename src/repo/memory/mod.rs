@@ -86,14 +86,6 @@ impl Remembered {
     }
 }
 
-impl Before {
-    /// Returns what was the newest, with its sequence.
-    pub fn newest(&self) -> Option<(CatalogId, u64)> {
-        let known = self.memory.newest().map(|(id, _)| id);
-        known.or_else(|| self.gone.first().copied()).map(|id| (id, self.sequence))
-    }
-}
-
 /// What catalogues last say of an object.
 #[derive(Debug, Clone, Copy)]
 pub enum Told<'a> {
@@ -129,6 +121,14 @@ pub struct Before {
     pub memory: Memory,
     /// Whether it holds all of it.
     pub is_whole: bool,
+}
+
+impl Before {
+    /// Returns what was the newest, with its sequence.
+    pub fn newest(&self) -> Option<(CatalogId, u64)> {
+        let known = self.memory.newest().map(|(id, _)| id);
+        known.or_else(|| self.gone.first().copied()).map(|id| (id, self.sequence))
+    }
 }
 
 impl Memory {
