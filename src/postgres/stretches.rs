@@ -5,7 +5,7 @@ use super::segment::{LogFile, SegmentName};
 use super::stream::{ClusterLog, LogObject, Sorting};
 use crate::format::log::LogRun;
 use crate::ops::OpsError;
-use crate::repo::{FoundMerge, RepoError};
+use crate::repo::{FoundLog, RepoError};
 use crate::storage::StorageError;
 use crate::timeline::LogSegment;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ const TELLING: [&str; 5] =
 pub(super) fn ends<'a>(
     log: &ClusterLog,
     files: impl Iterator<Item = &'a String>,
-    merges: &[FoundMerge],
+    merges: &[FoundLog],
 ) -> BTreeMap<u64, u64> {
     let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
     let mut note = |timeline: u64, end: u64| {
@@ -91,7 +91,7 @@ impl Sorting<'_> {
     pub(super) fn add_merge(
         &mut self,
         log: &mut ClusterLog,
-        merge: FoundMerge,
+        merge: FoundLog,
         ends: &BTreeMap<u64, u64>,
     ) -> Result<(), OpsError> {
         let registry = self.repository.registry();

@@ -71,7 +71,7 @@ pub use index::{IndexSet, KnownPack, Located, NumberedIndex, RunContent, RunOutl
 pub use init::{InitOptions, draw_identity, init};
 pub use keyring::{EpochKeys, Identity, Keyring};
 pub use logs::{
-    FRESH_LOG_SECONDS, ForgottenLogs, FoundLog, FoundMerge, LogEntry, LogOutline, LogPut, MERGED_BYTES,
+    FRESH_LOG_SECONDS, ForgottenLogs, FoundLog, LogEntry, LogOutline, LogPut, MERGED_BYTES,
     MERGED_LOG_SECONDS, MERGED_RECORDS, MergeFailure, OpenedLog, follows, holds_whole, joined, joined_length,
 };
 pub use memory::{

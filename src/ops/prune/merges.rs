@@ -14,8 +14,8 @@ use crate::format::log::LogRecordKind;
 use crate::format::place::{MERGED_FOLDER, Place, RECORDS_FOLDER};
 use crate::format::trust::Standing;
 use crate::repo::{
-    FRESH_LOG_SECONDS, FoundLog, FoundMerge, MERGED_BYTES, MERGED_LOG_SECONDS, MERGED_RECORDS, RepoError,
-    Repository, follows,
+    FRESH_LOG_SECONDS, FoundLog, MERGED_BYTES, MERGED_LOG_SECONDS, MERGED_RECORDS, RepoError, Repository,
+    follows,
 };
 use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -46,7 +46,7 @@ pub(super) struct Logs {
 /// What stands in for others: records by the hash of their bytes, read where it matters.
 struct Authorities<'a> {
     repository: &'a Repository,
-    merges: Vec<FoundMerge>,
+    merges: Vec<FoundLog>,
     hashes: HashMap<LogPackId, BTreeSet<[u8; 32]>>,
 }
 
@@ -105,12 +105,12 @@ impl<'a> Authorities<'a> {
         Ok(Self { repository, merges, hashes: HashMap::new() })
     }
 
-    fn add(&mut self, merge: FoundMerge) {
+    fn add(&mut self, merge: FoundLog) {
         self.merges.push(merge);
     }
 
     /// Returns the records of a merged log pack; none of one that is not what it must be.
-    fn hashes(&mut self, merge: &FoundMerge) -> Result<&BTreeSet<[u8; 32]>, OpsError> {
+    fn hashes(&mut self, merge: &FoundLog) -> Result<&BTreeSet<[u8; 32]>, OpsError> {
         if !self.hashes.contains_key(&merge.id) {
             let hashes = readable(self.repository.merge_hashes(merge))?;
             self.hashes.insert(merge.id, hashes.unwrap_or_default());
@@ -126,9 +126,9 @@ impl<'a> Authorities<'a> {
         id: LogPackId,
         names: &[&str],
         is_merged: bool,
-    ) -> Result<Vec<FoundMerge>, OpsError> {
-        let covers = |merge: &&FoundMerge| merge.id != id && names.iter().all(|name| merge.covers(name));
-        let candidates: Vec<FoundMerge> = self.merges.iter().filter(covers).cloned().collect();
+    ) -> Result<Vec<FoundLog>, OpsError> {
+        let covers = |merge: &&FoundLog| merge.id != id && names.iter().all(|name| merge.covers(name));
+        let candidates: Vec<FoundLog> = self.merges.iter().filter(covers).cloned().collect();
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
@@ -293,10 +293,7 @@ fn groups<'a, 'b>(sources: &'a [(FoundLog, &'b Place)]) -> Vec<&'a [(FoundLog, &
 }
 
 /// Merges a group, without those of it that cannot be merged: they stay as they are.
-fn merge_group(
-    repository: &Repository,
-    group: &[(FoundLog, &Place)],
-) -> Result<Option<FoundMerge>, OpsError> {
+fn merge_group(repository: &Repository, group: &[(FoundLog, &Place)]) -> Result<Option<FoundLog>, OpsError> {
     let observer = &repository.environment().observer;
     let mut sources: Vec<&FoundLog> = group.iter().map(|(log, _)| log).collect();
     for _ in 0..LEFT_OUT_MAX {
@@ -388,7 +385,7 @@ fn names(repository: &Repository, folder: &str, object: &ObjectInfo) -> Result<V
 }
 
 /// Reads a merged log pack whole, and makes sure that it is durable.
-fn secure(repository: &Repository, merge: &FoundMerge) -> Result<bool, OpsError> {
+fn secure(repository: &Repository, merge: &FoundLog) -> Result<bool, OpsError> {
     match repository.secure_merge(merge) {
         Ok(()) => Ok(true),
         Err(error @ RepoError::Storage(StorageError::Transient { .. })) => Err(error.into()),

@@ -9,7 +9,7 @@
 //! What it stands for is condemned by a prune, and deleted by one that finds it whole then ([CONCURRENCY-40]).
 
 use super::find::FoundLog;
-use super::merged::{FoundMerge, broken, check_merge, is_merged};
+use super::merged::{broken, check_merge, is_merged};
 use super::read::OpenedLog;
 use super::sums::{sum_up, sums_up};
 use crate::base::{Timestamp, limits};
@@ -101,7 +101,7 @@ impl Repository {
     ///
     /// [`RepoError::Forbidden`] for a key that may not merge; when one of them is damaged, does not count or does not
     /// fit, with its name; when the store fails.
-    pub fn merge_logs(&self, sources: &[&FoundLog]) -> Result<FoundMerge, MergeFailure> {
+    pub fn merge_logs(&self, sources: &[&FoundLog]) -> Result<FoundLog, MergeFailure> {
         let own = self.keyring().identity.key;
         self.registry().may_sign(&own, Act::LogMerge).map_err(by_itself)?;
         self.registry().may_sign(&own, Act::LogPack).map_err(by_itself)?;
@@ -198,12 +198,12 @@ impl Repository {
     /// # Errors
     ///
     /// When any of it does not hold, or the store fails.
-    pub fn verify_merge(&self, merge: &FoundMerge) -> Result<(), RepoError> {
+    pub fn verify_merge(&self, merge: &FoundLog) -> Result<(), RepoError> {
         self.open_merge(merge).map(drop)
     }
 
-    fn open_merge(&self, merge: &FoundMerge) -> Result<OpenedLog, RepoError> {
-        let opened = self.open_log(&merge.as_log())?;
+    fn open_merge(&self, merge: &FoundLog) -> Result<OpenedLog, RepoError> {
+        let opened = self.open_log(merge)?;
         let [(first, signer), rest @ ..] = opened.records.as_slice() else {
             return Err(broken(&merge.object, "it has no records"));
         };
@@ -221,7 +221,7 @@ impl Repository {
     /// # Errors
     ///
     /// As [`Repository::verify_merge`].
-    pub fn secure_merge(&self, merge: &FoundMerge) -> Result<(), RepoError> {
+    pub fn secure_merge(&self, merge: &FoundLog) -> Result<(), RepoError> {
         let opened = self.open_merge(merge)?;
         self.environment().store.put(&merge.object, &opened.bytes)?;
         Ok(())
@@ -232,7 +232,7 @@ impl Repository {
     /// # Errors
     ///
     /// When any of it does not hold, or the store fails.
-    pub fn merge_hashes(&self, merge: &FoundMerge) -> Result<BTreeSet<[u8; 32]>, RepoError> {
+    pub fn merge_hashes(&self, merge: &FoundLog) -> Result<BTreeSet<[u8; 32]>, RepoError> {
         let (name, length, modified) = (merge.object.clone(), merge.length, merge.stored);
         let pack = self.read_merged_front(merge.id.into(), &ObjectInfo { name, length, modified })?;
         hashes_of(&merge.object, &pack.front)
@@ -246,20 +246,6 @@ impl Repository {
     pub fn log_record_hashes(&self, object: &str, length: u64) -> Result<BTreeSet<[u8; 32]>, RepoError> {
         let bytes = self.fetch_log_front(object, length)?;
         hashes_of(object, &bytes)
-    }
-}
-
-impl FoundMerge {
-    /// The merged log pack as what is read whole.
-    fn as_log(&self) -> FoundLog {
-        FoundLog {
-            id: self.id,
-            object: self.object.clone(),
-            length: self.length,
-            record: self.record.clone(),
-            signer: self.signer,
-            stored: self.stored,
-        }
     }
 }
 

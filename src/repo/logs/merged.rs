@@ -8,7 +8,7 @@ use super::find::{FoundLog, found_log, id_of, unpack_row};
 use super::frames::Frames;
 use super::spans::Spans;
 use super::sums::{covers, sums_up};
-use crate::base::{KeyId, LogPackId, ObjectId, Timestamp, limits};
+use crate::base::{KeyId, ObjectId, limits};
 use crate::format::FormatError;
 use crate::format::log::{LOG_HEAD_BYTES, LogPackFront, LogPackHead, LogRecord, LogRecordKind};
 use crate::format::pack::ORIGIN_BYTES;
@@ -26,32 +26,15 @@ const FIRST_BYTES: usize = 4096;
 /// Merged log packs whose records are remembered.
 const REMEMBERED: usize = 4;
 
-/// A merged log pack, known by its first record.
-#[derive(Debug, Clone)]
-pub struct FoundMerge {
-    /// The log pack.
-    pub id: LogPackId,
-    /// The object's name in the store.
-    pub object: String,
-    /// The object's length.
-    pub length: u64,
-    /// The record of the merge.
-    pub record: LogRecord,
-    /// Who signed it.
-    pub signer: KeyId,
-    /// When the store received it, where the store says so.
-    pub stored: Option<Timestamp>,
-}
-
 /// A merged log pack that was listed, and what its first record says.
-type ReadMerge = (ObjectInfo, Result<FoundMerge, RepoError>);
+type ReadMerge = (ObjectInfo, Result<FoundLog, RepoError>);
 
 /// What a log stream holds, without reading what merged log packs hold.
 pub struct LogOutline {
     /// What lies by itself.
     pub logs: Listing<FoundLog>,
-    /// Merged log packs.
-    pub merges: Vec<FoundMerge>,
+    /// Merged log packs, each by its first record.
+    pub merges: Vec<FoundLog>,
 }
 
 /// What this process knows of merged log packs.
@@ -64,7 +47,7 @@ pub struct MergedLogs {
 
 /// A merged log pack whose front was read: what it holds, each record verified by itself.
 pub(super) struct MergedPack {
-    pub merge: FoundMerge,
+    pub merge: FoundLog,
     pub records: Vec<FoundLog>,
     /// Why some of its records do not count, where that is so.
     pub untrusted: Option<String>,
@@ -107,7 +90,7 @@ impl Repository {
     /// # Errors
     ///
     /// When the store cannot be listed or read.
-    pub fn merged_logs(&self, stream: &str) -> Result<Listing<FoundMerge>, RepoError> {
+    pub fn merged_logs(&self, stream: &str) -> Result<Listing<FoundLog>, RepoError> {
         self.merged_logs_in(&self.log_stream_folder(stream))
     }
 
@@ -116,7 +99,7 @@ impl Repository {
     /// # Errors
     ///
     /// As [`Repository::merged_logs`].
-    pub fn merged_logs_in(&self, folder: &str) -> Result<Listing<FoundMerge>, RepoError> {
+    pub fn merged_logs_in(&self, folder: &str) -> Result<Listing<FoundLog>, RepoError> {
         self.merges_in(folder, self.environment().store.list(&format!("{folder}/{MERGED_FOLDER}/"))?)
     }
 
@@ -144,12 +127,12 @@ impl Repository {
     /// # Errors
     ///
     /// When it cannot be read, or is not what it must be.
-    pub fn merge_records(&self, merge: &FoundMerge) -> Result<Vec<FoundLog>, RepoError> {
+    pub fn merge_records(&self, merge: &FoundLog) -> Result<Vec<FoundLog>, RepoError> {
         let object = ObjectInfo { name: merge.object.clone(), length: merge.length, modified: merge.stored };
         Ok(self.merged_pack(&object)?.records.clone())
     }
 
-    fn merges_in(&self, folder: &str, objects: Vec<ObjectInfo>) -> Result<Listing<FoundMerge>, RepoError> {
+    fn merges_in(&self, folder: &str, objects: Vec<ObjectInfo>) -> Result<Listing<FoundLog>, RepoError> {
         let mut listing = Listing { found: Vec::new(), refused: Vec::new() };
         for (object, read) in self.read_merges(objects) {
             match read.and_then(|merge| self.believe_merge(&merge).map(|()| merge)) {
@@ -175,7 +158,7 @@ impl Repository {
     }
 
     /// Whose merges count.
-    fn believe_merge(&self, merge: &FoundMerge) -> Result<(), RepoError> {
+    fn believe_merge(&self, merge: &FoundLog) -> Result<(), RepoError> {
         let id = ObjectId::from(merge.id);
         self.registry().believe(&merge.object, &merge.signer, Act::LogMerge, &id)
     }
@@ -192,13 +175,13 @@ impl Repository {
     }
 
     /// Reads the first record of a merged log pack; whether its signer may make one is not asked.
-    pub(super) fn read_merge(&self, object: &ObjectInfo) -> Result<FoundMerge, RepoError> {
+    pub(super) fn read_merge(&self, object: &ObjectInfo) -> Result<FoundLog, RepoError> {
         let name = object.name.as_str();
         let id = id_of(object).ok_or_else(|| broken(name, "its name is none"))?;
         let known = self.known_objects();
         let kept = known.and_then(|known| unpack_row(object, &known.get(id.as_bytes())?));
         if let Some((record, signer)) = kept {
-            return Ok(found_merge(object, id, record, signer));
+            return Ok(found_log(object, id, record, signer));
         }
         let (around, first) = self.fetch_first_record(name, object.length)?;
         let (record, signer) = self.open_log_record(name, &first)?;
@@ -207,7 +190,7 @@ impl Repository {
             let row = [object.length.to_le_bytes().as_slice(), signer.as_bytes(), &payload].concat();
             known.put(self.environment().entropy.as_ref(), vec![(*id.as_bytes(), row)]);
         }
-        Ok(found_merge(object, id, record, signer))
+        Ok(found_log(object, id, record, signer))
     }
 
     /// Fetches who signed a log pack, and its first record.
@@ -248,7 +231,7 @@ impl Repository {
         let short = || RepoError::damaged(name)(FormatError::Truncated);
         let (record, signer) = opened.pop_front().ok_or_else(short)?;
         check_merge(name, &record, &signer, &front.signer)?;
-        let merge = found_merge(object, id, record, signer);
+        let merge = found_log(object, id, record, signer);
         self.believe_merge(&merge)?;
         if opened.iter().any(|(record, _)| record.kind == LogRecordKind::Merged) {
             return Err(broken(name, "it holds records that do not belong together"));
@@ -293,21 +276,10 @@ impl Repository {
     }
 }
 
-impl FoundMerge {
-    /// Says whether it may hold a segment of this name.
+impl FoundLog {
+    /// Says whether a merged log pack may hold a segment of this name.
     pub fn covers(&self, name: &str) -> bool {
         self.record.runs.iter().any(|run| covers(run, name))
-    }
-}
-
-fn found_merge(object: &ObjectInfo, id: ObjectId, record: LogRecord, signer: KeyId) -> FoundMerge {
-    FoundMerge {
-        id: id.into(),
-        object: object.name.clone(),
-        length: object.length,
-        record,
-        signer,
-        stored: object.modified,
     }
 }
 

@@ -25,7 +25,7 @@ mod write;
 pub use find::FoundLog;
 pub use forgotten::{FRESH_LOG_SECONDS, ForgottenLogs};
 pub use merge::{MERGED_BYTES, MERGED_RECORDS, MergeFailure};
-pub use merged::{FoundMerge, LogOutline, MergedLogs};
+pub use merged::{LogOutline, MergedLogs};
 pub use pieces::{holds_whole, joined, joined_length};
 pub use read::OpenedLog;
 pub use spans::MERGED_LOG_SECONDS;
