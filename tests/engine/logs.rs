@@ -1,6 +1,6 @@
 //! Archived logs: one object a segment, found again by its name, never two contents under one.
 
-use crate::support::world::{Client, content, copy_of, noise};
+use crate::support::world::{Client, content, copy_of, log_entry, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use chronolith::base::{Classify, ErrorClass, SecretBytes, Timestamp};
 use chronolith::format::log::{LogDigest, LogRecordKind};
@@ -22,16 +22,12 @@ pub const STREAM: &str = "pg/main/7312345678901234567";
 
 pub fn entry(name: &str) -> LogEntry {
     LogEntry {
-        stream: STREAM.to_owned(),
-        name: name.to_owned(),
-        host: "db1".to_owned(),
-        program: "test".to_owned(),
-        engine: "postgresql".to_owned(),
         lineage: Some("7312345678901234567".to_owned()),
         timeline: Some(1),
         positions: Some((0x700_0000, 0x800_0000)),
         commits: Some((Timestamp::from_nanoseconds(5), Timestamp::from_nanoseconds(9))),
         facts: [("segment_size".to_owned(), "16777216".to_owned())].into(),
+        ..log_entry(STREAM, name)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::hooked;
 use crate::support::ManualClock;
-use crate::support::world::{Client, content, copy_of, dump, noise};
+use crate::support::world::{Client, content, copy_of, dump, log_entry, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use crate::sweep::{options, run};
 use chronolith::base::{LogPackId, Timestamp};
@@ -23,14 +23,7 @@ use std::time::Duration;
 const STREAM: &str = "pg/main/1";
 
 fn entry(name: &str) -> LogEntry {
-    LogEntry {
-        stream: STREAM.to_owned(),
-        name: name.to_owned(),
-        host: "db1".to_owned(),
-        program: "test".to_owned(),
-        engine: "postgresql".to_owned(),
-        ..LogEntry::default()
-    }
+    log_entry(STREAM, name)
 }
 
 fn bytes(number: u64) -> Vec<u8> {

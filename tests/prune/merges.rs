@@ -3,7 +3,7 @@
 
 use crate::hooked;
 use crate::support::ManualClock;
-use crate::support::world::{Client, noise};
+use crate::support::world::{Client, log_entry, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use crate::sweep::run;
 use chronolith::base::{Clock, LogPackId, SecretBytes, Timestamp};
@@ -32,14 +32,9 @@ const DAY: u64 = 24 * HOUR;
 
 fn entry(number: u64) -> LogEntry {
     LogEntry {
-        stream: STREAM.to_owned(),
-        name: name(number),
-        host: "db1".to_owned(),
-        program: "test".to_owned(),
-        engine: "postgresql".to_owned(),
         timeline: Some(1),
         positions: Some((number << 24, (number + 1) << 24)),
-        ..LogEntry::default()
+        ..log_entry(STREAM, &name(number))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Condemning and sweeping, beside writers and other prunes, and killed at every request.
 
-use crate::support::world::{Client, Content, content, copy_of, dump, noise};
+use crate::support::world::{Client, Content, content, copy_of, dump, log_entry, noise};
 use crate::support::{Failure, Fault, FaultStore, ManualClock};
 use crate::{hooked, packs};
 use chronolith::base::SnapshotId;
@@ -10,7 +10,7 @@ use chronolith::ops::forget::forget;
 use chronolith::ops::prune::{PruneOptions, PruneReport, prune};
 use chronolith::ops::undelete::undelete;
 use chronolith::ops::{OpsError, Snapshots};
-use chronolith::repo::{LogEntry, Presence};
+use chronolith::repo::Presence;
 use chronolith::storage::{MemoryStore, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -286,14 +286,7 @@ fn a_check_beside_a_sweep_reports_nothing_that_was_forgotten() {
     // What only reading shows is told as well, of a pack and of a log.
     let scene = Scene { store: Arc::new(rotten), ..scene };
     let owner = scene.owner.through(scene.store.clone());
-    let entry = LogEntry {
-        stream: "pg/main/1".to_owned(),
-        name: "000000010000000000000001".to_owned(),
-        host: "db1".to_owned(),
-        program: "test".to_owned(),
-        engine: "postgresql".to_owned(),
-        ..LogEntry::default()
-    };
+    let entry = log_entry("pg/main/1", "000000010000000000000001");
     owner.open().archive_log(&entry, &noise(5, 50_000)).unwrap();
     let log = scene.store.list("logs/").unwrap().remove(0).name;
     let kept = kept.to_string();

@@ -11,8 +11,8 @@ use chronolith::format::tree::{ContentDigest, EntryKind, TreeEntry};
 use chronolith::ops::OpsError;
 use chronolith::ops::backup::{BackupOptions, BackupReport, Source, backup};
 use chronolith::repo::{
-    BlobReader, Credential, Environment, FolderEntries, InitOptions, NewSlot, NoKeyCache, Pieces, RepoError,
-    Repository, init, open,
+    BlobReader, Credential, Environment, FolderEntries, InitOptions, LogEntry, NewSlot, NoKeyCache, Pieces,
+    RepoError, Repository, init, open,
 };
 use chronolith::storage::{MemoryStore, Store};
 use std::collections::BTreeMap;
@@ -295,6 +295,18 @@ pub fn copy_of(store: &dyn Store) -> MemoryStore {
         copy.put(&object.name, &store.get(&object.name, u64::MAX).unwrap()).unwrap();
     }
     copy
+}
+
+/// A file of a log as a server of PostgreSQL archives it.
+pub fn log_entry(stream: &str, name: &str) -> LogEntry {
+    LogEntry {
+        stream: stream.to_owned(),
+        name: name.to_owned(),
+        host: "db1".to_owned(),
+        program: "test".to_owned(),
+        engine: "postgresql".to_owned(),
+        ..LogEntry::default()
+    }
 }
 
 /// Bytes that do not compress, the same for the same seed.

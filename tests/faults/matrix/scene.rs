@@ -3,7 +3,7 @@
 use super::harm::{Harm, Kind, Target};
 use crate::keys::with_role;
 use crate::support::SeededEntropy;
-use crate::support::world::{Client, Content, ShiftedClock, content, dump, noise, streams};
+use crate::support::world::{Client, Content, ShiftedClock, content, dump, log_entry, noise, streams};
 use chronolith::base::{BlobId, Clock, LogPackId, ObjectId, PackId, SnapshotId, Timestamp};
 use chronolith::crypto::SignedMessage;
 use chronolith::format::annotation::{Annotation, AnnotationKind};
@@ -96,14 +96,7 @@ pub struct Scene {
 }
 
 pub fn entry(name: &str) -> LogEntry {
-    LogEntry {
-        stream: STREAM.to_owned(),
-        name: name.to_owned(),
-        host: "db1".to_owned(),
-        program: "test".to_owned(),
-        engine: "postgresql".to_owned(),
-        ..LogEntry::default()
-    }
+    log_entry(STREAM, name)
 }
 
 pub fn segment_name(number: u64) -> String {
