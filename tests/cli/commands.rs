@@ -105,6 +105,27 @@ fn the_sqlite_part_of_the_demonstration_needs_nothing_and_leaves_nothing() {
 }
 
 #[test]
+fn a_check_that_finds_no_snapshot_hurt_says_so_and_what_puts_it_right() {
+    let world = World::with_repository();
+    world.feed(["backup", "-q", "--stdin", "app.sql"], b"insert into t values (1);").exits(0);
+    let copy = world.path("repository/copies/chronolith");
+    let whole = std::fs::read(&copy).unwrap();
+    std::fs::remove_file(&copy).unwrap();
+    std::fs::write(&copy, b"rotten").unwrap();
+    let said = world.run(["check"]).exits(3);
+    assert!(said.text().contains("copies/chronolith"), "{}", said.text());
+    assert!(said.err.contains("are whole") && said.err.contains("check --repair"), "{}", said.err);
+    assert!(!said.err.contains("back the sources up"), "{}", said.err);
+    let said = world.run(["check", "--repair"]).exits(0).text();
+    assert!(said.contains("put right from its other copy"), "{said}");
+    assert_eq!(std::fs::read(&copy).unwrap(), whole);
+    assert!(world.run(["check"]).exits(0).err.contains("no damage was found"));
+    // What a snapshot needs is another matter.
+    std::fs::remove_dir_all(world.path("repository/packs")).unwrap();
+    assert!(world.run(["check"]).exits(3).err.contains("back the sources up"));
+}
+
+#[test]
 fn a_check_repairs_from_parity_when_it_is_told_to() {
     let world = World::with_repository();
     let dump: Vec<u8> = (0..50_000_u32).flat_map(|n| format!("row {n}\n").into_bytes()).collect();

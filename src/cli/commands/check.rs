@@ -182,7 +182,11 @@ fn one(
             render::count(report.cancelled, "report of damage", "reports of damage")
         ));
     }
-    session.talk.tell(if report.is_damaged() {
+    let is_missed = !report.hurt.is_empty() || !report.lost_logs.is_empty();
+    session.talk.tell(if report.is_damaged() && !is_missed && !repair {
+        "DAMAGED, though all snapshots and logs that can be listed are whole: `chronolith check --repair` puts right what \
+         there is parity, another copy or a catalogue of"
+    } else if report.is_damaged() {
         "DAMAGED: back the sources up again, which stores what is missing wherever they still have it"
     } else if report.known_damage > 0 {
         "nothing is lost: what is damaged was reported before, and what snapshots need of it is there once more"
