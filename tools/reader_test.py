@@ -176,7 +176,8 @@ def catalog(data):
         check_folder(found["kind"], found["folder"])
     for found in ends:
         require(found["authority_kind"] in (7, 8, 10), "[CATALOG-13]")
-        require((found["authority_kind"] == 8) == (found["original"] is not None), "[CATALOG-13]")
+        proved = found["authority_kind"] == 8 and found["kind"] not in (7, 14)
+        require(proved == (found["original"] is not None), "[CATALOG-13]")
     for found in read["parts"] or []:
         check_scope(found)
     order = lambda item: (item["kind"], item["id"])

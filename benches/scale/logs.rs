@@ -8,11 +8,14 @@ use chronolith::format::log::{LogPackFront, LogRecord, LogRecordKind, LogRun};
 use chronolith::format::pack::Origin;
 use chronolith::format::sets::IdSet;
 use chronolith::format::trust::Act;
+use chronolith::ops::Snapshots;
+use chronolith::ops::catalogue::{MERGES_AT_LEAST, gather_logs, lost_merges};
 use chronolith::postgres::lineage::{ClusterName, Lineage};
 use chronolith::postgres::stream::{ClusterLog, read_log};
 use chronolith::postgres::{Lsn, SegmentName, SegmentSize};
 use chronolith::repo::{MERGED_RECORDS, Repository};
 use chronolith::timeline::{LogBase, Target, intervals, plan};
+use std::sync::Arc;
 
 /// Nanoseconds between two segments: ten a second.
 const BETWEEN: i64 = 100_000_000;
@@ -81,8 +84,8 @@ fn merge(stream: &str, first: u64, count: u64) -> Result<LogRecord, Failure> {
     })
 }
 
-/// Fills a new repository with merged log packs of so many segments, of each its beginning.
-pub fn fill(scene: &Scene, segments: u64) -> Result<(), Failure> {
+/// Fills a new repository with merged log packs of so many segments, so many in each; of each pack its beginning.
+pub fn fill(scene: &Scene, segments: u64, in_each: u64) -> Result<(), Failure> {
     let repository = scene.create()?;
     let stream = lineage().stream(&cluster()?);
     let folder = scene.stored_at(&format!("{}/merged", repository.log_stream_folder(&stream)));
@@ -91,7 +94,7 @@ pub fn fill(scene: &Scene, segments: u64) -> Result<(), Failure> {
     let origin = Origin { suite: Suite::default(), epoch: 1, encapsulation, salt, commitment };
     let mut first = 1;
     while first <= segments {
-        let count = (segments - first + 1).min(MERGED_RECORDS as u64);
+        let count = (segments - first + 1).min(in_each).min(MERGED_RECORDS as u64);
         let payload = merge(&stream, first, count)?.encode()?;
         let (_, record) = repository.seal_object(ObjectKind::LogRecord, Act::LogMerge, &payload)?;
         let signer = repository.keyring().identity.key;
@@ -114,6 +117,26 @@ pub fn list(repository: &Repository) -> Result<String, Failure> {
         return Err(other(format!("{name}: {why}")));
     }
     Ok(format!("{} segments in {} stretches", log.stream.count(), log.stream.segments().count()))
+}
+
+/// Makes a catalogue of the log.
+pub fn catalogue(repository: &Arc<Repository>) -> Result<String, Failure> {
+    let folder = repository.log_stream_folder(&lineage().stream(&cluster()?));
+    let snapshots = Snapshots::load_all(repository).map_err(other)?;
+    let listed = repository.environment().store.list(&format!("{folder}/merged/")).map_err(other)?;
+    gather_logs(repository, &snapshots, &[(folder, listed)].into(), MERGES_AT_LEAST);
+    let memory = repository.memory()?;
+    Ok(format!("{} merged log packs in {} catalogues", memory.merges().count(), memory.held().len()))
+}
+
+/// Looks whether any merged log pack is gone that a catalogue lists.
+pub fn look_for_lost(repository: &Repository) -> Result<String, Failure> {
+    let memory = repository.memory()?;
+    let folder = repository.log_stream_folder(&lineage().stream(&cluster()?));
+    let listed = repository.environment().store.list(&format!("{folder}/merged/")).map_err(other)?;
+    let present = listed.iter().filter_map(|object| object.name.rsplit('/').next()?.parse().ok()).collect();
+    let lost = lost_merges(repository, &memory, &present, &repository.forgotten_logs()?).map_err(other)?;
+    Ok(format!("{} are gone", lost.len()))
 }
 
 /// Says what can be recovered, and plans a restore from a base backup of a day before, to a moment just before the end.

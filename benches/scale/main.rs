@@ -152,11 +152,15 @@ fn measure_all(folder: &Path, steps: &[&str], packs: u64, chunks: u64) -> Result
     Ok(())
 }
 
+/// Segments of 16 MiB, of which a database writes 2.4 MB each once they are compressed, in a merged log pack of 224 MiB.
+const SEGMENTS_IN_EACH: u64 = 95;
+
 struct Arguments {
     scratch: Option<PathBuf>,
     tebibytes: Vec<f64>,
     snapshots: Vec<u64>,
     segments: Vec<u64>,
+    in_each: u64,
     measure: Option<String>,
     packs: u64,
     chunks: u64,
@@ -168,6 +172,7 @@ fn arguments() -> Arguments {
         tebibytes: vec![0.02, 0.1],
         snapshots: vec![500],
         segments: vec![100_000],
+        in_each: SEGMENTS_IN_EACH,
         measure: None,
         packs: 0,
         chunks: 0,
@@ -185,6 +190,7 @@ fn arguments() -> Arguments {
                 found.snapshots = value().split(',').filter_map(|one| one.parse().ok()).collect()
             }
             "--segments" => found.segments = value().split(',').filter_map(|one| one.parse().ok()).collect(),
+            "--in-each" => found.in_each = value().parse().unwrap_or(SEGMENTS_IN_EACH),
             "--measure" => found.measure = Some(value()),
             "--packs" => found.packs = value().parse().unwrap_or(0),
             "--chunks" => found.chunks = value().parse().unwrap_or(0),
@@ -222,9 +228,9 @@ fn run() -> Result<(), Failure> {
         let _ = std::fs::remove_dir_all(&folder);
     }
     for count in &arguments.segments {
-        println!("\n## {count} segments of a log, merged\n");
+        println!("\n## {count} segments of a log, {} in each merged log pack\n", arguments.in_each);
         let folder = scratch.path().join(format!("segments-{count}"));
-        logs::fill(&Scene { folder: folder.clone(), packs: 0 }, *count)?;
+        logs::fill(&Scene { folder: folder.clone(), packs: 0 }, *count, arguments.in_each)?;
         measure_all(&folder, &measure::LOG_STEPS, 0, 0)?;
         let _ = std::fs::remove_dir_all(&folder);
     }

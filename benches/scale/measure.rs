@@ -26,8 +26,14 @@ pub const SNAPSHOT_STEPS: [&str; 6] = [
 ];
 
 /// What is measured of archived log, in this order.
-pub const LOG_STEPS: [&str; 3] =
-    ["list the log, fresh client", "list the log, warm client", "plan a restore, warm client"];
+pub const LOG_STEPS: [&str; 6] = [
+    "list the log, fresh client without a catalogue",
+    "make a catalogue of the log",
+    "list the log, fresh client",
+    "list the log, warm client",
+    "plan a restore, warm client",
+    "check what is gone, warm client",
+];
 
 const LOOK_UPS: u64 = 1 << 19;
 
@@ -112,7 +118,9 @@ pub fn step(scene: &Scene, name: &str, chunks: u64) -> Result<(), Failure> {
             gather_now(&repository)?;
             format!("{} catalogues", repository.memory()?.held().len())
         }
+        "make a catalogue of the log" => logs::catalogue(&repository)?,
         "plan a restore, warm client" => logs::plan_restore(&repository)?,
+        "check what is gone, warm client" => logs::look_for_lost(&repository)?,
         list if list.starts_with("list the log") => logs::list(&repository)?,
         other => return Err(Failure::Other(format!("there is no step {other:?}"))),
     };

@@ -60,7 +60,7 @@ pub struct CatalogEnd {
     pub authority: ObjectId,
     /// The store's time of that.
     pub ended: Timestamp,
-    /// The signed original, where an annotation ended it.
+    /// The signed original, where an annotation ended a snapshot or an annotation.
     pub original: Option<Vec<u8>>,
     /// Fields of newer programs.
     pub extra: Extra,
@@ -331,8 +331,11 @@ impl CatalogEnd {
             ObjectKind::Condemned | ObjectKind::LogPack => false,
             _ => return Err(invalid(WHAT, "no object of this kind ends another")),
         };
+        // One annotation may end thousands of log packs, and each would hold it.
+        let is_log = matches!(self.kind, ObjectKind::LogPack | ObjectKind::LogRecord);
         let original = self.original.as_ref().map(Vec::is_empty);
-        ensure(original == by_annotation.then_some(false), WHAT, "an end has no original, or needs none")
+        let wanted = (by_annotation && !is_log).then_some(false);
+        ensure(original == wanted, WHAT, "an end has no original, or needs none")
     }
 }
 

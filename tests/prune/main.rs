@@ -2,6 +2,7 @@
 
 mod hostile;
 mod interleavings;
+mod log_catalogues;
 mod logs;
 mod merges;
 mod model;

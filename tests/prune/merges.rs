@@ -24,13 +24,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const STREAM: &str = "pg/main/1";
+pub const STREAM: &str = "pg/main/1";
 /// As many as are worth a merge.
 const COUNT: u64 = 64;
-const HOUR: u64 = 3600;
-const DAY: u64 = 24 * HOUR;
+pub const HOUR: u64 = 3600;
+pub const DAY: u64 = 24 * HOUR;
 
-fn entry(number: u64) -> LogEntry {
+pub fn entry(number: u64) -> LogEntry {
     LogEntry {
         timeline: Some(1),
         positions: Some((number << 24, (number + 1) << 24)),
@@ -42,7 +42,7 @@ fn name(number: u64) -> String {
     format!("0000000100000000000000{number:02X}")
 }
 
-fn bytes(number: u64) -> Vec<u8> {
+pub fn bytes(number: u64) -> Vec<u8> {
     let mut bytes = noise(number, 300);
     bytes.resize(length(number), 0);
     bytes
@@ -54,14 +54,14 @@ fn length(number: u64) -> usize {
 }
 
 /// A repository whose store has a clock of its own, which the client's follows.
-struct Scene {
-    clock: Arc<ManualClock>,
-    store: Arc<MemoryStore>,
-    client: Client,
+pub struct Scene {
+    pub clock: Arc<ManualClock>,
+    pub store: Arc<MemoryStore>,
+    pub client: Client,
 }
 
 impl Scene {
-    fn new(count: u64) -> Self {
+    pub fn new(count: u64) -> Self {
         let clock = Arc::new(ManualClock::at_seconds(1_800_000_000));
         let store = Arc::new(MemoryStore::with_clock(clock.clone()));
         let client = Client::init(store.clone(), 5);
@@ -73,13 +73,13 @@ impl Scene {
         scene
     }
 
-    fn pass(&self, seconds: u64) {
+    pub fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
         self.client.clock.shift_seconds(seconds as i64);
     }
 
     /// The same at another place, with the times at which everything was stored.
-    fn copy(&self) -> Self {
+    pub fn copy(&self) -> Self {
         let mut objects = self.store.list("").unwrap();
         objects.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
         let first = objects[0].modified.unwrap();
@@ -97,7 +97,7 @@ impl Scene {
         Self { client: self.client.through(store.clone()), clock, store }
     }
 
-    fn prune(&self) -> PruneReport {
+    pub fn prune(&self) -> PruneReport {
         run(&self.client, HOUR).unwrap()
     }
 
@@ -138,7 +138,7 @@ impl Scene {
         assert!(listed.is_empty(), "{what}: {:?}", listed.keys());
     }
 
-    fn is_sound(&self, what: &str) {
+    pub fn is_sound(&self, what: &str) {
         let options =
             CheckOptions { read_data: ReadData::All, keep_ledger: false, program: "test".to_owned() };
         let report = check(&self.client.open(), &options).unwrap();
@@ -308,7 +308,7 @@ fn a_merge_may_be_killed_at_every_request() {
     }
 }
 
-fn run_through(scene: &Scene, store: Arc<dyn Store>) -> Option<PruneReport> {
+pub fn run_through(scene: &Scene, store: Arc<dyn Store>) -> Option<PruneReport> {
     let repository = scene.client.through(store).try_open().ok()?;
     prune(&repository, &PruneOptions { grace_seconds: HOUR, ..PruneOptions::new("test") }).ok()
 }

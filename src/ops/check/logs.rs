@@ -8,6 +8,7 @@ use super::selection::ReadData;
 use crate::base::{ObjectId, PackId, explain, limits};
 use crate::format::log::LogRecordKind;
 use crate::ops::OpsError;
+use crate::ops::catalogue::{LostMerge, lost_merges};
 use crate::repo::{FoundLog, RepoError, Repository};
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -35,9 +36,16 @@ pub(super) fn check_logs(
     again: &HashSet<PackId>,
 ) -> Result<Checked, OpsError> {
     let mut checked = Checked::default();
+    let memory = repository.memory()?;
     let mut listing = repository.all_logs()?;
     // What was forgotten is on its way out: nobody misses it.
     let forgotten = repository.forgotten_logs()?;
+    let seen = listing.found.iter().map(|found| found.object.as_str());
+    let seen = seen.chain(listing.refused.iter().map(|(name, _)| name.as_str()));
+    let present = seen.filter_map(|name| name.rsplit('/').next()?.parse().ok()).collect();
+    for merge in lost_merges(repository, &memory, &present, &forgotten)? {
+        tell_lost(findings, merge, &mut checked);
+    }
     listing.found.retain(|found| !forgotten.has_ended(repository.registry(), found));
     let mut closed = 0;
     for (name, error) in &listing.refused {
@@ -150,6 +158,23 @@ fn tell(findings: &Findings, object: &str, what: &str, error: &RepoError) -> boo
         other => findings.add(Gravity::Damage, object, format!("{what}{}", explain(other))),
     }
     true
+}
+
+/// Tells of a merged log pack that is gone.
+fn tell_lost(findings: &Findings, merge: LostMerge, checked: &mut Checked) {
+    for run in merge.runs {
+        let what = format!(
+            "a catalogue lists it, and it is gone though nobody has forgotten it; it held {} segments of the log {}, {} to {}",
+            run.records, merge.stream, run.first, run.last
+        );
+        findings.add(Gravity::Damage, &merge.object, what);
+        checked.lost.push(LostLog {
+            stream: merge.stream.clone(),
+            name: if run.first == run.last { run.first } else { format!("{} to {}", run.first, run.last) },
+            positions: run.positions,
+            commits: run.commits,
+        });
+    }
 }
 
 /// Tells of bytes that were refused, and of segments that will never come.

@@ -77,6 +77,16 @@ impl Logs {
         Ok(Self { streams })
     }
 
+    /// Returns the merged log packs by the folder of their stream.
+    pub fn merged(&self) -> BTreeMap<String, Vec<ObjectInfo>> {
+        let merged = |stream: &Stream| stream.merged.iter().map(|(_, object)| object.clone()).collect();
+        self.streams
+            .iter()
+            .filter(|(_, stream)| !stream.merged.is_empty())
+            .map(|(folder, stream)| (folder.clone(), merged(stream)))
+            .collect()
+    }
+
     /// Says whether a log pack is there.
     pub fn hold(&self, place: &Place) -> bool {
         let name = place.to_string();
@@ -163,13 +173,14 @@ fn readable<T>(read: Result<T, RepoError>) -> Result<Option<T>, OpsError> {
 pub(super) fn merge(
     repository: &Repository,
     view: &View,
+    logs: &Logs,
     options: &PruneOptions,
     report: &mut PruneReport,
 ) -> Result<BTreeMap<Place, u64>, OpsError> {
     let mut originals = BTreeMap::new();
-    for (folder, stream) in Logs::list(repository)?.streams {
-        let mut authorities = Authorities::of(repository, view, &folder, &stream)?;
-        replaced_merges(&stream, &mut authorities, &mut originals)?;
+    for (folder, stream) in &logs.streams {
+        let mut authorities = Authorities::of(repository, view, folder, stream)?;
+        replaced_merges(stream, &mut authorities, &mut originals)?;
         let alone: Vec<&Placed> = stream
             .segments
             .values()
@@ -185,7 +196,7 @@ pub(super) fn merge(
             continue;
         }
         let mut sources: Vec<(FoundLog, &Place)> = Vec::new();
-        for (log, (place, object)) in read(repository, &folder, &alone)? {
+        for (log, (place, object)) in read(repository, folder, &alone)? {
             let name = log.record.name.clone();
             match authorities.holding(object, log.id, &[&name], false)?.is_empty() {
                 true => sources.push((log, place)),

@@ -44,6 +44,7 @@ mod uses;
 mod view;
 
 use self::copies::copy;
+use self::merges::Logs;
 use self::plan::Plan;
 pub use self::reseal::Resealed;
 use self::runs::merge_runs;
@@ -267,7 +268,7 @@ fn condemn(
         plan = Plan::make(repository, &view, &own, options, false, report)?;
     }
     if options.dry_run {
-        merges::merge(repository, &view, options, report)?;
+        merges::merge(repository, &view, &Logs::list(repository)?, options, report)?;
         return Ok(None);
     }
     let mut frames = std::mem::take(&mut plan.parts);
@@ -291,7 +292,8 @@ fn condemn(
     plan.copies.extend(&copied.copied.packs);
     plan.relied.extend(&copied.copied.packs);
     merge_runs(repository, &view, &mut plan, &copied.held, report)?;
-    for (place, length) in merges::merge(repository, &view, options, report)? {
+    let logs = Logs::list(repository)?;
+    for (place, length) in merges::merge(repository, &view, &logs, options, report)? {
         if !view.place_goes_soon(&place, options) && plan.objects.insert(place) {
             report.condemned_logs += 1;
             report.condemned_log_bytes += length;
@@ -299,6 +301,7 @@ fn condemn(
         }
     }
     catalogue::gather(repository, &view.snapshots, catalogue::ROOTS_AT_LEAST);
+    catalogue::gather_logs(repository, &view.snapshots, &logs.merged(), catalogue::MERGES_AT_LEAST);
     let before = Before { roots: view.roots(), packs: std::mem::take(&mut plan.relied), held: copied.held };
     announce(repository, presence, options, &view, &plan, &own)?;
     Ok(Some(before))

@@ -249,7 +249,11 @@ impl Repository {
     }
 
     /// Opens a record: its own signature must hold, whoever made it.
-    pub(super) fn open_log_record(&self, name: &str, bytes: &[u8]) -> Result<(LogRecord, KeyId), RepoError> {
+    pub(in crate::repo) fn open_log_record(
+        &self,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(LogRecord, KeyId), RepoError> {
         // Its name in the store is that of what it stands in; it is named by its own hash.
         let id = ObjectId::new(*blake3::hash(bytes).as_bytes());
         Envelope::parse(bytes).map_err(RepoError::damaged(name))?;
@@ -274,7 +278,7 @@ pub(super) fn found_log(object: &ObjectInfo, id: ObjectId, record: LogRecord, si
 }
 
 /// What this client keeps of an object: its stored length, who signed its record, what that says.
-fn pack_row(found: &FoundLog) -> Option<Vec<u8>> {
+pub(super) fn pack_row(found: &FoundLog) -> Option<Vec<u8>> {
     let payload = found.record.encode().ok()?;
     Some([found.length.to_le_bytes().as_slice(), found.signer.as_bytes(), &payload].concat())
 }

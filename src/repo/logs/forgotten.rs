@@ -18,7 +18,8 @@ pub const FRESH_LOG_SECONDS: i64 = 3600;
 /// Log packs, and log records by themselves, that were forgotten, and what annotations say against that.
 #[derive(Debug, Clone, Default)]
 pub struct ForgottenLogs {
-    ids: HashSet<LogPackId>,
+    /// By which annotation.
+    ids: HashMap<LogPackId, AnnotationId>,
     /// Pins that nobody has taken back, and who signed them.
     pins: HashMap<LogPackId, Vec<(AnnotationId, KeyId)>>,
 }
@@ -50,7 +51,8 @@ impl ForgottenLogs {
             if logs.is_empty() || back.contains(&(found.id, None)) || !believed(found) {
                 continue;
             }
-            all.ids.extend(logs.iter().filter(|id| !back.contains(&(found.id, Some(**id)))));
+            let over = logs.iter().filter(|id| !back.contains(&(found.id, Some(**id))));
+            all.ids.extend(over.map(|id| (*id, found.id)));
         }
         for found in kind(AnnotationKind::Pin).filter(|found| !unpinned.contains(&found.id)) {
             for id in found.annotation.log_packs.iter() {
@@ -67,7 +69,12 @@ impl ForgottenLogs {
 
     /// Says whether somebody who may has forgotten it, pinned or not.
     pub fn names(&self, id: &LogPackId) -> bool {
-        self.ids.contains(id)
+        self.ids.contains_key(id)
+    }
+
+    /// Returns an annotation by which somebody who may has forgotten it.
+    pub fn forgotten_by(&self, id: &LogPackId) -> Option<AnnotationId> {
+        self.ids.get(id).copied()
     }
 
     /// Says whether somebody has pinned it who may or may not.

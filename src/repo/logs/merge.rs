@@ -122,7 +122,7 @@ impl Repository {
             }
         }
         let object = self.put_merged(&stream, gathered).map_err(by_itself)?;
-        let merge = self.read_merge(&object).map_err(by_itself)?;
+        let merge = self.fetch_merge(&object).map_err(by_itself)?;
         self.verify_merge(&merge).map_err(by_itself)?;
         Ok(merge)
     }

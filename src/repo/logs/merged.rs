@@ -4,7 +4,7 @@
 //! this client keeps. A segment in one is found by the run that covers its name, then its record, then its
 //! frames; nothing else is fetched.
 
-use super::find::{FoundLog, found_log, id_of, unpack_row};
+use super::find::{FoundLog, found_log, id_of, pack_row, unpack_row};
 use super::frames::Frames;
 use super::spans::Spans;
 use super::sums::{covers, sums_up};
@@ -15,6 +15,7 @@ use crate::format::pack::ORIGIN_BYTES;
 use crate::format::place::MERGED_FOLDER;
 use crate::format::trust::{Act, Standing};
 use crate::repo::error::RepoError;
+use crate::repo::memory::{Told, merge};
 use crate::repo::repository::Repository;
 use crate::repo::roots::Listing;
 use crate::storage::{ObjectInfo, StorageError};
@@ -23,6 +24,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Bytes that are read first: head, a few origins, and the record of a merge.
 const FIRST_BYTES: usize = 4096;
+/// From so many on that this client has not seen, catalogues are asked.
+const WORTH_A_CATALOGUE: usize = 8;
 /// Merged log packs whose records are remembered.
 const REMEMBERED: usize = 4;
 
@@ -163,34 +166,66 @@ impl Repository {
         self.registry().believe(&merge.object, &merge.signer, Act::LogMerge, &id)
     }
 
-    /// Reads the first records of merged log packs; whether their signers may make such is not asked.
+    /// Reads the first records of merged log packs: those that this client has not seen from a catalogue, and where none
+    /// lists one by a short read. Whether their signers may make such is not asked.
     pub(super) fn read_merges(&self, objects: Vec<ObjectInfo>) -> Vec<ReadMerge> {
-        let named = objects.into_iter().filter(|object| id_of(object).is_some());
-        named
-            .map(|object| {
-                let read = self.read_merge(&object);
-                (object, read)
-            })
-            .collect()
+        let known = self.known_objects();
+        let kept = |object: &ObjectInfo, id: ObjectId| {
+            let (record, signer) = unpack_row(object, &known?.get(id.as_bytes())?)?;
+            Some(found_log(object, id, record, signer))
+        };
+        let named = objects.into_iter().filter_map(|object| Some((id_of(&object)?, object)));
+        let looked_up: Vec<_> = named.map(|(id, object)| (kept(&object, id), id, object)).collect();
+        let unseen = looked_up.iter().filter(|(kept, ..)| kept.is_none()).count();
+        // Where catalogues cannot be read either, that is told of each by itself.
+        let memory = (unseen >= WORTH_A_CATALOGUE).then(|| self.memory().ok()).flatten();
+        let listed = |object: &ObjectInfo, id: &ObjectId| {
+            let Told::There(entry) = memory.as_ref()?.told(id)? else { return None };
+            let merge = merge(entry).filter(|merge| merge.length == object.length)?;
+            (merge.object == object.name).then_some(FoundLog { stored: object.modified, ..merge })
+        };
+        let (mut read, mut rows) = (Vec::with_capacity(looked_up.len()), Vec::new());
+        for (kept, id, object) in looked_up {
+            let merge = match kept {
+                Some(merge) => Ok(merge),
+                None => {
+                    let merge = match listed(&object, &id) {
+                        Some(merge) => Ok(merge),
+                        None => self.fetch_merge(&object),
+                    };
+                    let row = merge.as_ref().ok().and_then(pack_row);
+                    rows.extend(row.map(|row| (*id.as_bytes(), row)));
+                    merge
+                }
+            };
+            read.push((object, merge));
+        }
+        if let Some(known) = known.filter(|_| !rows.is_empty()) {
+            known.put(self.environment().entropy.as_ref(), rows);
+        }
+        read
     }
 
-    /// Reads the first record of a merged log pack; whether its signer may make one is not asked.
-    pub(super) fn read_merge(&self, object: &ObjectInfo) -> Result<FoundLog, RepoError> {
+    /// Fetches the first record of a merged log pack; whether its signer may make one is not asked.
+    pub(super) fn fetch_merge(&self, object: &ObjectInfo) -> Result<FoundLog, RepoError> {
         let name = object.name.as_str();
         let id = id_of(object).ok_or_else(|| broken(name, "its name is none"))?;
-        let known = self.known_objects();
-        let kept = known.and_then(|known| unpack_row(object, &known.get(id.as_bytes())?));
-        if let Some((record, signer)) = kept {
-            return Ok(found_log(object, id, record, signer));
-        }
         let (around, first) = self.fetch_first_record(name, object.length)?;
         let (record, signer) = self.open_log_record(name, &first)?;
         check_merge(name, &record, &signer, &around)?;
-        if let (Some(known), Ok(payload)) = (known, record.encode()) {
-            let row = [object.length.to_le_bytes().as_slice(), signer.as_bytes(), &payload].concat();
-            known.put(self.environment().entropy.as_ref(), vec![(*id.as_bytes(), row)]);
-        }
         Ok(found_log(object, id, record, signer))
+    }
+
+    /// Fetches the record of a merge as it was sealed and signed.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is not what it must be.
+    pub fn merge_original(&self, merge: &FoundLog) -> Result<Vec<u8>, RepoError> {
+        let (around, first) = self.fetch_first_record(&merge.object, merge.length)?;
+        let (record, signer) = self.open_log_record(&merge.object, &first)?;
+        check_merge(&merge.object, &record, &signer, &around)?;
+        Ok(first)
     }
 
     /// Fetches who signed a log pack, and its first record.

@@ -3,16 +3,19 @@
 //! - this file: all catalogues that count, taken together
 //! - `read`: catalogues come from the store, or from what this client keeps of them
 //! - `roots`: snapshots and annotations, from catalogues as far as these go
+//! - `logs`: merged log packs, as catalogues tell of them
 //! - `place`: where a new root is put, so that everybody finds it
 //!
 //! Every catalogue that no other one replaces counts, so that of two that were made at the same moment none is
 //! lost: each of them says of which objects it knows, and what a later one says of an object stands.
 //! Normative: `format-spec/catalog.md`.
 
+mod logs;
 mod place;
 mod read;
 mod roots;
 
+pub(super) use logs::merge;
 pub(super) use place::Closings;
 pub use place::Committed;
 pub use roots::{Roots, RootsWanted, StoredRoot};
@@ -70,10 +73,14 @@ impl Remembered {
         self.catalogue.entries.len()
     }
 
-    /// Returns the objects that it lists as there: kind, id, number, and stored length.
+    /// Returns the objects that it lists as there: kind, id, number, and about how many bytes of each it holds.
     pub fn listed(&self) -> impl Iterator<Item = (ObjectKind, ObjectId, u64, u64)> {
+        let held = |entry: &CatalogEntry| match entry.place.kind() {
+            ObjectKind::LogPack => entry.original.len() as u64,
+            _ => entry.length,
+        };
         let entries = self.catalogue.entries.iter();
-        entries.map(|entry| (entry.place.kind(), entry.place.id(), entry.number, entry.length))
+        entries.map(move |entry| (entry.place.kind(), entry.place.id(), entry.number, held(entry)))
     }
 
     /// Returns how many ends it holds.
@@ -251,7 +258,7 @@ impl Memory {
         closed.max().unwrap_or(0).saturating_add(1)
     }
 
-    /// Returns the names of roots and annotations that a catalogue lists, that are not among `present`,
+    /// Returns the names of snapshots and annotations that a catalogue lists, that are not among `present`,
     /// and whose end neither a catalogue nor `ended` knows ([CONCURRENCY-45]).
     pub fn vanished(
         &self,
@@ -265,7 +272,9 @@ impl Memory {
         };
         let excused = |entry: &CatalogEntry| match entry.place.kind() {
             ObjectKind::Annotation => self.speaks_of_nothing(entry, present, &over),
-            _ => over(&SnapshotId::from(entry.place.id())),
+            ObjectKind::Snapshot => over(&SnapshotId::from(entry.place.id())),
+            // What a log holds needs nothing else, so nothing is deleted for want of it ([CATALOG-14]).
+            _ => true,
         };
         let gone = self.entries().filter(|entry| !present.contains(&entry.place.id()));
         gone.filter(|entry| !excused(entry)).map(|entry| entry.place.to_string()).collect()

@@ -153,10 +153,11 @@ impl Repository {
             && let Ok(bytes) = remembered.catalogue.encode()
         {
             let row = [signer.as_bytes().as_slice(), &bytes].concat();
-            let entries = remembered.catalogue.entries.iter().map(|entry| *entry.place.id().as_bytes());
             known.put(self.environment().entropy.as_ref(), vec![(*id.as_bytes(), row)]);
-            // They came one by one before, and are in this now.
-            known.remove(entries);
+            // They came one by one before, and are in this now. Of logs each is looked for by itself.
+            let roots =
+                remembered.catalogue.entries.iter().filter(|entry| entry.place.kind() != ObjectKind::LogPack);
+            known.remove(roots.map(|entry| *entry.place.id().as_bytes()));
         }
         Ok(self.remember(id, remembered))
     }
@@ -197,8 +198,14 @@ impl Repository {
     /// ([CATALOG-1]); of one that does not hold nothing is left.
     fn open_originals(&self, entries: &mut [CatalogEntry]) -> Result<(), RepoError> {
         let open = |entry: &mut CatalogEntry| {
-            let (place, original) = (&entry.place, &entry.original);
-            let opened = self.open_object(&place.to_string(), place.id(), place.kind(), original);
+            let (name, original) = (entry.place.to_string(), &entry.original);
+            let opened = match entry.place.kind() {
+                // Not the object, but what it begins with.
+                ObjectKind::LogPack => self.open_log_record(&name, original).and_then(|(record, signer)| {
+                    Ok((signer, record.encode().map_err(RepoError::damaged(name.as_str()))?))
+                }),
+                kind => self.open_object(&name, entry.place.id(), kind, original),
+            };
             entry.original = match opened {
                 Ok((signer, payload)) => Opened { signer, payload }.pack(),
                 Err(_) => vec![0],

@@ -84,7 +84,13 @@ fn logs() -> Catalog {
             entry(ObjectKind::LogPack, &format!("{stream}/merged"), 0xA1, 2),
             entry(ObjectKind::LogRecord, &format!("{stream}/records"), 0xA2, 3),
         ],
-        ends: vec![end(ObjectKind::LogPack, ObjectKind::LogPack, None)],
+        ends: vec![
+            end(ObjectKind::LogPack, ObjectKind::LogPack, None),
+            CatalogEnd {
+                id: ObjectId::new([0xB3; 32]),
+                ..end(ObjectKind::LogPack, ObjectKind::Annotation, None)
+            },
+        ],
         next_number: 4,
         ..first()
     }
@@ -132,6 +138,28 @@ fn listing(entries: &'static [RawEntry]) -> Vec<u8> {
             });
         }),
     )
+}
+
+/// A catalogue of a log with one end, which brings the original of the annotation.
+fn log_end_with_original() -> Vec<u8> {
+    encode_map(&Vec::new(), |map| {
+        map.at(0).unsigned(1);
+        map.at(2).signed(5);
+        map.at(3).text("log:pg/main");
+        map.at(7).array(&[()], |w, ()| {
+            w.map(&Vec::new(), |map| {
+                map.at(0).unsigned(7);
+                map.at(1).bytes(&[1; 32]);
+                map.at(2).unsigned(1);
+                map.at(3).unsigned(8);
+                map.at(4).bytes(&[2; 32]);
+                map.at(5).signed(5);
+                map.at(6).bytes(b"x");
+            });
+        });
+        map.at(10).text("chronolith 0.1.0");
+        map.at(11).unsigned(2);
+    })
 }
 
 /// A first catalogue with one end: kind, number, kind of the authority, original.
@@ -218,6 +246,9 @@ fn cases() -> Vec<Case> {
         Case::corrupt("authority-unproved", "[CATALOG-13]: no original", ending(6, 1, 8, None)),
         Case::corrupt("authority-proved", "[CATALOG-13]: an original of a condemnation", {
             ending(6, 1, 10, Some(b"x"))
+        }),
+        Case::corrupt("log-end-proved", "[CATALOG-13]: an original at the end of a log pack", {
+            log_end_with_original()
         }),
         Case::corrupt("end-number", "[CATALOG-13]: number 0", ending(6, 0, 8, Some(b"x"))),
         Case::corrupt("trailing", "[CBOR-1]: a byte follows", longer(&plain, &[0])),
