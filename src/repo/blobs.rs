@@ -6,6 +6,7 @@ use super::index::Located;
 use super::packs::pack_name;
 use super::repository::Repository;
 use crate::base::{BlobId, PackId, explain};
+use crate::crypto::Sealer;
 use crate::format::pack::BlobClass;
 use crate::storage::{Operation, StorageError};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -330,6 +331,33 @@ impl BlobReader {
         decoded
     }
 
+    /// Decodes a difference against bytes that the caller has, said to be its base: whether they are, the id of
+    /// what comes of it tells.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlobReader::frame_from`].
+    pub fn frame_on(
+        &mut self,
+        copy: &Located,
+        base: &[u8],
+        fetch: impl FnOnce(&mut Vec<u8>) -> Result<(), RepoError>,
+    ) -> Result<Vec<u8>, RepoError> {
+        let kept = self.repository.base_cache().and_then(|cache| cache.get(copy));
+        if let Some(encoded) = kept
+            && let Some(plain) = self.decode_kept(copy, Some(base), &encoded)
+        {
+            return Ok(plain);
+        }
+        let mut sealed = std::mem::take(&mut self.sealed);
+        sealed.clear();
+        let opened = fetch(&mut sealed)
+            .and_then(|()| self.sealer_of(copy))
+            .and_then(|sealer| self.open_on(copy, &sealer, &mut sealed, Some(base)));
+        self.sealed = sealed;
+        opened
+    }
+
     /// Passes over a frame that failed for a difference that is being opened already.
     fn check_failed(&self, copy: &Located, bases: Bases) -> Result<(), RepoError> {
         let place = (copy.pack.id, copy.record.frame_offset);
@@ -428,26 +456,32 @@ impl BlobReader {
     }
 
     fn open(&mut self, copy: &Located, sealed: &mut Vec<u8>, bases: Bases) -> Result<Vec<u8>, RepoError> {
-        let record = &copy.record;
+        let sealer = self.sealer_of(copy)?;
+        let base = self.base_of(copy, bases)?;
+        self.open_on(copy, &sealer, sealed, base.as_ref().map(Blob::bytes))
+    }
+
+    /// Returns the cipher of a copy's origin.
+    fn sealer_of(&self, copy: &Located) -> Result<Arc<Sealer>, RepoError> {
+        let (record, repository) = (&copy.record, &self.repository);
         let origin = copy
             .pack
             .origins
             .get(usize::from(record.origin))
             .ok_or_else(|| self.unreadable(copy, "its origin does not exist"))?;
-        let repository = self.repository.clone();
-        let sealer =
-            repository.origins().open(record.class, origin, repository.id(), repository.keyring())?;
-        let base = self.base_of(copy, bases)?;
+        repository.origins().open(record.class, origin, repository.id(), repository.keyring())
+    }
+
+    fn open_on(
+        &mut self,
+        copy: &Located,
+        sealer: &Sealer,
+        sealed: &mut Vec<u8>,
+        base: Option<&[u8]>,
+    ) -> Result<Vec<u8>, RepoError> {
         let mut plain = Vec::new();
         self.decoder
-            .open(
-                &sealer,
-                repository.id(),
-                &frame_key(copy),
-                base.as_ref().map(Blob::bytes),
-                sealed,
-                &mut plain,
-            )
+            .open(sealer, self.repository.id(), &frame_key(copy), base, sealed, &mut plain)
             .map_err(|why| self.unreadable(copy, &why))?;
         Ok(plain)
     }
@@ -469,8 +503,13 @@ impl BlobReader {
         let repository = self.repository.clone();
         let encoded = repository.base_cache()?.get(copy)?;
         let base = self.base_of(copy, Bases::Hoped).ok()?;
+        self.decode_kept(copy, base.as_ref().map(Blob::bytes), &encoded)
+    }
+
+    /// Decodes what the base cache holds of a frame.
+    fn decode_kept(&mut self, copy: &Located, base: Option<&[u8]>, encoded: &[u8]) -> Option<Vec<u8>> {
         let mut plain = Vec::new();
-        self.decoder.decode(&frame_key(copy), base.as_ref().map(Blob::bytes), &encoded, &mut plain).ok()?;
+        self.decoder.decode(&frame_key(copy), base, encoded, &mut plain).ok()?;
         Some(plain)
     }
 }

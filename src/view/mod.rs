@@ -4,5 +4,5 @@
 mod stream;
 mod walk;
 
-pub use stream::{Delivered, Piece, StreamOptions, Wanted, stream};
+pub use stream::{AtHand, Delivered, Piece, StreamOptions, Wanted, stream};
 pub use walk::{TreeWalk, WalkEvent};

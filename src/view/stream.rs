@@ -10,6 +10,7 @@ pub use crate::repo::Blob as Piece;
 use crate::repo::{BlobReader, FramePlace, Located, RepoError, Repository, pack_name};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -26,6 +27,25 @@ const JOB_REQUESTS: usize = 512;
 /// Workers at most.
 const WORKERS_MAX: usize = 12;
 
+/// A blob whose bytes the caller has already, instead of one that it wants.
+///
+/// What is stored as a difference against it is decoded from these bytes: neither it nor what it is a
+/// difference against itself has to be read.
+#[derive(Clone)]
+pub struct AtHand {
+    /// The id of the bytes.
+    pub id: BlobId,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for AtHand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The bytes are somebody's data.
+        f.debug_struct("AtHand").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// A piece that the caller wants, with a tag that comes back with it; or only a mark between pieces.
 #[derive(Debug, Clone)]
 pub struct Wanted<T> {
@@ -33,17 +53,24 @@ pub struct Wanted<T> {
     pub tag: T,
     /// The blob and its length; `None` for a mark, which comes back in its place with no bytes.
     pub blob: Option<(BlobId, u32)>,
+    /// What the caller has in its place; it comes back with the piece.
+    pub at_hand: Option<AtHand>,
 }
 
 impl<T> Wanted<T> {
     /// Wants the bytes of a blob.
     pub fn piece(tag: T, id: BlobId, length: u32) -> Self {
-        Self { tag, blob: Some((id, length)) }
+        Self { tag, blob: Some((id, length)), at_hand: None }
+    }
+
+    /// Wants the bytes of a blob, and has another one that it may be a difference against.
+    pub fn piece_instead_of(tag: T, id: BlobId, length: u32, at_hand: Option<AtHand>) -> Self {
+        Self { tag, blob: Some((id, length)), at_hand }
     }
 
     /// Marks a place in the order of pieces.
     pub fn mark(tag: T) -> Self {
-        Self { tag, blob: None }
+        Self { tag, blob: None, at_hand: None }
     }
 }
 
@@ -53,6 +80,8 @@ pub struct Delivered<T> {
     pub tag: T,
     /// Its bytes, verified against its id.
     pub piece: Result<Piece, RepoError>,
+    /// What the caller had in its place.
+    pub at_hand: Option<AtHand>,
 }
 
 /// How to read.
@@ -66,6 +95,13 @@ struct Request<T> {
     wanted: Wanted<T>,
     /// The copy to read first; `None` where the index knows none.
     copy: Option<Located>,
+}
+
+impl<T> Request<T> {
+    /// Bytes that the request holds while it waits.
+    fn held(&self) -> u64 {
+        self.wanted.at_hand.as_ref().map_or(0, |at_hand| at_hand.bytes.len() as u64)
+    }
 }
 
 /// Frames that follow each other in one pack and are fetched with one read.
@@ -158,6 +194,7 @@ impl<T> Planner<T> {
 
     fn fits(&self, request: &Request<T>) -> bool {
         self.requests.len() < JOB_REQUESTS
+            && (self.requests.is_empty() || self.plain + request.held() <= JOB_PLAIN_BYTES)
             && match &request.copy {
                 Some(copy) => self.room(copy).is_some(),
                 // What the index does not know is looked for by a job of its own, which may take long.
@@ -166,6 +203,7 @@ impl<T> Planner<T> {
     }
 
     fn add(&mut self, request: Request<T>) {
+        self.plain += request.held();
         let Some(copy) = &request.copy else {
             self.requests.push((request, 0));
             return;
@@ -207,6 +245,12 @@ impl<T> Planner<T> {
     }
 }
 
+/// Says whether a copy is a difference against what is at hand, so that it takes least to read.
+fn is_at_hand<T>(wanted: &Wanted<T>, copy: &Located) -> bool {
+    let at_hand = wanted.at_hand.as_ref().map(|at_hand| at_hand.id);
+    at_hand.is_some() && copy.record.base == at_hand
+}
+
 fn run_planner<T>(
     repository: &Repository,
     wanted: impl Iterator<Item = Wanted<T>>,
@@ -222,7 +266,7 @@ fn run_planner<T>(
     for wanted in wanted {
         let copy = wanted.blob.and_then(|(id, _)| {
             let copies = repository.index().find(BlobClass::Content, &id, false, |_| true);
-            copies.into_iter().min_by_key(|copy| copy.record.depth)
+            copies.into_iter().min_by_key(|copy| (!is_at_hand(&wanted, copy), copy.record.depth))
         });
         let request = Request { wanted, copy };
         if !planner.fits(&request) && !send(planner.take()) {
@@ -259,15 +303,25 @@ impl Worker {
                         None => self.slow(&id, length),
                     },
                 };
-                Delivered { tag: request.wanted.tag, piece }
+                Delivered { tag: request.wanted.tag, piece, at_hand: request.wanted.at_hand }
             })
             .collect()
     }
 
-    fn decode(&mut self, copy: &Located, span: &Span, number: usize) -> Option<Arc<Vec<u8>>> {
+    fn decode(
+        &mut self,
+        copy: &Located,
+        span: &Span,
+        number: usize,
+        base: Option<&[u8]>,
+    ) -> Option<Arc<Vec<u8>>> {
         let Self { reader, fetched } = self;
         let (repository, fetched) = (reader.repository().clone(), fetched.get_mut(number)?);
-        reader.frame_from(copy, |sealed| span.cut(&repository, fetched, copy, sealed)).ok()
+        let fetch = |sealed: &mut Vec<u8>| span.cut(&repository, fetched, copy, sealed);
+        match base {
+            Some(base) => reader.frame_on(copy, base, fetch).map(Arc::new).ok(),
+            None => reader.frame_from(copy, fetch).ok(),
+        }
     }
 
     /// Reads from the copy that was planned; `None` for whatever does not hold.
@@ -284,7 +338,9 @@ impl Worker {
         let frame = match decoded.get(&place) {
             Some(frame) => frame.clone(),
             None => {
-                let plain = self.decode(copy, spans.get(number)?, number)?;
+                let base = request.wanted.at_hand.as_ref().filter(|_| is_at_hand(&request.wanted, copy));
+                let base = base.map(|at_hand| at_hand.bytes.as_slice());
+                let plain = self.decode(copy, spans.get(number)?, number, base)?;
                 decoded.insert(place, plain.clone());
                 plain
             }

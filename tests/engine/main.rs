@@ -10,6 +10,7 @@ mod diff;
 mod differences;
 mod find;
 mod forget;
+mod in_place;
 mod listing;
 mod logs;
 mod marks;

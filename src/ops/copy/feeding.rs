@@ -86,8 +86,10 @@ impl Read for Incoming {
                 return Ok(0);
             }
             match self.receiver.recv() {
-                Ok(Delivered { tag: Step::Piece, piece: Ok(piece) }) => (self.piece, self.at) = (piece, 0),
-                Ok(Delivered { tag: Step::Piece, piece: Err(error) }) => {
+                Ok(Delivered { tag: Step::Piece, piece: Ok(piece), .. }) => {
+                    (self.piece, self.at) = (piece, 0)
+                }
+                Ok(Delivered { tag: Step::Piece, piece: Err(error), .. }) => {
                     let told = io::Error::other(error.to_string());
                     self.error = Some(error);
                     return Err(told);

@@ -90,7 +90,8 @@ pub struct RestoreReport {
     pub links: u64,
     /// Length of all files.
     pub bytes: u64,
-    /// Bytes that had to be fetched and written.
+    /// Bytes of the pieces that had to be fetched. Of one that differs from what stands there only in part, only
+    /// that part is written.
     pub written_bytes: u64,
     /// Bytes that stood there already.
     pub same_bytes: u64,

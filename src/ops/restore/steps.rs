@@ -11,7 +11,7 @@ use crate::format::tree::{Content, EntryKind, TreeEntry};
 use crate::localfs::{StandingFile, TEMPORARY_PREFIX, TargetFolder};
 use crate::ops::listing::Found;
 use crate::repo::{BlobReader, Keyring, Pieces, RepoError, Repository};
-use crate::view::{TreeWalk, WalkEvent, Wanted};
+use crate::view::{AtHand, TreeWalk, WalkEvent, Wanted};
 use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -105,8 +105,10 @@ impl View {
     }
 }
 
-/// Chunks of a standing file that are read and compared at once, by all cores: 16 MiB of those of usual length.
+/// Chunks of a standing file that are read and compared at once, by all cores.
 const COMPARED_AT_ONCE: usize = 128;
+/// Bytes of them at most, since those that differ are kept.
+const COMPARED_BYTES: u64 = 16 << 20;
 /// Chunks that are worth a thread of their own.
 const COMPARED_A_THREAD: usize = 8;
 /// Threads at most.
@@ -125,11 +127,21 @@ struct OpenFile {
     same_bytes: u64,
 }
 
-/// An entry of a recipe, and whether it is a chunk that stands there already.
+/// An entry of a recipe, and what stands in its place.
 struct Looked {
     offset: u64,
     entry: RecipeEntry,
-    stands: bool,
+    found: Stands,
+}
+
+/// What stands where a chunk belongs.
+enum Stands {
+    /// Nothing, or not all of its length.
+    Nothing,
+    /// The chunk itself.
+    Same,
+    /// Something else of the same length.
+    Other(AtHand),
 }
 
 /// The first name of a file that has several.
@@ -337,16 +349,22 @@ impl Steps {
             if file.ahead.is_empty() && file.ended.is_none() {
                 self.look_ahead(file);
             }
-            let Some(Looked { offset, entry, stands }) = file.ahead.pop_front() else {
+            let Some(Looked { offset, entry, found }) = file.ahead.pop_front() else {
                 let broken = file.ended.take().flatten();
                 return Some(Wanted::mark(Step::End { same_bytes: file.same_bytes, broken }));
             };
-            match entry {
-                RecipeEntry::Hole { length } => return Some(Wanted::mark(Step::Hole { offset, length })),
-                RecipeEntry::Chunk { id, length, .. } if !stands => {
+            match (entry, found) {
+                (RecipeEntry::Hole { length }, _) => {
+                    return Some(Wanted::mark(Step::Hole { offset, length }));
+                }
+                (RecipeEntry::Chunk { id, length, .. }, Stands::Nothing) => {
                     return Some(Wanted::piece(Step::Piece { offset, length }, id, length));
                 }
-                RecipeEntry::Chunk { length, .. } => {
+                (RecipeEntry::Chunk { id, length, .. }, Stands::Other(other)) => {
+                    let step = Step::Piece { offset, length };
+                    return Some(Wanted::piece_instead_of(step, id, length, Some(other)));
+                }
+                (RecipeEntry::Chunk { length, .. }, Stands::Same) => {
                     file.same_bytes += u64::from(length);
                     self.observer.advance(Phase::Restore, u64::from(length), 0);
                     if self.observer.interrupted() {
@@ -360,7 +378,8 @@ impl Steps {
     /// Reads on in the recipe, and looks which of these chunks stand there already.
     fn look_ahead(&mut self, file: &mut OpenFile) {
         let most = if file.standing.is_some() { COMPARED_AT_ONCE } else { 1 };
-        while file.ahead.len() < most {
+        let from = file.offset;
+        while file.ahead.len() < most && file.offset.saturating_sub(from) < COMPARED_BYTES {
             let offset = file.offset;
             match file.pieces.next(&mut self.reader) {
                 Ok(Some(entry)) => {
@@ -368,7 +387,7 @@ impl Steps {
                         RecipeEntry::Chunk { length, .. } => u64::from(*length),
                         RecipeEntry::Hole { length } => *length,
                     });
-                    file.ahead.push_back(Looked { offset, entry, stands: false });
+                    file.ahead.push_back(Looked { offset, entry, found: Stands::Nothing });
                 }
                 Ok(None) => {
                     file.ended = Some(None);
@@ -439,11 +458,11 @@ fn fingerprint(content: &Content) -> [u8; 32] {
 
 /// Looks which chunks stand in a file already, with all cores where there are many.
 fn compare(standing: &StandingFile, keyring: &Keyring, entries: &mut [Looked]) {
-    let look = |entries: &mut [Looked]| {
+    let look_at = |entries: &mut [Looked]| {
         let mut buffer = Vec::new();
         for looked in entries {
             if let RecipeEntry::Chunk { id, length, .. } = &looked.entry {
-                looked.stands = stands(standing, looked.offset, id, *length, keyring, &mut buffer);
+                looked.found = look(standing, looked.offset, id, *length, keyring, &mut buffer);
             }
         }
     };
@@ -454,28 +473,33 @@ fn compare(standing: &StandingFile, keyring: &Keyring, entries: &mut [Looked]) {
     // A scope joins what it spawned, and passes a panic on.
     std::thread::scope(|scope| {
         for share in shares {
-            scope.spawn(|| look(share));
+            scope.spawn(|| look_at(share));
         }
-        own.into_iter().for_each(look);
+        own.into_iter().for_each(look_at);
     });
 }
 
-/// Says whether these bytes of a file are the chunk already.
-fn stands(
+/// Says what these bytes of a file are; the buffer is given away with them, where they are not the chunk.
+fn look(
     standing: &StandingFile,
     offset: u64,
     id: &BlobId,
     length: u32,
     keyring: &Keyring,
     buffer: &mut Vec<u8>,
-) -> bool {
+) -> Stands {
     if offset.saturating_add(u64::from(length)) > standing.length() {
-        return false;
+        return Stands::Nothing;
     }
     buffer.resize(length as usize, 0);
-    let read = standing.read_at(offset, buffer);
-    read.is_ok_and(|read| read == buffer.len())
-        && keyring.blob_id(BlobClass::Content, buffer).is_ok_and(|found| found == *id)
+    if !standing.read_at(offset, buffer).is_ok_and(|read| read == buffer.len()) {
+        return Stands::Nothing;
+    }
+    match keyring.blob_id(BlobClass::Content, buffer) {
+        Ok(found) if found == *id => Stands::Same,
+        Ok(found) => Stands::Other(AtHand { id: found, bytes: std::mem::take(buffer) }),
+        Err(_) => Stands::Nothing,
+    }
 }
 
 /// Says whether a file has holes: long recipes are read through for it, a node a gibibyte or so.

@@ -13,11 +13,13 @@ use crate::localfs::{FileWriter, LocalError, RESTORE_MARKER, TEMPORARY_PREFIX, T
 use crate::ops::OpsError;
 use crate::ops::cat::check_digest;
 use crate::repo::RepoError;
-use crate::view::{Delivered, Piece};
+use crate::view::{AtHand, Delivered, Piece};
 use rustix::io::Errno;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+/// What is written of a piece that stands there in part: blocks of most file systems.
+const BLOCK_BYTES: u64 = 4096;
 /// Zeros for the digests of files with holes.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// Ranges of one file that are told one by one.
@@ -85,7 +87,9 @@ impl Writing {
             Step::Other(entry) => self.other(&entry),
             Step::Link(entry, first) => self.link(&entry, &first),
             Step::File(start) => self.begin(*start),
-            Step::Piece { offset, length } => self.piece(offset, length, delivered.piece),
+            Step::Piece { offset, length } => {
+                self.piece(offset, length, delivered.piece, delivered.at_hand.as_ref());
+            }
             Step::Hole { offset, length } => self.hole(offset, length),
             Step::End { same_bytes, broken } => self.end(same_bytes, broken),
             Step::Remove(name) => self.remove(&name),
@@ -238,7 +242,13 @@ impl Writing {
         });
     }
 
-    fn piece(&mut self, offset: u64, length: u32, piece: Result<Piece, RepoError>) {
+    fn piece(
+        &mut self,
+        offset: u64,
+        length: u32,
+        piece: Result<Piece, RepoError>,
+        standing: Option<&AtHand>,
+    ) {
         self.observer.advance(Phase::Restore, u64::from(length), u64::from(length));
         let Some(file) = &mut self.file else { return };
         match piece {
@@ -247,7 +257,9 @@ impl Writing {
                     digest.update(piece.bytes());
                 }
                 file.written += u64::from(length);
-                if let Err(error) = file.writer.write_at(offset, piece.bytes()) {
+                let standing = standing.map_or(&[][..], |standing| &standing.bytes);
+                let mut parts = differing(offset, standing, piece.bytes());
+                if let Err(error) = parts.try_for_each(|(at, part)| file.writer.write_at(at, part)) {
                     self.file = None;
                     self.failed(error);
                 }
@@ -351,6 +363,33 @@ impl OpenFile {
     }
 }
 
+/// Cuts a piece into blocks, lying where they lie in the file, and returns the runs of those that are not as they
+/// stand there; all of it where something of another length stands there, or nothing.
+fn differing<'a>(offset: u64, standing: &'a [u8], piece: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if standing.len() != piece.len() {
+            let whole = piece.get(at..).filter(|rest| !rest.is_empty())?;
+            at = piece.len();
+            return Some((offset, whole));
+        }
+        let block_end = |at: usize| {
+            let over = offset.wrapping_add(at as u64) % BLOCK_BYTES;
+            piece.len().min(at.saturating_add((BLOCK_BYTES - over) as usize))
+        };
+        let differs = |at: usize| piece.get(at..block_end(at)) != standing.get(at..block_end(at));
+        while at < piece.len() && !differs(at) {
+            at = block_end(at);
+        }
+        let start = at;
+        while at < piece.len() && differs(at) {
+            at = block_end(at);
+        }
+        let run = piece.get(start..at).filter(|run| !run.is_empty())?;
+        Some((offset.saturating_add(start as u64), run))
+    })
+}
+
 /// Says whether nothing else can be restored either.
 fn is_fatal(error: &LocalError) -> bool {
     const FATAL: [Errno; 6] =
@@ -360,5 +399,39 @@ fn is_fatal(error: &LocalError) -> bool {
             source.raw_os_error().is_some_and(|code| FATAL.contains(&Errno::from_raw_os_error(code)))
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_whole_blocks_and_all_of_them() {
+        let runs = |offset: u64, standing: &[u8], piece: &[u8]| -> Vec<(u64, usize)> {
+            differing(offset, standing, piece).map(|(at, run)| (at, run.len())).collect()
+        };
+        let standing = vec![7; 5 * 4096 + 100];
+        for offset in [0, 4096, 1, 4095, 8292] {
+            assert_eq!(runs(offset, &standing, &standing), []);
+            for changed in [0, 4095, 4096, 9000, 5 * 4096, 5 * 4096 + 99] {
+                let mut piece = standing.clone();
+                piece[changed] = 8;
+                let found = runs(offset, &standing, &piece);
+                let [(at, length)] = found[..] else { panic!("{found:?}") };
+                let place = offset + changed as u64;
+                assert!((at..at + length as u64).contains(&place), "{offset} {changed}");
+                assert!(length <= 4096 && (at == offset || at % 4096 == 0), "{offset} {changed}");
+            }
+        }
+        let mut piece = standing.clone();
+        for changed in [5000, 8192, 20479] {
+            piece[changed] = 8;
+        }
+        assert_eq!(runs(0, &standing, &piece), [(4096, 8192), (16384, 4096)]);
+        // Of another length, or nothing at all.
+        assert_eq!(runs(3, &standing[1..], &piece), [(3, piece.len())]);
+        assert_eq!(runs(3, &[], &piece), [(3, piece.len())]);
+        assert_eq!(runs(3, &[], &[]), []);
     }
 }
