@@ -466,6 +466,29 @@ impl StandingFile {
         })
     }
 
+    /// Reads `length` bytes at an offset into an empty buffer, or as many as there are before the file ends.
+    pub fn read_into(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), LocalError> {
+        buffer.clear();
+        buffer.reserve_exact(length);
+        while buffer.len() < length {
+            let at = offset.saturating_add(u64::try_from(buffer.len()).unwrap_or(u64::MAX));
+            // The room may be larger than was asked for, and what is read beyond is cut off below.
+            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(buffer), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(LocalError::System {
+                        operation: "read",
+                        path: self.path.clone(),
+                        source: errno.into(),
+                    });
+                }
+            }
+        }
+        buffer.truncate(length);
+        Ok(())
+    }
+
     /// Asks the system to forget what it holds of the file in memory, so that reading it again reads
     /// the disk. Only what is durable already can be forgotten.
     pub fn forget_cached(&self) {

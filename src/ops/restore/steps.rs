@@ -14,6 +14,7 @@ use crate::repo::{BlobReader, Keyring, Pieces, RepoError, Repository};
 use crate::view::{AtHand, TreeWalk, WalkEvent, Wanted};
 use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
@@ -177,6 +178,8 @@ pub(super) struct Steps {
     file: Option<OpenFile>,
     first_names: HashMap<(u64, u64), FirstName>,
     queue: VecDeque<Wanted<Step>>,
+    /// Threads that compare at once.
+    threads: usize,
 }
 
 impl Steps {
@@ -205,6 +208,8 @@ impl Steps {
             file: None,
             first_names: HashMap::new(),
             queue: VecDeque::new(),
+            // Asking takes longer than comparing a short file does.
+            threads: std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX),
         })
     }
 
@@ -400,7 +405,7 @@ impl Steps {
             }
         }
         if let Some(standing) = &file.standing {
-            compare(standing, self.repository.keyring(), file.ahead.make_contiguous());
+            compare(standing, self.repository.keyring(), file.ahead.make_contiguous(), self.threads);
         }
     }
 }
@@ -457,7 +462,7 @@ fn fingerprint(content: &Content) -> [u8; 32] {
 }
 
 /// Looks which chunks stand in a file already, with all cores where there are many.
-fn compare(standing: &StandingFile, keyring: &Keyring, entries: &mut [Looked]) {
+fn compare(standing: &StandingFile, keyring: &Keyring, entries: &mut [Looked], threads: usize) {
     let look_at = |entries: &mut [Looked]| {
         let mut buffer = Vec::new();
         for looked in entries {
@@ -466,8 +471,7 @@ fn compare(standing: &StandingFile, keyring: &Keyring, entries: &mut [Looked]) {
             }
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
-    let threads = (entries.len() / COMPARED_A_THREAD).clamp(1, cores);
+    let threads = (entries.len() / COMPARED_A_THREAD).clamp(1, threads);
     let mut shares = entries.chunks_mut(entries.len().div_ceil(threads).max(1));
     let own = shares.next();
     // A scope joins what it spawned, and passes a panic on.
@@ -491,8 +495,8 @@ fn look(
     if offset.saturating_add(u64::from(length)) > standing.length() {
         return Stands::Nothing;
     }
-    buffer.resize(length as usize, 0);
-    if !standing.read_at(offset, buffer).is_ok_and(|read| read == buffer.len()) {
+    let read = standing.read_into(offset, length as usize, buffer);
+    if read.is_err() || buffer.len() != length as usize {
         return Stands::Nothing;
     }
     match keyring.blob_id(BlobClass::Content, buffer) {

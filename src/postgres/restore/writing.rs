@@ -10,8 +10,9 @@ use crate::ops::restore::{RestoreOptions, RestorePlan, Severity};
 use crate::postgres::base::{read_tablespace_map, write_tablespace_map};
 use crate::postgres::error::PostgresError;
 use crate::postgres::layout::tablespace_folder;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, syncfs};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -109,9 +110,10 @@ impl ClusterRestore {
     /// 2. a cluster that stands there loses its control file and its log, which are kept beside it: it
     ///    cannot start any more, and the next attempt goes on with this;
     /// 3. the data directory and the tablespaces: a cluster without a control file, which cannot start;
-    /// 4. the log, the links to tablespaces, `backup_label` and `tablespace_map`;
-    /// 5. settings and the signal of recovery;
-    /// 6. everything is durable; then the control file gets its name: the cluster can start.
+    /// 4. the log; all of this is durable then;
+    /// 5. the links to tablespaces, `backup_label` and `tablespace_map`;
+    /// 6. settings and the signal of recovery;
+    /// 7. everything is durable; then the control file gets its name: the cluster can start.
     ///
     /// # Errors
     ///
@@ -146,6 +148,7 @@ impl ClusterRestore {
             self.restore_tablespace(place, owner, &mut report)?;
         }
         self.restore_log(owner, &mut report)?;
+        self.sync()?;
         if let Some(folder) = &self.options.contained {
             self.check_inside()?;
             self.contain(folder, owner)?;
@@ -235,8 +238,9 @@ impl ClusterRestore {
         report: &mut RestoreReport,
     ) -> Result<(), PostgresError> {
         let path: Vec<Vec<u8>> = path.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let options =
-            RestoreOptions { delete, protected: self.options.protected.clone(), ..RestoreOptions::default() };
+        let protected = self.options.protected.clone();
+        // All of it is made durable at once, by `sync`.
+        let options = RestoreOptions { delete, protected, no_sync: true, ..RestoreOptions::default() };
         let root = &self.base.view.snapshot.root;
         let done = RestorePlan::new(&self.repository, root, &path, target, options)?.run()?;
         let observer = &self.repository.environment().observer;
@@ -254,6 +258,24 @@ impl ClusterRestore {
         report.bytes += done.bytes;
         report.written_bytes += done.written_bytes;
         report.removed += done.removed;
+        Ok(())
+    }
+
+    /// Makes all that was restored durable, each file system once.
+    fn sync(&self) -> Result<(), PostgresError> {
+        let log = self.folder().join("pg_wal");
+        let version = tablespace_folder(self.base.facts.major, self.base.facts.catalog_version);
+        let tablespaces = self.places.iter().map(|place| place.target.join(&version));
+        let folders = [self.folder().to_owned(), log].into_iter();
+        let mut synced = BTreeSet::new();
+        // One that was dropped while it was backed up has no folder.
+        for folder in folders.chain(tablespaces.filter(|folder| folder.exists())) {
+            let opened = File::open(&folder).and_then(|handle| Ok((handle.metadata()?.dev(), handle)));
+            let (device, handle) = opened.map_err(PostgresError::file("open", &folder))?;
+            if synced.insert(device) {
+                syncfs(&handle).map_err(|errno| PostgresError::file("sync", &folder)(errno.into()))?;
+            }
+        }
         Ok(())
     }
 
