@@ -1,10 +1,12 @@
 //! Restoring into a folder: only what differs is written, whatever fails is named, the rest comes.
 //!
 //! - `steps`: what is to be done, from the snapshot and what stands in the target
+//! - `compare`: what of it stands there already
 //! - `writing`: doing it
 //! - `metadata`: what is set on restored files
 //! - `verify`: reading everything back
 
+mod compare;
 mod metadata;
 mod steps;
 mod verify;

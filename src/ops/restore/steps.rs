@@ -4,17 +4,16 @@
 //! is deep, so the steps carry all that the writer needs to know; and it serves the preview alike,
 //! which takes the steps and writes nothing.
 
-use crate::base::{BlobId, Observer, Phase};
-use crate::format::pack::BlobClass;
+use super::compare::{Comparing, Looked, Share, Stands};
+use crate::base::{Observer, Phase};
 use crate::format::recipe::{RecipeEntry, RecipeNode, RecipeRoot};
 use crate::format::tree::{Content, EntryKind, TreeEntry};
 use crate::localfs::{StandingFile, TEMPORARY_PREFIX, TargetFolder};
 use crate::ops::listing::Found;
-use crate::repo::{BlobReader, Keyring, Pieces, RepoError, Repository};
-use crate::view::{AtHand, TreeWalk, WalkEvent, Wanted};
+use crate::repo::{BlobReader, Pieces, RepoError, Repository};
+use crate::view::{TreeWalk, WalkEvent, Wanted};
 use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
@@ -106,43 +105,27 @@ impl View {
     }
 }
 
-/// Chunks of a standing file that are read and compared at once, by all cores.
-const COMPARED_AT_ONCE: usize = 128;
-/// Bytes of them at most, since those that differ are kept.
-const COMPARED_BYTES: u64 = 16 << 20;
-/// Chunks that are worth a thread of their own.
-const COMPARED_A_THREAD: usize = 8;
-/// Threads at most.
-const THREADS_MAX: usize = 8;
+/// Entries of a recipe that are looked at together.
+const SHARE_ENTRIES: usize = 8;
+/// Shares that are looked at ahead at most, however little is in them.
+const AHEAD_SHARES: usize = 64;
+/// Bytes of chunks that are looked at ahead, since those that differ are kept.
+const AHEAD_BYTES: u64 = 16 << 20;
 
 /// The file whose recipe is being read.
 struct OpenFile {
     pieces: Pieces,
-    standing: Option<StandingFile>,
+    standing: Option<Arc<StandingFile>>,
     /// Where the next entry of the recipe begins.
     offset: u64,
-    /// Entries that were read and not yet made steps.
-    ahead: VecDeque<Looked>,
+    /// Entries that were looked at and not yet made steps.
+    now: IntoIter<Looked>,
+    /// Those behind them: what is being looked at, where it begins, and how long it is.
+    ahead: VecDeque<(Share, u64, u64)>,
+    ahead_bytes: u64,
     /// The recipe was read to its end, or as far as it can be: why.
     ended: Option<Option<(u64, RepoError)>>,
     same_bytes: u64,
-}
-
-/// An entry of a recipe, and what stands in its place.
-struct Looked {
-    offset: u64,
-    entry: RecipeEntry,
-    found: Stands,
-}
-
-/// What stands where a chunk belongs.
-enum Stands {
-    /// Nothing, or not all of its length.
-    Nothing,
-    /// The chunk itself.
-    Same,
-    /// Something else of the same length.
-    Other(AtHand),
 }
 
 /// The first name of a file that has several.
@@ -168,7 +151,6 @@ pub(super) struct StepOptions {
 
 /// Makes the steps; an iterator for the stream of pieces.
 pub(super) struct Steps {
-    repository: Arc<Repository>,
     observer: Arc<dyn Observer>,
     reader: BlobReader,
     tree: Tree,
@@ -178,8 +160,7 @@ pub(super) struct Steps {
     file: Option<OpenFile>,
     first_names: HashMap<(u64, u64), FirstName>,
     queue: VecDeque<Wanted<Step>>,
-    /// Threads that compare at once.
-    threads: usize,
+    comparing: Comparing,
 }
 
 impl Steps {
@@ -198,7 +179,6 @@ impl Steps {
             Found::Leaf(entry) => (Tree::One(Some(entry.clone())), None),
         };
         Ok(Self {
-            repository: repository.clone(),
             observer: repository.environment().observer.clone(),
             reader: BlobReader::new(repository)?,
             tree,
@@ -208,8 +188,7 @@ impl Steps {
             file: None,
             first_names: HashMap::new(),
             queue: VecDeque::new(),
-            // Asking takes longer than comparing a short file does.
-            threads: std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX),
+            comparing: Comparing::new(repository),
         })
     }
 
@@ -337,8 +316,16 @@ impl Steps {
             Ok((has_holes, pieces)) => {
                 let start = start(entry, has_holes);
                 self.mark(start);
-                let (ahead, ended) = (VecDeque::new(), None);
-                self.file = Some(OpenFile { pieces, standing, offset: 0, ahead, ended, same_bytes: 0 });
+                self.file = Some(OpenFile {
+                    pieces,
+                    standing: standing.map(Arc::new),
+                    offset: 0,
+                    now: Vec::new().into_iter(),
+                    ahead: VecDeque::new(),
+                    ahead_bytes: 0,
+                    ended: None,
+                    same_bytes: 0,
+                });
             }
             Err(error) => {
                 let start = start(entry, false);
@@ -351,12 +338,21 @@ impl Steps {
     /// Takes the next piece of the file at hand that has to be written, or its end.
     fn piece(&mut self, file: &mut OpenFile) -> Option<Wanted<Step>> {
         loop {
-            if file.ahead.is_empty() && file.ended.is_none() {
+            let Some(Looked { offset, entry, found }) = file.now.next() else {
                 self.look_ahead(file);
-            }
-            let Some(Looked { offset, entry, found }) = file.ahead.pop_front() else {
-                let broken = file.ended.take().flatten();
-                return Some(Wanted::mark(Step::End { same_bytes: file.same_bytes, broken }));
+                let Some((share, from, bytes)) = file.ahead.pop_front() else {
+                    let broken = file.ended.take().flatten();
+                    return Some(Wanted::mark(Step::End { same_bytes: file.same_bytes, broken }));
+                };
+                file.ahead_bytes -= bytes;
+                match share.wait() {
+                    Ok(entries) => file.now = entries.into_iter(),
+                    Err(error) => {
+                        file.ahead.clear();
+                        file.ended = Some(Some((from, error)));
+                    }
+                }
+                continue;
             };
             match (entry, found) {
                 (RecipeEntry::Hole { length }, _) => {
@@ -380,32 +376,42 @@ impl Steps {
         }
     }
 
-    /// Reads on in the recipe, and looks which of these chunks stand there already.
+    /// Reads on in the recipe, and has somebody look which of these chunks stand there already.
     fn look_ahead(&mut self, file: &mut OpenFile) {
-        let most = if file.standing.is_some() { COMPARED_AT_ONCE } else { 1 };
-        let from = file.offset;
-        while file.ahead.len() < most && file.offset.saturating_sub(from) < COMPARED_BYTES {
-            let offset = file.offset;
-            match file.pieces.next(&mut self.reader) {
-                Ok(Some(entry)) => {
-                    file.offset = offset.saturating_add(match &entry {
-                        RecipeEntry::Chunk { length, .. } => u64::from(*length),
-                        RecipeEntry::Hole { length } => *length,
-                    });
-                    file.ahead.push_back(Looked { offset, entry, found: Stands::Nothing });
-                }
-                Ok(None) => {
-                    file.ended = Some(None);
-                    break;
-                }
-                Err(error) => {
-                    file.ended = Some(Some((offset, error)));
-                    break;
+        while file.ended.is_none()
+            && (file.ahead.is_empty() || file.ahead_bytes < AHEAD_BYTES)
+            && file.ahead.len() < AHEAD_SHARES
+        {
+            let most = if file.standing.is_some() { SHARE_ENTRIES } else { 1 };
+            let (from, mut entries, mut bytes) = (file.offset, Vec::new(), 0);
+            while entries.len() < most && file.ended.is_none() {
+                let offset = file.offset;
+                match file.pieces.next(&mut self.reader) {
+                    Ok(Some(entry)) => {
+                        let length = match &entry {
+                            RecipeEntry::Chunk { length, .. } => u64::from(*length),
+                            RecipeEntry::Hole { length } => *length,
+                        };
+                        bytes += if matches!(entry, RecipeEntry::Chunk { .. }) { length } else { 0 };
+                        file.offset = offset.saturating_add(length);
+                        entries.push(Looked { offset, entry, found: Stands::Nothing });
+                    }
+                    Ok(None) => file.ended = Some(None),
+                    Err(error) => file.ended = Some(Some((offset, error))),
                 }
             }
-        }
-        if let Some(standing) = &file.standing {
-            compare(standing, self.repository.keyring(), file.ahead.make_contiguous(), self.threads);
+            if entries.is_empty() {
+                return;
+            }
+            let share = match &file.standing {
+                Some(standing) => self.comparing.look(standing, entries),
+                None => Share::Done(entries),
+            };
+            file.ahead_bytes += bytes;
+            file.ahead.push_back((share, from, bytes));
+            if file.standing.is_none() {
+                return;
+            }
         }
     }
 }
@@ -459,51 +465,6 @@ fn fingerprint(content: &Content) -> [u8; 32] {
         }
     }
     *hasher.finalize().as_bytes()
-}
-
-/// Looks which chunks stand in a file already, with all cores where there are many.
-fn compare(standing: &StandingFile, keyring: &Keyring, entries: &mut [Looked], threads: usize) {
-    let look_at = |entries: &mut [Looked]| {
-        let mut buffer = Vec::new();
-        for looked in entries {
-            if let RecipeEntry::Chunk { id, length, .. } = &looked.entry {
-                looked.found = look(standing, looked.offset, id, *length, keyring, &mut buffer);
-            }
-        }
-    };
-    let threads = (entries.len() / COMPARED_A_THREAD).clamp(1, threads);
-    let mut shares = entries.chunks_mut(entries.len().div_ceil(threads).max(1));
-    let own = shares.next();
-    // A scope joins what it spawned, and passes a panic on.
-    std::thread::scope(|scope| {
-        for share in shares {
-            scope.spawn(|| look_at(share));
-        }
-        own.into_iter().for_each(look_at);
-    });
-}
-
-/// Says what these bytes of a file are; the buffer is given away with them, where they are not the chunk.
-fn look(
-    standing: &StandingFile,
-    offset: u64,
-    id: &BlobId,
-    length: u32,
-    keyring: &Keyring,
-    buffer: &mut Vec<u8>,
-) -> Stands {
-    if offset.saturating_add(u64::from(length)) > standing.length() {
-        return Stands::Nothing;
-    }
-    let read = standing.read_into(offset, length as usize, buffer);
-    if read.is_err() || buffer.len() != length as usize {
-        return Stands::Nothing;
-    }
-    match keyring.blob_id(BlobClass::Content, buffer) {
-        Ok(found) if found == *id => Stands::Same,
-        Ok(found) => Stands::Other(AtHand { id: found, bytes: std::mem::take(buffer) }),
-        Err(_) => Stands::Nothing,
-    }
 }
 
 /// Says whether a file has holes: long recipes are read through for it, a node a gibibyte or so.
