@@ -313,6 +313,56 @@ fn a_check_beside_a_sweep_reports_nothing_that_was_forgotten() {
     interleaved_at(&scene, 5, read, sweep, |_, _| {});
 }
 
+/// What is committed while a check looks is not taken for damage either, and what is damaged is told all the same.
+#[test]
+fn a_check_beside_a_backup_takes_nothing_new_for_damage() {
+    let options = || CheckOptions { read_data: ReadData::All, keep_ledger: true, program: "test".to_owned() };
+    let scene = scene();
+    let back_up = |client: &Client| {
+        client.back_up(&content([("new.sql", dump(4, 1500, 40)), ("noise", noise(11, 9000))]));
+        let entry = log_entry("pg/main/1", "000000010000000000000001");
+        client.open().archive_log(&entry, &noise(5, 50_000)).unwrap();
+    };
+    let clean = |client: &Client, what: &str| {
+        let report = check(&client.open(), &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(!report.is_damaged(), "{what}: {:?} {:?}", report.findings, report.hurt);
+    };
+    interleaved(&scene, clean, back_up, clean);
+    // A backup and all that goes with an older one, so that the check looks again.
+    let more = move |client: &Client| {
+        back_up(client);
+        run(client, 0).unwrap();
+    };
+    interleaved_at(&scene, 3, clean, more, clean);
+    // Many backups, one after the other.
+    for every in [1, 2, 3, 5, 7] {
+        let store = Arc::new(copy_of(&scene.store));
+        let (inner, requests) = (scene.owner.through(store.clone()), AtomicU64::new(0));
+        let hooked = hooked(&store, move |_, _| {
+            let number = requests.fetch_add(1, Ordering::SeqCst);
+            if number % every == 0 && number / every < 40 {
+                inner.back_up(&content([("noise", noise(100 + number, 900))]));
+            }
+        });
+        clean(&scene.owner.through(hooked), &format!("with a backup every {every} requests"));
+        clean(&scene.owner.through(store), &format!("after a backup every {every} requests"));
+    }
+    let kept = packs(&copy_of(&scene.store)).into_iter().find(|pack| {
+        let store = Arc::new(copy_of(&scene.store));
+        crate::delete(&*store, &[*pack]);
+        scene.owner.through(store).read(scene.kept_id).is_err()
+    });
+    crate::delete(&*scene.store, &[kept.unwrap()]);
+    let damaged = |client: &Client, what: &str| {
+        let report = check(&client.open(), &options()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(report.hurt.iter().any(|(id, _)| *id == scene.kept_id), "{what}: {:?}", report.findings);
+    };
+    let back_up = |client: &Client| {
+        client.back_up(&content([("noise", noise(12, 9000))]));
+    };
+    interleaved_at(&scene, 7, damaged, back_up, |_, _| {});
+}
+
 #[test]
 fn bases_of_differences_are_needed_by_what_differs_from_them() {
     let store = Arc::new(MemoryStore::new());

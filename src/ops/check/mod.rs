@@ -186,11 +186,15 @@ fn look(
     let environment = repository.environment();
     let findings = Findings::default();
     let mut report = CheckReport { mended: pass.mended.clone(), ..CheckReport::default() };
+    // First of all: what a snapshot needs was there before it was, so whatever is listed from here on shows it.
+    let listed = objects::listed_snapshots(repository)?;
     repository.load_index()?;
     let inventory = Inventory::take(environment.store.list("")?, &findings);
     let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0 };
     objects.check(&inventory)?;
     let mut snapshots = objects.roots()?;
+    // What was committed since is for the next check.
+    snapshots.retain(|found| listed.contains(&found.id));
     objects.leave_out_ended(&mut snapshots)?;
     objects.memory(&inventory)?;
     let mut logs = logs::check_logs(repository, &findings, &options.read_data, &pass.again)?;
@@ -222,7 +226,7 @@ fn look(
     let mut reported = damage.reported();
     reported.extend(&pass.again);
     let packs = Packs::new(repository, &index, &findings, damage, &condemned, &pass.again);
-    let present = packs.compare(&inventory.packs, &repository.index().packs());
+    let present = packs.compare(&inventory.packs, &repository.index().packs(), &known);
     let (metadata, content): (Vec<_>, Vec<_>) =
         present.into_iter().partition(|(_, _, class)| *class == BlobClass::Metadata);
     let plain = |packs: Vec<(PackId, u64, BlobClass)>| -> Vec<(PackId, u64)> {

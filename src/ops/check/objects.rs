@@ -126,6 +126,16 @@ impl Inventory {
     }
 }
 
+/// Lists snapshots by their names.
+///
+/// # Errors
+///
+/// When the store cannot be listed.
+pub(super) fn listed_snapshots(repository: &Repository) -> Result<HashSet<SnapshotId>, OpsError> {
+    let listed = repository.environment().store.list("snapshots/")?;
+    Ok(listed.iter().filter_map(|object| split(&object.name)).map(|(_, id)| id.into()).collect())
+}
+
 /// Takes a copy of the configuration, if an owner has signed it.
 ///
 /// # Errors

@@ -109,11 +109,13 @@ impl<'a> Packs<'a> {
         }
     }
 
-    /// Compares what the index names with what the store lists, and returns the packs to look into.
+    /// Compares what the index names with what the store lists, and returns the packs to look into. What was not known
+    /// `before` packs that no run names were looked for may have come after the listing.
     pub fn compare(
         &self,
         listed: &BTreeMap<PackId, u64>,
         known: &HashMap<PackId, Arc<KnownPack>>,
+        before: &HashMap<PackId, Arc<KnownPack>>,
     ) -> Vec<(PackId, u64, BlobClass)> {
         let mut present = Vec::new();
         for (id, pack) in known {
@@ -131,8 +133,9 @@ impl<'a> Packs<'a> {
             };
             // One that was pruned is missed only by what needs it, and that is found by the walk over trees.
             let pruned = state == State::Missing && self.given_up.contains(id);
+            let new = state == State::Missing && !before.contains_key(id);
             lock(&self.states).insert(*id, state);
-            if !pruned {
+            if !pruned && !new {
                 self.findings.add(Gravity::Damage, pack_name(id), what);
             }
         }
