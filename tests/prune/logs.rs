@@ -2,7 +2,7 @@
 
 use crate::hooked;
 use crate::support::ManualClock;
-use crate::support::world::{Client, content, copy_of, dump, log_entry, noise};
+use crate::support::world::{Client, ShiftedClock, content, copy_of, dump, log_entry, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use crate::sweep::{options, run};
 use chronolith::base::{LogPackId, Timestamp};
@@ -237,6 +237,26 @@ fn a_receipt_or_the_same_bytes_do_not_rely_on_what_was_forgotten() {
     assert_eq!(archive(&client, 4), LogPut::Present(ids[3]));
     run(&client, 0).unwrap();
     assert_eq!(roots(&client), set([1, 4, 5, 6]));
+}
+
+/// A clock that is behind makes nothing fresh that is not.
+#[test]
+fn the_same_bytes_do_not_rely_on_what_was_forgotten_by_a_clock_that_is_behind() {
+    // [LOG-PACK-7]
+    for behind in [600, 7200, 86_400] {
+        let store = Arc::new(MemoryStore::with_clock(Arc::new(ShiftedClock::default())));
+        let (client, ids) = scene_in(store.clone());
+        client.clock.shift_seconds(-behind);
+        assert!(matches!(archive(&client, 1), LogPut::Stored(id) if id != ids[0]), "{behind}");
+        assert_eq!(archive(&client, 4), LogPut::Present(ids[3]), "{behind}");
+        let bytes = bytes(2);
+        let blake3 = *blake3::hash(&bytes).as_bytes();
+        let digest = chronolith::format::log::LogDigest { length: bytes.len() as u64, blake3 };
+        assert!(!client.open().lists_log(STREAM, &name(2), &digest).unwrap(), "{behind}");
+        client.clock.shift_seconds(behind);
+        run(&client, 0).unwrap();
+        assert_eq!(roots(&client), set([1, 4, 5, 6]), "{behind}");
+    }
 }
 
 fn found(client: &Client, ids: &[LogPackId]) -> Vec<FoundLog> {

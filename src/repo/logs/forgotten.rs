@@ -118,17 +118,21 @@ impl Repository {
         Ok(ForgottenLogs::of(self.registry(), &found))
     }
 
-    /// Says whether a log pack was forgotten, so that nobody may count on it. What is fresh was not; others are
-    /// asked for once, since that means to read all annotations.
+    /// Says whether a log pack is so fresh that nobody has forgotten it, by this client's clock. Of what is stored in its
+    /// future nothing is known: its clock is behind.
+    pub(super) fn is_fresh(&self, log: &FoundLog) -> bool {
+        let now = self.environment().clock.now().seconds();
+        let age = log.stored.map(|stored| now.saturating_sub(stored.seconds()));
+        age.is_some_and(|age| (0..FRESH_LOG_SECONDS / 2).contains(&age))
+    }
+
+    /// Says whether a log pack was forgotten, so that nobody may count on it. That is looked up once, since it means to
+    /// read all annotations.
     pub(super) fn is_going(
         &self,
         log: &FoundLog,
         forgotten: &mut Option<ForgottenLogs>,
     ) -> Result<bool, RepoError> {
-        let now = self.environment().clock.now().seconds();
-        if log.stored.is_some_and(|stored| now.saturating_sub(stored.seconds()) < FRESH_LOG_SECONDS / 2) {
-            return Ok(false);
-        }
         let forgotten = match forgotten {
             Some(forgotten) => forgotten,
             None => forgotten.insert(self.forgotten_logs()?),

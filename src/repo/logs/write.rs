@@ -284,11 +284,12 @@ impl Repository {
     pub fn lists_log(&self, stream: &str, name: &str, digest: &LogDigest) -> Result<bool, RepoError> {
         let found = self.look_before(stream, name)?.found;
         if let Some(whole) = first_that_counts(&found, None) {
-            return Ok(!differs(whole, None, digest) && !self.is_going(whole, &mut None)?);
+            return Ok(!differs(whole, None, digest)
+                && (self.is_fresh(whole) || !self.is_going(whole, &mut None)?));
         }
         let mut forgotten = None;
         for log in &found {
-            if self.is_going(log, &mut forgotten)? {
+            if !self.is_fresh(log) && self.is_going(log, &mut forgotten)? {
                 return Ok(false);
             }
         }
