@@ -67,6 +67,9 @@ pub enum OpsError {
         /// What to do about it.
         cure: &'static str,
     },
+    /// Others changed meanwhile what this rests on: nothing is wrong, and it can be done again.
+    #[error("{0}")]
+    Overtaken(&'static str),
     /// What was read is not what was backed up.
     #[error("{what} does not have the content that was backed up: {why}")]
     Differs {
@@ -100,6 +103,7 @@ impl Classify for OpsError {
             Self::Local(error) => error.class(),
             Self::Usage(_) => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,
+            Self::Overtaken(_) => ErrorClass::Transient,
             Self::Differs { .. } | Self::Stopped { .. } => ErrorClass::Corrupt,
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
             Self::Source { .. } | Self::Read { .. } | Self::Write { .. } => ErrorClass::Fatal,

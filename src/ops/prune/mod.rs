@@ -234,7 +234,7 @@ pub fn require_allowed(repository: &Repository, options: &PruneOptions) -> Resul
 /// # Errors
 ///
 /// As [`require_allowed`]; [`OpsError::Stopped`] where what is known of the
-/// repository is not enough to delete anything safely.
+/// repository is not enough to delete anything safely; [`OpsError::Overtaken`] where it has to be done again.
 pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<PruneReport, OpsError> {
     require_allowed(repository, options)?;
     let mut report = PruneReport::default();

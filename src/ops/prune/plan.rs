@@ -82,10 +82,7 @@ impl Plan {
         // A local index that turned out damaged may have hidden what a pack is needed for.
         if repository.index().damaged() {
             repository.heal_index()?;
-            return Err(OpsError::Stopped {
-                why: "the local index was damaged, and has been fetched again".to_owned(),
-                cure: "run it again",
-            });
+            return Err(OpsError::Overtaken("the local index was damaged, and has been fetched again"));
         }
         plan.bytes = report.condemned_bytes;
         let going: u64 = view

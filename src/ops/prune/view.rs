@@ -53,7 +53,8 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`OpsError::Stopped`] where something that might protect data cannot be read.
+    /// [`OpsError::Stopped`] where something that might protect data cannot be read; [`OpsError::Overtaken`] where keys
+    /// have changed since the repository was opened.
     pub fn take(
         repository: &Arc<Repository>,
         presence: &Presence,
@@ -75,10 +76,7 @@ impl View {
         let sessions = sessions(repository, now)?;
         // A key is older than its sessions: those of one that this client does not know were passed over.
         if !repository.is_registry_current()? {
-            return Err(OpsError::Stopped {
-                why: "keys were added or taken out of service since this began".to_owned(),
-                cure: "run it again",
-            });
+            return Err(OpsError::Overtaken("keys were added or taken out of service since this began"));
         }
         let snapshots = Snapshots::load_all(repository)?;
         require_whole_memory(repository, &snapshots)?;
