@@ -2,15 +2,17 @@
 //! they die, goes into the model, and what the repository lists is held against it.
 
 use crate::content::{FAMILIES, mix};
-use crate::model::{Kept, Model, State};
+use crate::model::{Kept, Log, Model, State};
 use crate::order::{Answer, Load, Order, Rough, Task, Who, World};
 use crate::program::Program;
-use crate::store::Bent;
+use crate::store::{Bent, Quick};
 use crate::support::SeededEntropy;
 use crate::support::world::Client;
+use crate::worker::PUSHED;
+use chronolith::base::Clock;
 use chronolith::ops::Snapshots;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,12 +25,30 @@ const LAPSE_SECONDS: u64 = 900;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Snapshots that are kept at once; with more, forgetting comes first.
 const LIVE_MAX: usize = 36;
+/// Operations between leaps of time.
+const LEAP_EVERY: u64 = 24;
+/// How far time leaps, by turns: log packs are old enough to be merged, and what was merged is old enough to stand
+/// for them.
+const LEAPS_SECONDS: [i64; 2] = [2 * 3600, 25 * 3600];
+/// Segments that are pushed by one process, at most.
+const PUSHES_MAX: u64 = 40;
+/// Segments that are read back by one process.
+const FETCHES: usize = 12;
 
 /// How one process ended.
 enum End {
     Answered(Answer),
     Killed,
     Broken(String),
+}
+
+/// What was so before an operation.
+struct Before {
+    /// How often the state of what it restores was changed.
+    touched: u64,
+    /// Whether some snapshot may miss something, before or after it.
+    doubt: bool,
+    rotations: (u64, u64),
 }
 
 /// A repository, and what is known of it.
@@ -56,6 +76,19 @@ impl Driver {
 
     /// Works until so many operations have been done, or the time is up.
     pub fn stretch(&self, seed: u64, workers: u64, until: u64, deadline: Instant) {
+        if self.program.is_none() {
+            return self.run(seed, workers, until, deadline);
+        }
+        // The program has the time of the machine; what is stored ages between operations.
+        let first = *self.next.lock().unwrap();
+        for (part, seconds) in (1..).zip(LEAPS_SECONDS) {
+            self.run(mix(&[seed, part]), workers, first + (until - first) * part / 3, deadline);
+            self.pass(seconds);
+        }
+        self.run(seed, workers, until, deadline);
+    }
+
+    fn run(&self, seed: u64, workers: u64, until: u64, deadline: Instant) {
         std::thread::scope(|scope| {
             for worker in 0..workers {
                 scope.spawn(move || {
@@ -69,11 +102,38 @@ impl Driver {
                             *next += 1;
                             *next
                         };
+                        if self.program.is_none() && operation.is_multiple_of(LEAP_EVERY) {
+                            let turn = operation / LEAP_EVERY % LEAPS_SECONDS.len() as u64;
+                            self.pass(LEAPS_SECONDS[turn as usize]);
+                        }
                         self.one(operation, worker, &random);
                     }
                 });
             }
         });
+    }
+
+    /// Lets so much time pass at once.
+    fn pass(&self, seconds: i64) {
+        if self.program.is_none() {
+            return Quick::of(&self.world).leap(seconds).expect("the scratch folder can be written");
+        }
+        // Everything in the store is older than it was, and clients know nothing of it any more: they would hold what
+        // they have listed for as young as it is by their clocks.
+        let age = Duration::from_secs(seconds.unsigned_abs());
+        let mut folders = vec![self.world.repository.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("the repository can be listed").flatten() {
+                let path = entry.path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => make_older(&path, age).expect("times can be set"),
+                }
+            }
+        }
+        for cache in self.people.iter().chain([&self.maintainer]).filter_map(|who| who.cache.as_ref()) {
+            fs::remove_dir_all(cache).and_then(|()| fs::create_dir(cache)).expect("caches can be removed");
+        }
     }
 
     fn wrong(&self, what: String) {
@@ -128,6 +188,8 @@ impl Driver {
             63..=76 => Task::Prune {
                 grace_seconds: [0, 0, 0, 60, 600][(random.number() % 5) as usize],
                 unused_hundredths: [0, 500, 3000][(random.number() % 3) as usize],
+                held_hundredths: [None, None, Some(0), Some(0), Some(300)][(random.number() % 5) as usize],
+                repack_most: one_in(random, 6).then(|| random.number() % 300_000),
             },
             77..=80 => match pick(&gone) {
                 Some(one) => {
@@ -136,36 +198,57 @@ impl Driver {
                 }
                 None => backup(),
             },
-            81..=84 => match pick(&live) {
+            // A pin wins over what is forgotten at the same moment.
+            81..=83 => match pick(&live) {
                 Some(one) => {
-                    Task::Mark { snapshot: model.kept[&one].id.clone(), what: random.number() % 700 }
+                    let kept = model.kept.get_mut(&one).expect("chosen from the model");
+                    kept.busy = true;
+                    let (snapshot, what) = (kept.id.clone(), random.number() % 700);
+                    return (Task::Mark { snapshot, what }, vec![one]);
                 }
                 None => backup(),
             },
-            85..=87 => Task::Check { read_data: one_in(random, 2) },
-            88..=92 => Task::Push(random.number() % 500),
-            93..=95 => {
-                let known: Vec<u64> = model.segments.iter().copied().collect();
-                match pick(&known) {
-                    Some(one) => Task::Fetch(one),
-                    None => Task::Push(random.number() % 500),
-                }
-            }
-            96 => Task::Rotate,
-            97 => Task::RepairIndex,
-            98 => Task::Parity(1 + (random.number() % 20) as u8),
-            _ => backup(),
+            84..=86 => Task::Check { read_data: one_in(random, 2), repair: one_in(random, 3) },
+            87..=96 => self.choose_of_log(&mut model.log, random),
+            97 => Task::Rotate,
+            98 => Task::RepairIndex,
+            _ => Task::Parity(1 + (random.number() % 20) as u8),
         };
         (task, Vec::new())
+    }
+
+    /// Decides what is done to the log.
+    fn choose_of_log(&self, log: &mut Log, random: &SeededEntropy) -> Task {
+        let (what, chance, many) = (random.number() % 10, random.number(), random.number() % PUSHES_MAX);
+        let many = 1 + many as usize;
+        let push = |log: &mut Log| Task::Push(log.begin_push(many));
+        match what {
+            0 => {
+                let again = log.begin_push_again(log.any(chance), many);
+                if again.is_empty() { push(log) } else { Task::Push(again) }
+            }
+            1..=3 if !log.kept.is_empty() => {
+                Task::Fetch { numbers: log.some(chance, FETCHES), listed: one_in(random, 4) }
+            }
+            4 => log.begin_forget(chance).map_or_else(|| push(log), Task::ForgetLog),
+            5 if one_in(random, 3) => {
+                log.begin_contradict(chance).map_or_else(|| push(log), Task::Contradict)
+            }
+            _ => push(log),
+        }
     }
 
     /// Who does it: writers back up, owners read, owners and maintainers forget and prune.
     fn who(&self, task: &Task, random: &SeededEntropy) -> Who {
         let mut who = match task {
-            Task::Backup(_) | Task::Push(_) | Task::Parity(_) => {
+            Task::Backup(_) | Task::Push(_) | Task::Contradict(_) | Task::Parity(_) => {
                 self.people[(random.number() % self.people.len() as u64) as usize].clone()
             }
-            Task::Forget(_) | Task::Prune { .. } | Task::Undelete(_) if one_in(random, 2) => {
+            // Only an owner seals anew.
+            Task::Prune { held_hundredths: Some(_), .. } => self.people[0].clone(),
+            Task::Forget(_) | Task::ForgetLog(_) | Task::Prune { .. } | Task::Undelete(_)
+                if one_in(random, 2) =>
+            {
                 self.maintainer.clone()
             }
             _ => self.people[0].clone(),
@@ -213,9 +296,14 @@ impl Driver {
         let (mut rough, treatment) = (self.rough(random), self.treatment(random));
         let doubt_before = self.model.lock().unwrap().any_doubt();
         let touched_before = self.touched(&task);
+        let rotations_before = self.model.lock().unwrap().rotations;
+        if matches!(task, Task::Rotate) {
+            self.model.lock().unwrap().rotations.0 += 1;
+        }
         let by_program = self.program.as_ref().filter(|program| one_in(random, 2) && program.can(&task));
-        let began = Instant::now();
-        let end = match by_program {
+        let clock = Quick::of(&self.world);
+        let (began, began_at) = (Instant::now(), clock.now());
+        let (end, told) = match by_program {
             Some(program) => {
                 rough = Rough { seed: rough.seed, ..Rough::default() };
                 let command = program.command(&self.world, &who, &task, rough.seed);
@@ -244,7 +332,8 @@ impl Driver {
             let by = if by_program.is_some() { "program" } else { "worker" };
             eprintln!("{operation} {by} {} {lived:?} {task:?} {rough:?}: {told}", who.host);
         }
-        let may_lapse = lived.as_secs_f64() * self.world.speed as f64 > LAPSE_SECONDS as f64 * 0.9;
+        let lived_seconds = clock.now().seconds() - began_at.seconds();
+        let may_lapse = lived_seconds as f64 > LAPSE_SECONDS as f64 * 0.9;
         let quiet = rough.is_quiet() && treatment.kill_after.is_none() && !may_lapse;
         self.count(&task, &end, &treatment);
         match &end {
@@ -253,13 +342,21 @@ impl Driver {
                 self.wrong(format!("operation {operation}, {task:?}: {what}"))
             }
             End::Answered(answer) if quiet => {
-                let doubt = doubt_before || self.model.lock().unwrap().any_doubt();
-                if let Some(what) = self.unexpected(&task, answer, touched_before, doubt) {
+                let before = Before {
+                    touched: touched_before,
+                    doubt: doubt_before || self.model.lock().unwrap().any_doubt(),
+                    rotations: rotations_before,
+                };
+                if let Some(what) = self.unexpected(&task, answer, &before) {
                     self.wrong(format!("operation {operation}, {task:?}, with nothing in its way: {what}"));
                 }
             }
             _ => {}
         }
+        if matches!(task, Task::Rotate) {
+            self.model.lock().unwrap().rotations.1 += 1;
+        }
+        self.settle_log(&task, &told);
         self.settle(operation, &task, &end, chosen, may_lapse);
     }
 
@@ -269,7 +366,7 @@ impl Driver {
     }
 
     /// What must not be answered where nothing was in the way.
-    fn unexpected(&self, task: &Task, answer: &Answer, touched: u64, doubt: bool) -> Option<String> {
+    fn unexpected(&self, task: &Task, answer: &Answer, before: &Before) -> Option<String> {
         let told = match answer {
             Answer::Done(_) => return None,
             answer => format!("{answer:?}"),
@@ -277,14 +374,18 @@ impl Driver {
         let usage = told.contains("class: \"Usage\"");
         let excused = match task {
             // Forgotten meanwhile, it may go while it is read.
-            Task::Restore { .. } => self.touched(task) != touched,
+            Task::Restore { .. } => self.touched(task) != before.touched,
             // A pin, or that it was swept already.
             Task::Forget(_) => usage,
             Task::Undelete(_) => true,
             Task::Mark { .. } => true,
-            // A check beside forgetting and sweeping sees some of both; the one at the end has to be clean.
-            Task::Check { .. } => true,
-            Task::Prune { .. } => doubt && told.contains("Stopped"),
+            Task::Check { .. } => before.doubt,
+            Task::Prune { .. } if told.contains("keys were added") => {
+                let (begun, ended) = before.rotations;
+                begun != ended || self.model.lock().unwrap().rotations != before.rotations
+            }
+            Task::Prune { .. } => before.doubt && told.contains("Corrupt"),
+            Task::Fetch { numbers, .. } => self.model.lock().unwrap().log.may_go(numbers),
             _ => false,
         };
         (!excused).then_some(told)
@@ -302,7 +403,7 @@ impl Driver {
         mut command: Command,
         treatment: &Treatment,
         answer: impl FnOnce(ExitStatus, &Path) -> Result<Answer, String>,
-    ) -> End {
+    ) -> (End, Vec<u64>) {
         let place = self.world.scratch.join(format!("talk-{:?}", std::thread::current().id()));
         let file = |suffix: &str| {
             File::create(place.with_extension(suffix)).expect("the scratch folder can be written")
@@ -314,9 +415,14 @@ impl Driver {
         loop {
             if let Some(status) = child.try_wait().expect("it can be waited for") {
                 let killed = status.signal() == Some(9);
-                return match killed {
+                let out = place.with_extension("out");
+                let text = fs::read_to_string(&out).unwrap_or_default();
+                // A number may be cut short; what follows it is not.
+                let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+                let done = lines.filter_map(|line| line.strip_prefix(PUSHED)?.parse().ok()).collect();
+                let end = match killed {
                     true => End::Killed,
-                    false => match answer(status, &place.with_extension("out")) {
+                    false => match answer(status, &out) {
                         Ok(answer) => End::Answered(answer),
                         Err(what) => {
                             let said = fs::read_to_string(place.with_extension("err")).unwrap_or_default();
@@ -324,6 +430,7 @@ impl Driver {
                         }
                     },
                 };
+                return (end, done);
             }
             let lived = began.elapsed();
             if treatment.kill_after.is_some_and(|after| lived > after) {
@@ -331,7 +438,7 @@ impl Driver {
             } else if lived > PATIENCE {
                 let _ = child.kill();
                 let _ = child.wait();
-                return End::Broken(format!("it hung for {PATIENCE:?}"));
+                return (End::Broken(format!("it hung for {PATIENCE:?}")), Vec::new());
             }
             if let Some((after, length)) = treatment.pause
                 && !paused
@@ -357,8 +464,13 @@ impl Driver {
             _ => &mut counts.failed,
         };
         *list.entry(task.word()).or_default() += 1;
-        if matches!((task, end), (Task::Restore { .. }, End::Answered(Answer::Done(_)))) {
-            counts.restored += 1;
+        match (task, end) {
+            (Task::Restore { .. }, End::Answered(Answer::Done(_))) => counts.restored += 1,
+            (Task::Fetch { numbers, .. }, End::Answered(Answer::Done(_))) => {
+                counts.fetched += numbers.len() as u64;
+            }
+            (Task::Prune { .. }, End::Answered(Answer::Done(told))) => counts.add_pruned(told),
+            _ => {}
         }
     }
 
@@ -383,12 +495,30 @@ impl Driver {
         Ok(all.filter_map(|view| Some((operation(view)?, (view.id.to_string(), view.forgotten)))).collect())
     }
 
-    /// Takes over what an operation changed.
+    /// Takes over what an operation changed of the log; `pushed` are the segments that it said were archived.
+    fn settle_log(&self, task: &Task, pushed: &[u64]) {
+        let log = &mut self.model.lock().unwrap().log;
+        match task {
+            Task::Push(numbers) => log.end_push(numbers, pushed),
+            Task::Contradict(number) => log.end_contradict(*number),
+            Task::ForgetLog(before) => log.end_forget(*before),
+            _ => {}
+        }
+    }
+
+    /// Takes over what an operation changed of snapshots.
     fn settle(&self, operation: u64, task: &Task, end: &End, chosen: Vec<u64>, may_lapse: bool) {
         let done = matches!(end, End::Answered(Answer::Done(_)));
         match task {
-            Task::Push(number) if done => drop(self.model.lock().unwrap().segments.insert(*number)),
             Task::Backup(_) | Task::Forget(_) | Task::Undelete(_) => {}
+            Task::Mark { .. } => {
+                let mut model = self.model.lock().unwrap();
+                return chosen.iter().for_each(|number| {
+                    if let Some(kept) = model.kept.get_mut(number) {
+                        kept.busy = false;
+                    }
+                });
+            }
             _ => return,
         }
         let before: Vec<(u64, u64)> = {
@@ -500,15 +630,15 @@ impl Driver {
                 }
             }
         }
-        let segments = self.model.lock().unwrap().segments.clone();
-        for segment in segments {
-            match self.quiet(Task::Fetch(segment)) {
-                Answer::Done(_) => {}
-                answer => self.wrong(format!("segment {segment}: {answer:?}")),
+        let numbers: Vec<u64> = self.model.lock().unwrap().log.kept.iter().copied().collect();
+        for listed in [false, true] {
+            match self.quiet(Task::Fetch { numbers: numbers.clone(), listed }) {
+                Answer::Done(_) => self.model.lock().unwrap().counts.fetched += numbers.len() as u64,
+                answer => self.wrong(format!("the log (listed: {listed}): {answer:?}")),
             }
         }
         if let answer @ (Answer::Failed { .. } | Answer::Damaged(_) | Answer::Wrong(_)) =
-            self.quiet(Task::Check { read_data: true })
+            self.quiet(Task::Check { read_data: true, repair: false })
         {
             self.wrong(format!("check --read-data: {answer:?}"));
         }
@@ -516,18 +646,22 @@ impl Driver {
         self.model.lock().unwrap().kept.retain(|_, kept| kept.state != State::Gone || kept.touched < 3);
     }
 
-    /// Prunes without grace until nothing is left to go, with sessions of the dead lapsed.
+    /// Prunes without grace until nothing is left to go, with sessions of the dead lapsed, the log merged and
+    /// what was merged gone.
     pub fn sweep(&self) {
-        let lapse = Duration::from_millis(1100 * LAPSE_SECONDS / self.world.speed.unsigned_abs());
-        for _ in 0..3 {
-            let prune = Task::Prune { grace_seconds: 0, unused_hundredths: 0 };
-            match self.quiet(prune) {
-                Answer::Done(what) if self.verbose => eprintln!("prune: {what}"),
-                Answer::Done(_) => {}
-                answer => self.wrong(format!("prune with nothing in its way: {answer:?}")),
+        for seconds in [0].into_iter().chain(LEAPS_SECONDS).chain([0]) {
+            if seconds > 0 {
+                self.pass(seconds);
             }
-            if lapse < Duration::from_secs(10) {
-                std::thread::sleep(lapse);
+            let prune = Task::Prune {
+                grace_seconds: 0,
+                unused_hundredths: 0,
+                held_hundredths: Some(0),
+                repack_most: None,
+            };
+            match self.quiet(prune) {
+                Answer::Done(told) => self.model.lock().unwrap().counts.add_pruned(&told),
+                answer => self.wrong(format!("prune with nothing in its way: {answer:?}")),
             }
         }
     }
@@ -536,6 +670,13 @@ impl Driver {
 /// True once in so many times.
 fn one_in(random: &SeededEntropy, times: u64) -> bool {
     random.number().is_multiple_of(times)
+}
+
+/// Sets the time at which a file was changed back.
+fn make_older(path: &Path, age: Duration) -> std::io::Result<()> {
+    let file = File::open(path)?;
+    let changed = file.metadata()?.modified()?;
+    file.set_times(FileTimes::new().set_modified(changed.checked_sub(age).unwrap_or(changed)))
 }
 
 fn signal(child: &Child, signal: rustix::process::Signal) {

@@ -85,7 +85,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Options {
             "--operations" => options.operations = number(),
             "--minutes" => options.minutes = number(),
             "--workers" => options.workers = number().max(1),
-            "--scratch" => options.scratch = value.into(),
+            "--scratch" => options.scratch = std::path::absolute(&value).unwrap_or(value.into()),
             "--program" => options.program = value.into(),
             _ => usage(&format!("unknown option {argument}")),
         }
@@ -109,6 +109,7 @@ fn begin(options: &Options, folder: &Path, seed: u64, with_program: bool) -> Dri
         scratch: make("scratch"),
         origin: i64::try_from(origin).unwrap_or_default(),
         speed: if with_program { 1 } else { SPEED },
+        leaps: folder.join("leaps"),
     };
     let store = chronolith::storage::LocalStore::open(&world.repository).expect("it was just made");
     let owner = Client::init(Arc::new(store), seed);
@@ -145,18 +146,21 @@ fn add(sum: &mut Counts, counts: &Counts) {
     unite(&mut sum.failed, &counts.failed);
     unite(&mut sum.killed, &counts.killed);
     sum.paused += counts.paused;
+    unite(&mut sum.pruned, &counts.pruned);
     sum.restored += counts.restored;
+    sum.fetched += counts.fetched;
     sum.doubtful += counts.doubtful;
     sum.broken_doubtful += counts.broken_doubtful;
 }
 
 fn report(seed: u64, sum: &Counts, took: Duration) {
     println!(
-        "seed {seed}: {} operations, {} kills, {} suspensions, {} restores compared, in {:.0} s",
+        "seed {seed}: {} operations, {} kills, {} suspensions, {} restores and {} segments compared, in {:.0} s",
         sum.operations,
         sum.kills(),
         sum.paused,
         sum.restored,
+        sum.fetched,
         took.as_secs_f64()
     );
     let list = |word: &str, counts: &BTreeMap<&'static str, u64>| {
@@ -166,6 +170,7 @@ fn report(seed: u64, sum: &Counts, took: Duration) {
     list("done", &sum.done);
     list("failed", &sum.failed);
     list("killed", &sum.killed);
+    list("pruned", &sum.pruned);
     println!(
         "  committed by writers that lapsed and never reported success: {}, of which {} missed something",
         sum.doubtful, sum.broken_doubtful

@@ -12,6 +12,8 @@ pub struct World {
     /// When time began to pass `speed` times as fast, in nanoseconds.
     pub origin: i64,
     pub speed: i64,
+    /// Where it is written when time leapt, and how far.
+    pub leaps: PathBuf,
 }
 
 /// How the store treats it.
@@ -58,15 +60,38 @@ pub struct Load {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Task {
     Backup(Load),
-    Restore { snapshot: String, load: Load },
+    Restore {
+        snapshot: String,
+        load: Load,
+    },
     Forget(Vec<String>),
     Undelete(String),
-    Prune { grace_seconds: u64, unused_hundredths: u32 },
-    Mark { snapshot: String, what: u64 },
-    Check { read_data: bool },
+    Prune {
+        grace_seconds: u64,
+        unused_hundredths: u32,
+        held_hundredths: Option<u32>,
+        repack_most: Option<u64>,
+    },
+    Mark {
+        snapshot: String,
+        what: u64,
+    },
+    Check {
+        read_data: bool,
+        repair: bool,
+    },
     Rotate,
-    Push(u64),
-    Fetch(u64),
+    /// Archives these segments of the log, and says of each when it is done.
+    Push(Vec<u64>),
+    /// Offers other bytes under the name of a segment that is archived.
+    Contradict(u64),
+    /// Reads segments back; looked for one by one, or in a listing of the whole log.
+    Fetch {
+        numbers: Vec<u64>,
+        listed: bool,
+    },
+    /// Forgets the log before a segment.
+    ForgetLog(u64),
     Parity(u8),
     RepairIndex,
 }
@@ -81,10 +106,13 @@ impl Task {
             Self::Undelete(_) => "undelete",
             Self::Prune { .. } => "prune",
             Self::Mark { .. } => "mark",
+            Self::Check { repair: true, .. } => "check and repair",
             Self::Check { .. } => "check",
             Self::Rotate => "rotate",
             Self::Push(_) => "push",
-            Self::Fetch(_) => "fetch",
+            Self::Contradict(_) => "contradict",
+            Self::Fetch { .. } => "fetch",
+            Self::ForgetLog(_) => "forget log",
             Self::Parity(_) => "parity",
             Self::RepairIndex => "repair index",
         }

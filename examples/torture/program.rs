@@ -55,15 +55,20 @@ impl Program {
             }
             Task::Forget(ids) => drop(command.arg("forget").args(ids).arg("--unsafe-allow-remove-all")),
             Task::Undelete(id) => drop(command.arg("undelete").arg(id)),
-            Task::Prune { grace_seconds, unused_hundredths } => {
-                let share = format!("{}%", unused_hundredths / 100);
-                command.args(["prune", "--grace", &format!("{grace_seconds}s"), "--max-unused", &share]);
-            }
-            Task::Check { read_data } => {
-                command.arg("check");
-                if *read_data {
-                    command.arg("--read-data");
+            Task::Prune { grace_seconds, unused_hundredths, held_hundredths, repack_most } => {
+                let share = |hundredths: &u32| format!("{}%", hundredths / 100);
+                command.args(["prune", "--grace", &format!("{grace_seconds}s")]);
+                command.args(["--max-unused", &share(unused_hundredths)]);
+                if let Some(held) = held_hundredths {
+                    command.args(["--max-held", &share(held)]);
                 }
+                if let Some(most) = repack_most {
+                    command.args(["--max-repack", &most.to_string()]);
+                }
+            }
+            Task::Check { read_data, repair } => {
+                command.arg("check");
+                command.args(read_data.then_some("--read-data")).args(repair.then_some("--repair"));
             }
             other => unreachable!("{} has no command line", other.word()),
         }

@@ -9,23 +9,29 @@ use chronolith::storage::{
     Capabilities, LocalStore, ObjectInfo, Operation, PutOutcome, RetryPolicy, RetryStore, Sleep,
     StorageError, Store,
 };
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Time that passes faster than it does, from a moment on.
-#[derive(Clone, Copy)]
+/// Time that passes faster than it does, from a moment on, and that leaps now and then.
+#[derive(Clone)]
 pub struct Quick {
     origin: i64,
     speed: i64,
     skew: i64,
+    leaps: PathBuf,
 }
+
+/// Moments of real time, and by how much time leapt at them, in nanoseconds.
+struct Leaps(Vec<(i64, i64)>);
 
 impl Quick {
     /// The time of the store, and of a host whose clock is right.
     pub fn of(world: &World) -> Self {
-        Self { origin: world.origin, speed: world.speed, skew: 0 }
+        Self { origin: world.origin, speed: world.speed, skew: 0, leaps: world.leaps.clone() }
     }
 
     /// The time of a host whose clock is wrong by so many seconds.
@@ -33,16 +39,44 @@ impl Quick {
         Self { skew: seconds * 1_000_000_000, ..self }
     }
 
-    fn bend(self, time: Timestamp) -> Timestamp {
-        let passed = time.nanoseconds().saturating_sub(self.origin).saturating_mul(self.speed);
-        Timestamp::from_nanoseconds(self.origin.saturating_add(passed).saturating_add(self.skew))
+    /// Lets time leap for everybody, whatever they do meanwhile.
+    pub fn leap(&self, seconds: i64) -> std::io::Result<()> {
+        // Everybody has read of it when the moment comes.
+        let moment = now().saturating_add(100_000_000);
+        let before = fs::read_to_string(&self.leaps).unwrap_or_default();
+        let new = self.leaps.with_extension("new");
+        fs::write(&new, format!("{before}{moment} {}\n", seconds.saturating_mul(1_000_000_000)))?;
+        fs::rename(new, &self.leaps)?;
+        std::thread::sleep(Duration::from_millis(110));
+        Ok(())
     }
+
+    fn leaps(&self) -> Leaps {
+        let text = fs::read_to_string(&self.leaps).unwrap_or_default();
+        let parsed = text.lines().filter_map(|line| {
+            let (moment, length) = line.split_once(' ')?;
+            Some((moment.parse().ok()?, length.parse().ok()?))
+        });
+        Leaps(parsed.collect())
+    }
+
+    fn bend(&self, leaps: &Leaps, real: i64) -> Timestamp {
+        let passed = real.saturating_sub(self.origin).saturating_mul(self.speed);
+        let leapt: i64 = leaps.0.iter().filter(|(moment, _)| *moment <= real).map(|(_, length)| length).sum();
+        let bent = self.origin.saturating_add(passed).saturating_add(leapt);
+        Timestamp::from_nanoseconds(bent.saturating_add(self.skew))
+    }
+}
+
+/// Real time, in nanoseconds.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 impl Clock for Quick {
     fn now(&self) -> Timestamp {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.bend(Timestamp::from_nanoseconds(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)))
+        self.bend(&self.leaps(), now())
     }
 }
 
@@ -103,8 +137,9 @@ impl Bent {
         }
     }
 
-    fn bent(&self, object: ObjectInfo) -> ObjectInfo {
-        ObjectInfo { modified: object.modified.map(|time| self.time.bend(time)), ..object }
+    fn bent(&self, leaps: &Leaps, object: ObjectInfo) -> ObjectInfo {
+        let bend = |time: Timestamp| self.time.bend(leaps, time.nanoseconds());
+        ObjectInfo { modified: object.modified.map(bend), ..object }
     }
 }
 
@@ -138,11 +173,12 @@ impl Store for Bent {
         self.run(|| self.inner.get_range(name, offset, length, out))
     }
     fn head(&self, name: &str) -> Result<ObjectInfo, StorageError> {
-        self.run(|| self.inner.head(name)).map(|object| self.bent(object))
+        self.run(|| self.inner.head(name)).map(|object| self.bent(&self.time.leaps(), object))
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
         let found = self.run(|| self.inner.list(prefix))?;
-        Ok(found.into_iter().map(|object| self.bent(object)).collect())
+        let leaps = self.time.leaps();
+        Ok(found.into_iter().map(|object| self.bent(&leaps, object)).collect())
     }
     fn delete(&self, name: &str) -> Result<(), StorageError> {
         let same = name.to_owned();

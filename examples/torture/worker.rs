@@ -5,11 +5,12 @@ use crate::order::{Answer, Load, Order, Task};
 use crate::store::{Bent, Quick, rough_store};
 use crate::support::SeededEntropy;
 use crate::support::world::{Content, streams};
-use chronolith::base::{Classify, Quiet, SecretBytes, SnapshotId, Timestamp, explain};
+use chronolith::base::{Classify, LogPackId, Quiet, SecretBytes, SnapshotId, Timestamp, explain};
+use chronolith::format::log::{LogRecord, LogRecordKind};
 use chronolith::ingest::Effort;
 use chronolith::ops::backup::{BackupOptions, Source, backup};
-use chronolith::ops::check::{CheckOptions, Gravity, ReadData, check};
-use chronolith::ops::forget::{by_name, forget};
+use chronolith::ops::check::{CheckOptions, Gravity, ReadData, check, check_and_repair};
+use chronolith::ops::forget::{by_name, forget, forget_logs};
 use chronolith::ops::marks::{Mark, mark};
 use chronolith::ops::prune::{PruneOptions, Unused, prune};
 use chronolith::ops::repair::{IndexOptions, IndexPlan};
@@ -17,7 +18,10 @@ use chronolith::ops::restore::{RestoreOptions, RestorePlan};
 use chronolith::ops::rotation::rotate;
 use chronolith::ops::undelete::undelete;
 use chronolith::ops::{OpsError, Snapshots, parity};
-use chronolith::repo::{Credential, Environment, LogEntry, NoKeyCache, Repository, open};
+use chronolith::repo::{
+    Credential, Environment, FRESH_LOG_SECONDS, FoundLog, LogEntry, NoKeyCache, RepoError, Repository, open,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +29,19 @@ use std::sync::Arc;
 /// The log that segments belong to.
 const STREAM: &str = "pg/main/7312345678901234567";
 const PROGRAM: &str = "torture";
+/// Before the number of a segment that was archived, in a line of its own.
+pub const PUSHED: &str = "pushed ";
+/// Numbers from here on are those of bytes that no segment has.
+const OTHERS: u64 = 1 << 32;
+/// What a prune counts, in the order in which it answers.
+pub const PRUNED: [&str; 6] = [
+    "blobs sealed anew",
+    "log packs merged",
+    "packs condemned",
+    "packs deleted",
+    "log packs deleted",
+    "other objects deleted",
+];
 
 /// Does what it is told.
 pub fn work(order: &Order) -> Answer {
@@ -82,14 +99,25 @@ fn run(order: &Order, repository: &Arc<Repository>) -> Result<Answer, OpsError> 
             format!("{} of {}", chosen.len(), named.len())
         }
         Task::Undelete(name) => format!("{:?}", undelete(repository, &[id(name)], PROGRAM)?),
-        Task::Prune { grace_seconds, unused_hundredths } => {
-            let max_unused = Unused::Share { hundredths: *unused_hundredths };
-            let options = PruneOptions { max_unused, ..PruneOptions::new(PROGRAM) }.within(*grace_seconds);
-            let report = prune(repository, &options)?;
-            format!(
-                "condemned {}, deleted {} packs and {} objects",
-                report.condemned_packs, report.deleted_packs, report.deleted_objects
-            )
+        Task::Prune { grace_seconds, unused_hundredths, held_hundredths, repack_most } => {
+            let share = |hundredths: &u32| Unused::Share { hundredths: *hundredths };
+            let options = PruneOptions {
+                max_unused: share(unused_hundredths),
+                max_held: held_hundredths.as_ref().map(share),
+                max_repack_bytes: *repack_most,
+                ..PruneOptions::new(PROGRAM)
+            };
+            let report = prune(repository, &options.within(*grace_seconds))?;
+            // As `PRUNED` has them.
+            let counts = [
+                report.resealed.blobs,
+                report.merged_logs,
+                report.condemned_packs,
+                report.deleted_packs,
+                report.deleted_logs,
+                report.deleted_objects,
+            ];
+            serde_json::to_string(&counts).expect("numbers are JSON")
         }
         Task::Mark { snapshot, what } => {
             let mark_of = match what % 5 {
@@ -101,10 +129,13 @@ fn run(order: &Order, repository: &Arc<Repository>) -> Result<Answer, OpsError> 
             };
             format!("{:?}", mark(repository, &all()?, &[id(snapshot)], &[mark_of])?)
         }
-        Task::Check { read_data } => {
+        Task::Check { read_data, repair } => {
             let read_data = if *read_data { ReadData::All } else { ReadData::None };
             let options = CheckOptions { read_data, keep_ledger: true, program: PROGRAM.to_owned() };
-            let report = check(repository, &options)?;
+            let report = match repair {
+                true => check_and_repair(repository, &options)?,
+                false => check(repository, &options)?,
+            };
             if report.is_damaged() {
                 let grave = report.findings.iter().filter(|finding| finding.gravity == Gravity::Damage);
                 let grave: Vec<String> = grave.take(5).map(ToString::to_string).collect();
@@ -113,30 +144,78 @@ fn run(order: &Order, repository: &Arc<Repository>) -> Result<Answer, OpsError> 
             format!("{} packs, reported {}", report.counts.packs, report.reported)
         }
         Task::Rotate => rotate(repository)?.to_string(),
-        Task::Push(number) => {
-            format!("{:?}", repository.archive_log(&entry(order, *number), &segment(*number))?)
-        }
-        Task::Fetch(number) => {
-            let found = repository.search_log(STREAM, &name(*number))?;
-            if found.found.is_empty() {
-                return Ok(Answer::Damaged(format!("{} is not there", name(*number))));
+        Task::Push(numbers) => {
+            for number in numbers {
+                repository.archive_log(&entry(order, *number), &segment(*number))?;
+                println!("{PUSHED}{number}");
             }
-            let mut bytes = Vec::new();
-            repository.read_segment(&found.found, &mut |piece| {
-                bytes.extend_from_slice(piece);
-                Ok(())
-            })?;
-            if bytes != segment(*number) {
-                return Ok(Answer::Wrong(format!("segment {number} came back with other bytes")));
-            }
-            name(*number)
+            format!("{} segments", numbers.len())
         }
+        Task::Contradict(number) => {
+            match repository.archive_log(&entry(order, *number), &segment(*number + OTHERS)) {
+                Ok(put) => return Ok(Answer::Wrong(format!("other bytes of segment {number}: {put:?}"))),
+                Err(RepoError::LogTaken { .. }) => "refused".to_owned(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Task::Fetch { numbers, listed } => return fetch(repository, numbers, *listed),
+        Task::ForgetLog(before) => forget_log(repository, *before)?,
         Task::Parity(percent) => format!("{:?}", parity::add(repository, *percent)?),
         Task::RepairIndex => {
             let options = IndexOptions { copy: true, program: PROGRAM.to_owned() };
             format!("{:?}", IndexPlan::new(repository, options)?.run()?)
         }
     }))
+}
+
+/// Reads segments back and compares them.
+fn fetch(repository: &Arc<Repository>, numbers: &[u64], listed: bool) -> Result<Answer, OpsError> {
+    let mut by_name: BTreeMap<String, Vec<FoundLog>> = BTreeMap::new();
+    if listed {
+        for found in repository.log_stream(STREAM)?.found {
+            by_name.entry(found.record.name.clone()).or_default().push(found);
+        }
+    }
+    for number in numbers {
+        let found = match listed {
+            true => by_name.remove(&name(*number)).unwrap_or_default(),
+            false => repository.search_log(STREAM, &name(*number))?.found,
+        };
+        if found.is_empty() {
+            return Ok(Answer::Damaged(format!("{} is not there", name(*number))));
+        }
+        let mut bytes = Vec::new();
+        repository.read_segment(&found, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        if bytes != segment(*number) {
+            return Ok(Answer::Wrong(format!("segment {number} came back with other bytes")));
+        }
+    }
+    Ok(Answer::Done(format!("{} segments", numbers.len())))
+}
+
+/// Forgets what is archived of the log before a segment, but for what is fresh.
+fn forget_log(repository: &Arc<Repository>, before: u64) -> Result<String, OpsError> {
+    let outline = repository.log_outline(STREAM)?;
+    let newest = outline.logs.found.iter().chain(&outline.merges).filter_map(|log| log.stored).max();
+    let is_old = |log: &&FoundLog| {
+        let age = newest.zip(log.stored).map(|(newest, stored)| newest.seconds() - stored.seconds());
+        age.is_some_and(|age| age > FRESH_LOG_SECONDS)
+    };
+    let end = name(before);
+    let goes = |record: &LogRecord| match record.kind {
+        LogRecordKind::Merged => record.runs.iter().all(|run| run.last < end),
+        // Of what was refused it is remembered for longer.
+        LogRecordKind::Conflict => false,
+        _ => record.name < end,
+    };
+    let logs = outline.logs.found.iter().chain(&outline.merges).filter(is_old);
+    let ids: BTreeSet<LogPackId> = logs.filter(|log| goes(&log.record)).map(|log| log.id).collect();
+    let ids: Vec<LogPackId> = ids.into_iter().collect();
+    forget_logs(repository, &Snapshots::load_all(repository)?, &ids)?;
+    Ok(format!("{} log packs", ids.len()))
 }
 
 fn back_up(order: &Order, repository: &Arc<Repository>, load: &Load) -> Result<String, OpsError> {
