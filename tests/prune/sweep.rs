@@ -9,9 +9,10 @@ use chronolith::ops::check::{CheckOptions, Finding, Gravity, ReadData, check};
 use chronolith::ops::forget::forget;
 use chronolith::ops::prune::{PruneOptions, PruneReport, prune};
 use chronolith::ops::undelete::undelete;
-use chronolith::ops::{OpsError, Snapshots};
-use chronolith::repo::Presence;
+use chronolith::ops::{OpsError, Snapshots, catalogue};
+use chronolith::repo::{Presence, Repository};
 use chronolith::storage::{MemoryStore, Store};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -361,6 +362,42 @@ fn a_check_beside_a_backup_takes_nothing_new_for_damage() {
         client.back_up(&content([("noise", noise(12, 9000))]));
     };
     interleaved_at(&scene, 7, damaged, back_up, |_, _| {});
+}
+
+/// What is put while a catalogue is made is listed from then on, though its writer saw no catalogue yet.
+#[test]
+fn what_is_put_while_a_catalogue_is_made_is_listed() {
+    // [CONCURRENCY-22], [CONCURRENCY-44]
+    let scene = scene();
+    scene.owner.back_up(&content([("other", noise(8, 9000))]));
+    let beside = |client: &Client| {
+        client.on_host("late").back_up(&content([("late", noise(9, 900))]));
+        let repository = client.open();
+        let kept = scene_kept(&repository);
+        forget(&repository, &Snapshots::load_all(&repository).unwrap(), &[kept]).unwrap();
+    };
+    let gather = |client: &Client, _: &str| {
+        catalogue::gather_now(&client.open()).unwrap();
+    };
+    let lists = |client: &Client, what: &str| {
+        let (shown, all) = (Snapshots::load(&client.open()).unwrap(), Snapshots::load_all(&client.open()));
+        let ids = |snapshots: &Snapshots| snapshots.iter().map(|view| view.id).collect::<BTreeSet<_>>();
+        assert_eq!(ids(&shown), ids(&all.unwrap()), "{what}");
+        if shown.iter().any(|view| view.snapshot.host == "late") {
+            assert_eq!(shown.iter().count(), 2, "{what}: one was forgotten before, one is now, one is new");
+        }
+    };
+    interleaved(&scene, gather, beside, lists);
+    // The same where several generations are closed at once.
+    let name = scene.store.list("snapshots/").unwrap().remove(0).name;
+    let elsewhere = name.replace("/00000001/", "/00000004/");
+    scene.store.put(&elsewhere, &scene.store.get(&name, u64::MAX).unwrap()).unwrap();
+    interleaved(&scene, gather, beside, lists);
+}
+
+fn scene_kept(repository: &Arc<Repository>) -> SnapshotId {
+    let snapshots = Snapshots::load_all(repository).unwrap();
+    snapshots.iter().find(|view| view.snapshot.host != "late").unwrap().id
 }
 
 #[test]

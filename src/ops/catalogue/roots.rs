@@ -13,7 +13,7 @@ use crate::ops::forget::require_whole_memory;
 use crate::ops::names::Snapshots;
 use crate::repo::{Memory, RepoError, Repository, StoredRoot, Told, is_about_snapshots};
 use crate::storage::StorageError;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// New roots and ends that are worth a catalogue.
@@ -79,7 +79,35 @@ fn try_gather(
     }
     tidy(memory, &folded, &mut items);
     let scope = scope(snapshots, &folded);
-    put(repository, memory, &scope, items, &folded, next_number).map(Some)
+    let made = put(repository, memory, &scope, items, &folded, next_number)?;
+    bring_along(repository, present)?;
+    Ok(Some(made))
+}
+
+/// Puts under the current generation what has come into those that were closed while the catalogue was made. Its writer may
+/// have looked for catalogues before there was this one, and readers look into the last one that was closed only.
+fn bring_along(repository: &Repository, present: &HashSet<ObjectId>) -> Result<(), OpsError> {
+    let store = &repository.environment().store;
+    let current = format!("{:08x}", repository.generation()?);
+    for kind in [ObjectKind::Snapshot, ObjectKind::Annotation] {
+        let area = if kind == ObjectKind::Snapshot { "snapshots/" } else { "annotations/" };
+        for object in store.list(area)? {
+            let mut parts = object.name.split('/').skip(1);
+            let (Some(folder), Some(Ok(id))) = (parts.next(), parts.next().map(str::parse::<ObjectId>))
+            else {
+                continue;
+            };
+            if folder >= current.as_str() || present.contains(&id) {
+                continue;
+            }
+            let Ok(place) = Place::new(kind, folder, id) else { continue };
+            let root = StoredRoot { place, length: object.length, stored: object.modified };
+            if let Some(bytes) = whole(repository, &root)? {
+                store.put(&format!("{area}{current}/{id}"), &bytes).map_err(RepoError::from)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns a root as it lies in the store; nothing of one that is gone, or not what it was named for.

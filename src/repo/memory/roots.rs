@@ -141,12 +141,23 @@ impl Repository {
             .map(|entry| (entry.place.id(), entry))
             .collect();
         let mut objects = Vec::new();
-        for object in self.environment().store.list(&prefix)? {
+        let mut listed = self.environment().store.list(&prefix)?;
+        let closed = listed.len();
+        if !roots.is_all {
+            // Whoever put something while the catalogue was made may have looked for one before it was there, and have
+            // told of success: it is in the generation that was closed, and in no catalogue ([CONCURRENCY-44]).
+            let last = memory.generation().saturating_sub(1);
+            listed.extend(self.environment().store.list(&format!("{area}/{last:08x}/"))?);
+        }
+        for (place, object) in listed.into_iter().enumerate() {
             let mut parts = object.name.split('/').skip(1);
             let (Some(folder), Some(Ok(id))) = (parts.next(), parts.next().map(str::parse::<ObjectId>))
             else {
                 continue;
             };
+            if place >= closed && memory.told(&id).is_some() {
+                continue;
+            }
             roots.present.insert(id);
             if let Ok(place) = Place::new(kind, folder, id) {
                 roots.stored.push(StoredRoot { place, length: object.length, stored: object.modified });
