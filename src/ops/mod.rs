@@ -21,6 +21,7 @@
 //! | `stats` | how much snapshots hold, and how much each holds alone |
 //! | `undelete` | what was forgotten is a root again |
 //! | `program` | a program that runs beside us |
+//! | `merged_logs` | whether merged log packs hold what another one holds |
 //! | `mirror` | the same objects at another place, without keys |
 //! | `marks` | tags, pins and notes |
 //! | `verify` | snapshots read back in full, who signed them, and the result on record |
@@ -40,6 +41,7 @@ mod keeper;
 pub mod keys;
 pub mod listing;
 pub mod marks;
+mod merged_logs;
 pub mod mirror;
 mod names;
 pub mod parity;

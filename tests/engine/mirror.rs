@@ -3,6 +3,7 @@
 use crate::support::world::{Client, Content, content, copy_of, dump, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use chronolith::base::{Quiet, SnapshotId};
+use chronolith::ops::catalogue::ROOTS_AT_LEAST;
 use chronolith::ops::check::{CheckOptions, ReadData, check};
 use chronolith::ops::forget::forget;
 use chronolith::ops::marks::{Mark, mark};
@@ -291,8 +292,12 @@ fn sweep(client: &Client) {
 }
 
 fn let_go(client: &Client, id: SnapshotId) {
+    let_go_all(client, &[id]);
+}
+
+fn let_go_all(client: &Client, ids: &[SnapshotId]) {
     let repository = client.open();
-    forget(&repository, &Snapshots::load(&repository).unwrap(), &[id]).unwrap();
+    forget(&repository, &Snapshots::load(&repository).unwrap(), ids).unwrap();
 }
 
 fn follow(client: &Client, target: &dyn Store) -> Result<Followed, OpsError> {
@@ -424,4 +429,43 @@ fn a_sweep_meanwhile_leaves_no_snapshot_without_what_it_needs() {
         }
     }
     panic!("the source was asked without end");
+}
+
+/// A mirror that saw neither the announcements nor the condemnations of many sweeps: what is on record at the source is
+/// enough to follow it.
+#[test]
+fn a_mirror_that_slept_through_many_sweeps_follows_them() {
+    let (client, target) = (scene().aside(), Arc::new(MemoryStore::new()));
+    let all = |client: &Client| client.snapshots();
+    let mut number = 0;
+    for round in 0..3 {
+        for _ in 0..ROOTS_AT_LEAST {
+            number += 1;
+            client.back_up(&content([("app.sql", dump(number, 40, 50))]));
+        }
+        let ids = all(&client);
+        let repository = client.open();
+        let snapshots = Snapshots::load(&repository).unwrap();
+        mark(&repository, &snapshots, &ids[..2], &[Mark::Note { text: "in between".to_owned() }]).unwrap();
+        sweep(&client);
+        if round == 1 {
+            copy(client.store.as_ref(), target.as_ref());
+        }
+        let_go_all(&client, &ids[..ids.len() - 2]);
+        sweep(&client);
+        sweep(&client);
+        sweep(&client);
+    }
+    let followed = follow(&client, target.as_ref()).unwrap();
+    assert!(followed.deleted > 2, "{followed:?}");
+    let areas = ["snapshots/", "annotations/", "catalog/", "packs/"];
+    for area in areas {
+        let names = |store: &dyn Store| -> Vec<String> {
+            store.list(area).unwrap().into_iter().map(|object| object.name).collect()
+        };
+        assert_eq!(names(target.as_ref()), names(client.store.as_ref()), "{area}");
+    }
+    let mirrored = client.through(target.clone());
+    assert_eq!(all(&mirrored), all(&client));
+    is_sound(&mirrored);
 }

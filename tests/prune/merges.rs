@@ -6,16 +6,19 @@ use crate::support::ManualClock;
 use crate::support::world::{Client, log_entry, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use crate::sweep::run;
-use chronolith::base::{Clock, LogPackId, SecretBytes, Timestamp};
+use chronolith::base::{Clock, LogPackId, Quiet, SecretBytes, Timestamp};
 use chronolith::crypto::SIGNATURE_BYTES;
 use chronolith::format::ObjectKind;
 use chronolith::format::log::{LogPackFront, LogPackView, LogRecord, LogRecordKind};
 use chronolith::format::trust::scope::Scope;
 use chronolith::format::trust::{Act, Role};
 use chronolith::ops::Snapshots;
-use chronolith::ops::check::{CheckOptions, ReadData, check};
+use chronolith::ops::check::{CheckOptions, ReadData, check, check_and_repair};
+use chronolith::ops::copy::{CopyOptions, copy_logs};
 use chronolith::ops::forget::forget_logs;
 use chronolith::ops::keys::{self, NewKey};
+use chronolith::ops::mirror::{MirrorOptions, follow_sweep, lost_at_source, mirror};
+use chronolith::ops::parity;
 use chronolith::ops::prune::{PruneOptions, PruneReport, prune};
 use chronolith::ops::undelete::undelete_logs;
 use chronolith::repo::{FoundLog, LogEntry, LogPut, NewSlot, RepoError, Repository};
@@ -62,9 +65,13 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(count: u64) -> Self {
+        Self::seeded(count, 5)
+    }
+
+    fn seeded(count: u64, seed: u64) -> Self {
         let clock = Arc::new(ManualClock::at_seconds(1_800_000_000));
         let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-        let client = Client::init(store.clone(), 5);
+        let client = Client::init(store.clone(), seed);
         let scene = Self { clock, store, client };
         let repository = scene.client.open();
         for number in 1..=count {
@@ -584,4 +591,95 @@ fn frames_that_lie_harm_only_their_own() {
         assert_eq!(read(&repository, &found), bytes(number), "{number}");
         assert_eq!(found[0].record.kind, LogRecordKind::Segment);
     }
+}
+
+/// A mirror that was made before segments were merged, and that saw neither the announcement nor the condemnation.
+#[test]
+fn a_mirror_follows_a_merge_that_it_slept_through() {
+    let scene = Scene::new(COUNT + 3);
+    let repository = scene.client.open();
+    let forgotten = repository.find_log(STREAM, &name(COUNT + 3)).unwrap().found[0].id;
+    forget_logs(&repository, &Snapshots::load(&repository).unwrap(), &[forgotten]).unwrap();
+    let mirror_to = |target: &MemoryStore| {
+        let options = MirrorOptions { workers: 2, ..MirrorOptions::default() };
+        let report = mirror(scene.store.as_ref(), target, &options, &Quiet).unwrap();
+        follow_sweep(&scene.client.open(), target, &report, false).unwrap()
+    };
+    let (asleep, awake) = (MemoryStore::new(), MemoryStore::new());
+    mirror_to(&asleep);
+    for _ in 0..4 {
+        scene.pass(2 * DAY);
+        scene.prune();
+        mirror_to(&awake);
+    }
+    assert_eq!(scene.counts(), (0, 1));
+    mirror_to(&asleep);
+    let names = |store: &dyn Store| -> Vec<String> {
+        store.list("logs/").unwrap().into_iter().map(|object| object.name).collect()
+    };
+    for target in [asleep, awake] {
+        assert_eq!(names(&target), names(scene.store.as_ref()));
+        let mirrored = Scene { store: Arc::new(target), ..scene.copy() };
+        let mirrored = Scene { client: scene.client.through(mirrored.store.clone()), ..mirrored };
+        mirrored.holds(1..=COUNT + 2, "mirrored");
+        mirrored.is_sound("mirrored");
+    }
+
+    // What the source lost is not taken for merged.
+    let target = MemoryStore::new();
+    mirror_to(&target);
+    let merge = scene.client.open().merged_logs(STREAM).unwrap().found.remove(0);
+    scene.store.delete(&merge.object).unwrap();
+    let report = mirror(scene.store.as_ref(), &target, &MirrorOptions::default(), &Quiet).unwrap();
+    assert!(follow_sweep(&scene.client.open(), &target, &report, false).is_err());
+    assert_eq!(lost_at_source(&scene.client.open(), &target, &report).unwrap(), [merge.object]);
+}
+
+/// Merged log packs are copied into another repository segment by segment.
+#[test]
+fn what_was_merged_is_copied() {
+    let scene = Scene::merged(COUNT);
+    let other = Scene::seeded(0, 6);
+    let options = CopyOptions { workers: 1, ..CopyOptions::new("test") };
+    for copied in [COUNT, 0] {
+        let logs = copy_logs(&scene.client.open(), &other.client.open(), |_| true, &options).unwrap();
+        assert_eq!((logs.copied, logs.present), (copied, COUNT - copied));
+    }
+    other.holds(1..=COUNT, "copied");
+    // And from there, merged too, nothing is copied back.
+    other.pass(2 * HOUR);
+    other.prune();
+    let back = copy_logs(&other.client.open(), &scene.client.open(), |_| true, &options).unwrap();
+    assert_eq!((back.copied, back.present), (0, COUNT));
+}
+
+/// What rots in a merged log pack comes back from its parity; that of originals goes with them.
+#[test]
+fn parity_covers_what_was_merged() {
+    let scene = Scene::new(COUNT);
+    assert!(parity::add(&scene.client.open(), 10).unwrap().made as u64 >= COUNT);
+    scene.pass(2 * HOUR);
+    scene.prune();
+    parity::add(&scene.client.open(), 10).unwrap();
+    scene.pass(DAY);
+    scene.prune();
+    assert_eq!(scene.counts(), (0, 1));
+    let object = scene.client.open().merged_logs(STREAM).unwrap().found.remove(0).object;
+    let whole = scene.store.get(&object, u64::MAX).unwrap();
+    let mut rotten = whole.clone();
+    let at = rotten.len() / 2;
+    rotten[at] ^= 1;
+    scene.store.replace(&object, &rotten).unwrap();
+    let options = CheckOptions { read_data: ReadData::All, keep_ledger: false, program: "test".to_owned() };
+    assert!(check(&scene.client.open(), &options).unwrap().is_damaged());
+    let report = check_and_repair(&scene.client.open(), &options).unwrap();
+    assert!(report.mended.iter().any(|mended| mended.object == object), "{:?}", report.mended);
+    assert_eq!(scene.store.get(&object, u64::MAX).unwrap(), whole);
+    scene.is_sound("mended");
+    for _ in 0..3 {
+        scene.pass(2 * DAY);
+        scene.prune();
+    }
+    let left = scene.store.list("parity/").unwrap();
+    assert!(left.len() < 20, "{} objects of parity", left.len());
 }

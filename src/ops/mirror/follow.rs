@@ -6,17 +6,22 @@
 
 use super::copying::{good, put_right};
 use super::{MirrorReport, is_root};
-use crate::base::{ObjectId, PackId, SnapshotId, limits};
-use crate::format::ObjectKind;
+use crate::base::{LogPackId, PackId, SnapshotId, limits};
 use crate::format::annotation::{Annotation, AnnotationKind};
+use crate::format::catalog::Catalog;
 use crate::format::condemned::Condemned;
+use crate::format::place::MERGED_FOLDER;
 use crate::format::trust::Act;
+use crate::format::{FormatError, ObjectKind};
 use crate::ops::check::{CheckOptions, Gravity, ReadData, check};
 use crate::ops::forget::require_whole_memory;
+use crate::ops::merged_logs::{Held, Holders};
 use crate::ops::{OpsError, Snapshots};
-use crate::repo::{CondemnedListing, RepoError, Repository};
+use crate::repo::{CondemnedListing, RepoError, Repository, is_about_snapshots};
 use crate::storage::{ObjectInfo, StorageError, Store};
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Names that a refusal lists.
@@ -55,11 +60,14 @@ struct Records<'a> {
     condemned: HashSet<String>,
     condemned_packs: HashSet<PackId>,
     named_packs: HashSet<PackId>,
+    /// Merged log packs of the source by the folder of their stream, as far as they were asked for.
+    merges: RefCell<HashMap<String, Holders<'a>>>,
 }
 
 impl<'a> Records<'a> {
     fn load(repository: &'a Arc<Repository>, target: &'a dyn Store) -> Result<Self, OpsError> {
-        let snapshots = Snapshots::load(repository)?;
+        // Whoever deletes looks at no less ([CONCURRENCY-44]).
+        let snapshots = Snapshots::load_all(repository)?;
         repository.load_index()?;
         let mut records = Self {
             repository,
@@ -68,6 +76,7 @@ impl<'a> Records<'a> {
             condemned: HashSet::new(),
             condemned_packs: HashSet::new(),
             named_packs: repository.index().packs().into_keys().collect(),
+            merges: RefCell::default(),
         };
         for found in repository.condemned(&CondemnedListing::default())?.found.values() {
             records.add(&found.condemned);
@@ -105,7 +114,8 @@ impl<'a> Records<'a> {
     /// # Errors
     ///
     /// When a store does not answer.
-    fn fate(&self, name: &str) -> Result<Gone, OpsError> {
+    fn fate(&self, object: &ObjectInfo) -> Result<Gone, OpsError> {
+        let name = object.name.as_str();
         let Some(id) = super::id_of(name) else { return Ok(Gone::Lost) };
         // Of what is there twice a condemnation lists the first.
         let first = name.strip_prefix("copies/").unwrap_or(name);
@@ -113,10 +123,15 @@ impl<'a> Records<'a> {
             "snapshots" => {
                 self.condemned.contains(name) || self.snapshots.ended().contains(&SnapshotId::from(id))
             }
-            "annotations" if !self.condemned.contains(name) && self.is_ledger(name, id)? => {
-                return Ok(Gone::Own);
+            // The condemnation may have gone before the mirror saw it: what is left on record tells then.
+            "annotations" if !self.condemned.contains(name) => return self.fate_of_annotation(name),
+            "annotations" => true,
+            "catalog" => self.condemned.contains(first) || self.is_replaced(name)?,
+            "logs" => {
+                self.condemned.contains(first)
+                    || self.snapshots.forgotten_logs().names(&LogPackId::from(id))
+                    || self.is_merged(object, LogPackId::from(id))?
             }
-            "annotations" | "logs" | "catalog" => self.condemned.contains(first),
             "packs" => {
                 let pack = PackId::from(id);
                 self.condemned_packs.contains(&pack) || !self.named_packs.contains(&pack)
@@ -132,17 +147,79 @@ impl<'a> Records<'a> {
         Ok(if deleted { Gone::Deleted } else { Gone::Lost })
     }
 
-    /// Says whether an annotation of the target is an entry of the ledger of what was verified: it protects nothing, and
-    /// a check of the mirror makes such.
-    fn is_ledger(&self, name: &str, id: ObjectId) -> Result<bool, OpsError> {
-        let bytes = match self.target.get(name, 2 * limits::STRUCTURED_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+    /// Says whether merged log packs of the source hold what a log pack of the target holds.
+    fn is_merged(&self, object: &ObjectInfo, id: LogPackId) -> Result<bool, OpsError> {
+        let (names, hashes) = match self.repository.log_records_in(self.target, object) {
+            Ok(records) => records,
+            Err(RepoError::Storage(error @ StorageError::Transient { .. })) => return Err(error.into()),
+            // Whatever it holds, nothing shows that it is there once more.
             Err(_) => return Ok(false),
         };
-        let opened = self.repository.open_object(name, id, ObjectKind::Annotation, &bytes);
-        let kind = opened.ok().and_then(|(_, payload)| Some(Annotation::decode(&payload).ok()?.kind));
-        Ok(matches!(kind, Some(AnnotationKind::Verified | AnnotationKind::Attested)))
+        let mut folders = object.name.splitn(3, '/');
+        let (area, stream) = (folders.next().unwrap_or_default(), folders.next().unwrap_or_default());
+        let folder = format!("{area}/{stream}");
+        let is_merged = object.name.starts_with(&format!("{folder}/{MERGED_FOLDER}/"));
+        let mut merges = self.merges.borrow_mut();
+        let holders = match merges.entry(folder) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let found = self.repository.merged_logs_in(new.key())?.found;
+                new.insert(Holders::new(self.repository, found))
+            }
+        };
+        let names = names.each_ref().map(String::as_str);
+        let held = Held { id, names: &names, is_merged };
+        Ok(!holders.holding(&held, || Ok(hashes))?.is_empty())
+    }
+
+    /// Returns what an object of the target says; nothing of one that cannot be read.
+    fn read_target<T>(
+        &self,
+        name: &str,
+        kind: ObjectKind,
+        decode: fn(&[u8]) -> Result<T, FormatError>,
+    ) -> Result<Option<T>, OpsError> {
+        let Some(id) = super::id_of(name) else { return Ok(None) };
+        let bytes = match self.target.get(name, 2 * limits::LISTING_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+            Err(_) => return Ok(None),
+        };
+        let opened = self.repository.open_object(name, id, kind, &bytes);
+        Ok(opened.ok().and_then(|(_, payload)| decode(&payload).ok()))
+    }
+
+    /// Says what became of an annotation that no condemnation lists.
+    fn fate_of_annotation(&self, name: &str) -> Result<Gone, OpsError> {
+        let Some(annotation) = self.read_target(name, ObjectKind::Annotation, Annotation::decode)? else {
+            return Ok(Gone::Lost);
+        };
+        // An entry of the ledger of what was verified protects nothing, and a check of the mirror makes such.
+        if matches!(annotation.kind, AnnotationKind::Verified | AnnotationKind::Attested) {
+            return Ok(Gone::Own);
+        }
+        // [CATALOG-8]: once nothing is left that it speaks of it goes.
+        let over = |id: &SnapshotId| self.snapshots.ended().contains(id);
+        let is_spent = match annotation.cancels {
+            _ if is_about_snapshots(&annotation) => annotation.subjects.iter().all(over),
+            // Should that have been lost, it is told by itself.
+            Some(cancels) => self.snapshots.annotations().iter().all(|(id, _)| *id != cancels),
+            None => false,
+        };
+        Ok(if is_spent { Gone::Deleted } else { Gone::Lost })
+    }
+
+    /// Says whether catalogues of the source tell of all that an older one of the target lists, so that they have taken
+    /// its place.
+    fn is_replaced(&self, name: &str) -> Result<bool, OpsError> {
+        let memory = self.snapshots.memory();
+        let newest = memory.newest().map_or(0, |(_, sequence)| sequence);
+        let old = self.read_target(name, ObjectKind::Catalog, Catalog::decode)?;
+        let Some(old) = old.filter(|old| old.sequence < newest && memory.is_whole()) else {
+            return Ok(false);
+        };
+        let entries = old.entries.iter().filter(|entry| entry.place.kind() != ObjectKind::Annotation);
+        Ok(entries.map(|entry| entry.place.id()).all(|id| memory.told(&id).is_some()))
     }
 }
 
@@ -180,7 +257,7 @@ pub fn lost_at_source(
     let records = Records::load(repository, target)?;
     let mut lost = Vec::new();
     for object in gone(repository, report)? {
-        if records.fate(&object.name)? == Gone::Lost {
+        if records.fate(object)? == Gone::Lost {
             lost.push(object.name.clone());
         }
     }
@@ -269,7 +346,7 @@ pub fn follow_sweep(
     let records = Records::load(repository, target)?;
     let (mut deleted, mut lost) = (Vec::new(), Vec::new());
     for object in gone {
-        match records.fate(&object.name)? {
+        match records.fate(object)? {
             Gone::Deleted => deleted.push(object),
             Gone::Lost => lost.push(object.name.as_str()),
             Gone::Own => {}

@@ -31,7 +31,8 @@ fn spent(view: &View) -> Vec<Place> {
     spent_annotations(&view.snapshots, |pack| view.packs.contains_key(pack))
 }
 
-/// Deletes what was condemned of these and is still not needed: what takes something back after that.
+/// Deletes what was condemned of these and is still not needed, what takes something back after that; returns the
+/// annotations.
 ///
 /// # Errors
 ///
@@ -41,11 +42,13 @@ pub(super) fn delete(
     view: &View,
     condemned: &HashSet<&Place>,
     report: &mut PruneReport,
-) -> Result<(), OpsError> {
+) -> Result<Vec<ObjectId>, OpsError> {
     let store = &repository.environment().store;
+    let mut gone = Vec::new();
     for place in spent(view).iter().filter(|place| condemned.contains(place)) {
         store.delete(&place.to_string())?;
         report.deleted_objects += 1;
+        gone.push(place.id());
     }
     let replaced = view.snapshots.memory().replaced();
     for place in condemned.iter().filter(|place| place.kind() == ObjectKind::Catalog) {
@@ -55,5 +58,5 @@ pub(super) fn delete(
             report.deleted_objects += 1;
         }
     }
-    Ok(())
+    Ok(gone)
 }

@@ -6,6 +6,7 @@
 //! and that has been there for a day: so that whoever looks up a segment finds it all the while ([CONCURRENCY-40]).
 
 use super::super::error::OpsError;
+use super::super::merged_logs::{Held, Holders};
 use super::view::View;
 use super::{PruneOptions, PruneReport};
 use crate::base::{LogPackId, ObjectId, explain};
@@ -41,13 +42,6 @@ struct Stream {
 /// All archived logs, as they lie in the store.
 pub(super) struct Logs {
     streams: BTreeMap<String, Stream>,
-}
-
-/// What stands in for others: records by the hash of their bytes, read where it matters.
-struct Authorities<'a> {
-    repository: &'a Repository,
-    merges: Vec<FoundLog>,
-    hashes: HashMap<LogPackId, BTreeSet<[u8; 32]>>,
 }
 
 impl Logs {
@@ -99,70 +93,37 @@ impl Logs {
     }
 }
 
-impl<'a> Authorities<'a> {
-    /// Finds the merged log packs of a stream that count, and that nobody condemned or forgot.
-    fn of(repository: &'a Repository, view: &View, folder: &str, stream: &Stream) -> Result<Self, OpsError> {
-        let mut merges = Vec::new();
-        if !stream.merged.is_empty() {
-            let places: HashMap<&str, &Place> =
-                stream.merged.iter().map(|(place, object)| (object.name.as_str(), place)).collect();
-            merges = repository.merged_logs_in(folder)?.found;
-            merges.retain(|merge| {
-                let place = places.get(merge.object.as_str());
-                place.is_some_and(|place| !view.is_listed(place)) && !view.is_forgotten_log(&merge.id)
-            });
-        }
-        Ok(Self { repository, merges, hashes: HashMap::new() })
+/// Finds the merged log packs of a stream that count, and that nobody condemned or forgot.
+fn holders<'a>(
+    repository: &'a Repository,
+    view: &View,
+    folder: &str,
+    stream: &Stream,
+) -> Result<Holders<'a>, OpsError> {
+    let mut merges = Vec::new();
+    if !stream.merged.is_empty() {
+        let places: HashMap<&str, &Place> =
+            stream.merged.iter().map(|(place, object)| (object.name.as_str(), place)).collect();
+        merges = repository.merged_logs_in(folder)?.found;
+        merges.retain(|merge| {
+            let place = places.get(merge.object.as_str());
+            place.is_some_and(|place| !view.is_listed(place)) && !view.is_forgotten_log(&merge.id)
+        });
     }
-
-    fn add(&mut self, merge: FoundLog) {
-        self.merges.push(merge);
-    }
-
-    /// Returns the records of a merged log pack; none of one that is not what it must be.
-    fn hashes(&mut self, merge: &FoundLog) -> Result<&BTreeSet<[u8; 32]>, OpsError> {
-        if !self.hashes.contains_key(&merge.id) {
-            let hashes = readable(self.repository.merge_hashes(merge))?;
-            self.hashes.insert(merge.id, hashes.unwrap_or_default());
-        }
-        Ok(self.hashes.entry(merge.id).or_default())
-    }
-
-    /// Returns the merged log packs that hold all records of an object; `names` are some that it holds. Of two that hold the same
-    /// only one stands in for the other.
-    fn holding(
-        &mut self,
-        object: &ObjectInfo,
-        id: LogPackId,
-        names: &[&str],
-        is_merged: bool,
-    ) -> Result<Vec<FoundLog>, OpsError> {
-        let covers = |merge: &&FoundLog| merge.id != id && names.iter().all(|name| merge.covers(name));
-        let candidates: Vec<FoundLog> = self.merges.iter().filter(covers).cloned().collect();
-        if candidates.is_empty() {
-            return Ok(Vec::new());
-        }
-        let own = readable(self.repository.log_record_hashes(&object.name, object.length))?;
-        let Some(own) = own else { return Ok(Vec::new()) };
-        let mut holding = Vec::new();
-        for merge in candidates {
-            let held = self.hashes(&merge)?;
-            let better = !is_merged || held.len() > own.len() || merge.id < id;
-            if better && !own.is_empty() && own.is_subset(held) {
-                holding.push(merge);
-            }
-        }
-        Ok(holding)
-    }
+    Ok(Holders::new(repository, merges))
 }
 
-/// What was read; nothing of what cannot be read.
-fn readable<T>(read: Result<T, RepoError>) -> Result<Option<T>, OpsError> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error @ RepoError::Storage(StorageError::Transient { .. })) => Err(error.into()),
-        Err(_) => Ok(None),
-    }
+/// Returns the merged log packs that hold all records of an object; `names` are some that it holds.
+fn holding(
+    repository: &Repository,
+    holders: &mut Holders<'_>,
+    object: &ObjectInfo,
+    id: LogPackId,
+    names: &[&str],
+    is_merged: bool,
+) -> Result<Vec<FoundLog>, OpsError> {
+    let records = || repository.log_record_hashes(&object.name, object.length);
+    holders.holding(&Held { id, names, is_merged }, records)
 }
 
 /// Merges log packs as far as that is worth it, and returns what merged ones hold and may be condemned, with lengths.
@@ -179,8 +140,8 @@ pub(super) fn merge(
 ) -> Result<BTreeMap<Place, u64>, OpsError> {
     let mut originals = BTreeMap::new();
     for (folder, stream) in &logs.streams {
-        let mut authorities = Authorities::of(repository, view, folder, stream)?;
-        replaced_merges(stream, &mut authorities, &mut originals)?;
+        let mut holders = holders(repository, view, folder, stream)?;
+        replaced_merges(repository, stream, &mut holders, &mut originals)?;
         let alone: Vec<&Placed> = stream
             .segments
             .values()
@@ -192,13 +153,13 @@ pub(super) fn merge(
             .filter(|(_, object)| view.is_older_than(object.modified, FRESH_LOG_SECONDS.unsigned_abs()))
             .filter(|(place, _)| !view.is_forgotten_log(&LogPackId::from(place.id())))
             .collect();
-        if authorities.merges.is_empty() && alone.len() < WORTH_MERGING {
+        if holders.merges.is_empty() && alone.len() < WORTH_MERGING {
             continue;
         }
         let mut sources: Vec<(FoundLog, &Place)> = Vec::new();
         for (log, (place, object)) in read(repository, folder, &alone)? {
             let name = log.record.name.clone();
-            match authorities.holding(object, log.id, &[&name], false)?.is_empty() {
+            match holding(repository, &mut holders, object, log.id, &[&name], false)?.is_empty() {
                 true => sources.push((log, place)),
                 false => drop(originals.insert(place.clone(), object.length)),
             }
@@ -216,12 +177,12 @@ pub(super) fn merge(
                 continue;
             }
             let Some(merge) = merge_group(repository, group)? else { continue };
-            authorities.add(merge);
+            holders.merges.push(merge);
             for (log, place) in group {
                 let name = log.record.name.as_str();
                 let object =
                     ObjectInfo { name: log.object.clone(), length: log.length, modified: log.stored };
-                if !authorities.holding(&object, log.id, &[name], false)?.is_empty() {
+                if !holding(repository, &mut holders, &object, log.id, &[name], false)?.is_empty() {
                     report.merged_logs += 1;
                     report.merged_log_bytes += log.length;
                     originals.insert((*place).clone(), log.length);
@@ -234,20 +195,21 @@ pub(super) fn merge(
 
 /// Finds merged log packs all of whose records are in another one: two prunes may have merged the same.
 fn replaced_merges(
+    repository: &Repository,
     stream: &Stream,
-    authorities: &mut Authorities<'_>,
+    holders: &mut Holders<'_>,
     originals: &mut BTreeMap<Place, u64>,
 ) -> Result<(), OpsError> {
-    for merge in authorities.merges.clone() {
+    for merge in holders.merges.clone() {
         let Some((place, object)) = stream.merged.iter().find(|(_, object)| object.name == merge.object)
         else {
             continue;
         };
         let runs = merge.record.runs.iter();
         let names: Vec<&str> = runs.flat_map(|run| [run.first.as_str(), run.last.as_str()]).collect();
-        if !authorities.holding(object, merge.id, &names, true)?.is_empty() {
+        if !holding(repository, holders, object, merge.id, &names, true)?.is_empty() {
             originals.insert(place.clone(), object.length);
-            authorities.merges.retain(|other| other.id != merge.id);
+            holders.merges.retain(|other| other.id != merge.id);
         }
     }
     Ok(())
@@ -354,13 +316,13 @@ pub(super) fn replaced(
         if wanted.is_empty() {
             continue;
         }
-        let mut authorities = Authorities::of(repository, view, folder, stream)?;
-        authorities.merges.retain(|merge| view.is_older_than(merge.stored, MERGED_LOG_SECONDS));
+        let mut holders = holders(repository, view, folder, stream)?;
+        holders.merges.retain(|merge| view.is_older_than(merge.stored, MERGED_LOG_SECONDS));
         for ((place, object), is_merged) in wanted {
             let id = LogPackId::from(place.id());
             let names = names(repository, folder, object)?;
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            for merge in authorities.holding(object, id, &names, is_merged)? {
+            for merge in holding(repository, &mut holders, object, id, &names, is_merged)? {
                 let is_good = match secured.get(&merge.id) {
                     Some(is_good) => *is_good,
                     None => {

@@ -129,7 +129,7 @@ fn count_waiting(
 }
 
 /// Deletes what condemnations list: snapshots and log packs first, then annotations and catalogues, then sessions,
-/// then index runs, packs last.
+/// then index runs, packs, and last the parity of all of them.
 fn delete(
     repository: &Repository,
     view: &View,
@@ -140,6 +140,7 @@ fn delete(
 ) -> Result<(), OpsError> {
     let store = &repository.environment().store;
     let read = view.read_by_sessions();
+    let mut gone: BTreeSet<ObjectId> = BTreeSet::new();
     let places =
         || swept.iter().flat_map(|(_, condemned)| condemned.objects.iter().map(|object| &object.place));
     for place in places().filter(|place| place.kind() == ObjectKind::Snapshot) {
@@ -150,6 +151,7 @@ fn delete(
             let is_there = view.snapshots.get(&id).is_some() || refused();
             store.delete(&place.to_string())?;
             report.deleted_objects += u64::from(is_there);
+            gone.insert(place.id());
         }
     }
     // Only what is still forgotten or superfluous, and read by nobody, is among them ([CONCURRENCY-32]).
@@ -158,8 +160,9 @@ fn delete(
         store.delete(&place.to_string())?;
         report.deleted_logs += 1;
         report.deleted_log_bytes += logs.get(place).copied().unwrap_or(0);
+        gone.insert(place.id());
     }
-    catalogues::delete(repository, view, &places().collect(), report)?;
+    gone.extend(catalogues::delete(repository, view, &places().collect(), report)?);
     let idle = view.idle_reports(repository);
     for place in places().filter(|place| place.kind() == ObjectKind::Damaged) {
         if idle.contains(&DamagedId::from(place.id())) {
@@ -192,7 +195,26 @@ fn delete(
             store.delete(&object.name)?;
             report.deleted_packs += 1;
             report.deleted_bytes += object.length;
+            gone.insert(ObjectId::from(*pack));
         }
     }
+    report.deleted_objects += drop_parity(repository, &gone)?;
     Ok(())
+}
+
+/// Deletes the parity of what was deleted ([PARITY-5]): from the names of these nobody could tell later what they were of.
+fn drop_parity(repository: &Repository, gone: &BTreeSet<ObjectId>) -> Result<u64, OpsError> {
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    let store = &repository.environment().store;
+    let mut dropped = 0;
+    for object in store.list("parity/")? {
+        let subject = object.name.split('/').nth(1).and_then(|subject| subject.parse::<ObjectId>().ok());
+        if subject.is_some_and(|subject| gone.contains(&subject)) {
+            store.delete(&object.name)?;
+            dropped += 1;
+        }
+    }
+    Ok(dropped)
 }

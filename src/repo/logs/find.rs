@@ -12,7 +12,7 @@ use crate::repo::error::RepoError;
 use crate::repo::repository::Repository;
 use crate::repo::roots::Listing;
 use crate::repo::sealed::open;
-use crate::storage::{ObjectInfo, StorageError};
+use crate::storage::{ObjectInfo, StorageError, Store};
 
 /// Bytes of a log pack that are read first: head, origin and record of a segment of common length.
 const FRONT_BYTES: u64 = 4096;
@@ -198,29 +198,12 @@ impl Repository {
             }
             _ => {}
         }
-        let front = self.fetch_log_front(name, object.length)?;
+        let front = fetch_log_front(store.as_ref(), name, object.length)?;
         let front = LogPackFront::parse(&front).map_err(RepoError::damaged(name.as_str()))?;
         let records = front.records.iter().map(|record| self.read_log_record(name, record));
         let records = records.collect::<Result<Vec<_>, _>>()?;
         check_records(name, &front.signer, &records)?;
         Ok((records.into_iter().map(found).collect(), None))
-    }
-
-    /// Fetches the first bytes of a log pack: head, origins and records.
-    pub(super) fn fetch_log_front(&self, name: &str, length: u64) -> Result<Vec<u8>, RepoError> {
-        let store = &self.environment().store;
-        let mut front = Vec::new();
-        let first = usize::try_from(length.min(FRONT_BYTES)).unwrap_or(usize::MAX);
-        store.get_range(name, 0, first, &mut front)?;
-        if front.len() < LOG_HEAD_BYTES {
-            return Err(RepoError::damaged(name)(FormatError::Truncated));
-        }
-        let head = LogPackHead::decode(&front).map_err(RepoError::damaged(name))?;
-        let needed = usize::try_from(head.frames_offset()).unwrap_or(usize::MAX);
-        if let Some(more) = needed.checked_sub(front.len()).filter(|more| *more > 0) {
-            store.get_range(name, front.len() as u64, more, &mut front)?;
-        }
-        Ok(front)
     }
 
     /// Opens a record: its own signature must hold, and its signer may write the stream ([LOG-PACK-3]).
@@ -262,6 +245,22 @@ impl Repository {
         let record = LogRecord::decode(&opened.payload).map_err(RepoError::damaged(name))?;
         Ok((record, opened.signer))
     }
+}
+
+/// Fetches the first bytes of a log pack: head, origins and records.
+pub(super) fn fetch_log_front(store: &dyn Store, name: &str, length: u64) -> Result<Vec<u8>, RepoError> {
+    let mut front = Vec::new();
+    let first = usize::try_from(length.min(FRONT_BYTES)).unwrap_or(usize::MAX);
+    store.get_range(name, 0, first, &mut front)?;
+    if front.len() < LOG_HEAD_BYTES {
+        return Err(RepoError::damaged(name)(FormatError::Truncated));
+    }
+    let head = LogPackHead::decode(&front).map_err(RepoError::damaged(name))?;
+    let needed = usize::try_from(head.frames_offset()).unwrap_or(usize::MAX);
+    if let Some(more) = needed.checked_sub(front.len()).filter(|more| *more > 0) {
+        store.get_range(name, front.len() as u64, more, &mut front)?;
+    }
+    Ok(front)
 }
 
 const ALONE: &str = "a record by itself is a gap or a conflict";

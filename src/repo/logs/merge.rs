@@ -8,7 +8,7 @@
 //!
 //! What it stands for is condemned by a prune, and deleted by one that finds it whole then ([CONCURRENCY-40]).
 
-use super::find::FoundLog;
+use super::find::{FoundLog, fetch_log_front};
 use super::merged::{broken, check_merge, is_merged};
 use super::read::OpenedLog;
 use super::sums::{sum_up, sums_up};
@@ -24,7 +24,7 @@ use crate::repo::frames::length_u32;
 use crate::repo::packs::finish_pack;
 use crate::repo::repository::Repository;
 use crate::repo::sealed::seal;
-use crate::storage::ObjectInfo;
+use crate::storage::{ObjectInfo, Store};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Bytes of its sources up to which a merged log pack is filled: room is left for what its front and its tail say of them.
@@ -244,8 +244,28 @@ impl Repository {
     ///
     /// When it cannot be read.
     pub fn log_record_hashes(&self, object: &str, length: u64) -> Result<BTreeSet<[u8; 32]>, RepoError> {
-        let bytes = self.fetch_log_front(object, length)?;
-        hashes_of(object, &bytes)
+        hashes_of(object, &fetch_log_front(self.environment().store.as_ref(), object, length)?)
+    }
+
+    /// Does the same with an object of another store; returns too the names of the first and the last record.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::log_record_hashes`].
+    pub fn log_records_in(
+        &self,
+        store: &dyn Store,
+        object: &ObjectInfo,
+    ) -> Result<([String; 2], BTreeSet<[u8; 32]>), RepoError> {
+        let bytes = fetch_log_front(store, &object.name, object.length)?;
+        let front = LogPackFront::parse(&bytes).map_err(RepoError::damaged(object.name.as_str()))?;
+        let records: Vec<&[u8]> =
+            front.records.into_iter().skip(usize::from(is_merged(&object.name))).collect();
+        let name = |record: Option<&&[u8]>| match record {
+            Some(record) => Ok(self.open_log_record(&object.name, record)?.0.name),
+            None => Err(broken(&object.name, "it holds no record")),
+        };
+        Ok(([name(records.first())?, name(records.last())?], hashes_of(&object.name, &bytes)?))
     }
 }
 

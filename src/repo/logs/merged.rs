@@ -4,7 +4,7 @@
 //! this client keeps. A segment in one is found by the run that covers its name, then its record, then its
 //! frames; nothing else is fetched.
 
-use super::find::{FoundLog, found_log, id_of, pack_row, unpack_row};
+use super::find::{FoundLog, fetch_log_front, found_log, id_of, pack_row, unpack_row};
 use super::frames::Frames;
 use super::spans::Spans;
 use super::sums::{covers, sums_up};
@@ -259,7 +259,7 @@ impl Repository {
         object: &ObjectInfo,
     ) -> Result<MergedPack, RepoError> {
         let name = object.name.as_str();
-        let bytes = self.fetch_log_front(name, object.length)?;
+        let bytes = fetch_log_front(self.environment().store.as_ref(), name, object.length)?;
         let front = LogPackFront::parse(&bytes).map_err(RepoError::damaged(name))?;
         let opened = front.records.iter().map(|record| self.open_log_record(name, record));
         let mut opened = opened.collect::<Result<VecDeque<_>, _>>()?;

@@ -1,6 +1,6 @@
 //! The bytes of a segment, every blob and the whole verified.
 
-use super::find::FoundLog;
+use super::find::{FoundLog, fetch_log_front};
 use super::frames::Frames;
 use super::merged::is_merged;
 use super::pieces::{joined, joined_length};
@@ -124,7 +124,7 @@ impl Repository {
         let object = log.object.as_str();
         let store = &self.environment().store;
         let short = || RepoError::damaged(object)(FormatError::Truncated);
-        let front = self.fetch_log_front(object, log.length)?;
+        let front = fetch_log_front(self.environment().store.as_ref(), object, log.length)?;
         let front = LogPackFront::parse(&front).map_err(RepoError::damaged(object))?;
         // What is known of records may be what was so before the object rotted.
         front.records.iter().try_for_each(|record| self.open_log_record(object, record).map(drop))?;
