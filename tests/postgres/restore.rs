@@ -15,7 +15,8 @@ use tempfile::TempDir;
 /// A digest of every table of every database, and what databases and tablespaces there are.
 pub fn digests(server: &Server) -> String {
     let databases = server.sql("postgres", "SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1");
-    let mut digests = server.sql("postgres", "SELECT string_agg(spcname, ',' ORDER BY spcname) FROM pg_tablespace");
+    let mut digests =
+        server.sql("postgres", "SELECT string_agg(spcname, ',' ORDER BY spcname) FROM pg_tablespace");
     let tables = "SELECT format('SELECT %L, count(*), md5(string_agg(md5(t::text), '''' ORDER BY md5(t::text))) FROM %I.%I t', \
          schemaname || '.' || tablename, schemaname, tablename) FROM pg_tables \
          WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY schemaname, tablename \\gexec\n";

@@ -79,17 +79,28 @@ fn gather_stream(
     let is_new = |id: &ObjectId| !matches!(before.told(id), Some(Told::There(_)));
     let new: HashSet<ObjectId> = present.iter().filter(|id| is_new(id)).copied().collect();
     let gone = gone(before, folder, &present);
-    if !before.unread().is_empty() || new.len() + gone.len() < at_least && gone.is_empty() {
+    if !before.unread().is_empty() || gone.is_empty() && new.len() < at_least {
         return Ok(());
     }
     let merges = repository.merged_logs_in(folder)?.found;
     let ends = ends(snapshots, &gone, &merges);
-    let lost: Vec<&str> = gone
-        .keys()
-        .filter(|id| !ends.contains_key(*id))
-        .filter_map(|id| gone.get(id))
-        .map(|merge| merge.object.as_str())
+    tell_lost(repository, &gone, &ends);
+    let stream = merges.first().or(gone.values().next()).map(|merge| merge.record.stream.clone());
+    let found: Vec<&FoundLog> = merges
+        .iter()
+        .filter(|merge| new.contains(&merge.id.into()) && !snapshots.forgotten_logs().names(&merge.id))
         .collect();
+    match stream {
+        Some(stream) if found.len() + ends.len() >= at_least => {
+            write_down(repository, folder, stream, &found, ends, &present)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tell_lost(repository: &Repository, gone: &HashMap<ObjectId, FoundLog>, ends: &BTreeMap<ObjectId, End>) {
+    let lost = gone.iter().filter(|(id, _)| !ends.contains_key(*id));
+    let lost: BTreeSet<&str> = lost.map(|(_, merge)| merge.object.as_str()).collect();
     if !lost.is_empty() {
         let shown = lost.iter().take(SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
         let text = format!(
@@ -99,17 +110,17 @@ fn gather_stream(
         );
         repository.environment().observer.warn(&text);
     }
-    let found: Vec<&FoundLog> = merges
-        .iter()
-        .filter(|merge| new.contains(&merge.id.into()) && !snapshots.forgotten_logs().names(&merge.id))
-        .collect();
-    let Some(stream) = merges.first().or(gone.values().next()).map(|merge| merge.record.stream.clone())
-    else {
-        return Ok(());
-    };
-    if found.len() + ends.len() < at_least {
-        return Ok(());
-    }
+}
+
+/// Makes a catalogue of a stream of what was found and has ended, and of the earlier ones that are not much larger.
+fn write_down(
+    repository: &Repository,
+    folder: &str,
+    stream: String,
+    found: &[&FoundLog],
+    ends: BTreeMap<ObjectId, End>,
+    present: &HashSet<ObjectId>,
+) -> Result<(), OpsError> {
     // Other catalogues may have been made since, of the roots by this very process: numbers go on behind theirs.
     let memory = &repository.memory()?;
     if !memory.unread().is_empty() {
@@ -117,7 +128,7 @@ fn gather_stream(
     }
     let seen = memory.before().map_or(0, |before| before.memory.next_number());
     let mut next_number = memory.next_number().max(seen);
-    let originals = fetch(&found, |merge| match repository.merge_original(merge) {
+    let originals = fetch(found, |merge| match repository.merge_original(merge) {
         Ok(original) => Ok(Some(original)),
         Err(RepoError::Storage(StorageError::NotFound { .. })) => Ok(None),
         Err(error) => Err(error),
@@ -157,9 +168,9 @@ fn gather_stream(
         return Ok(());
     }
     let scope = CatalogScope::Log(stream);
-    let folded = choose_folded(memory, |other| *other == scope, &present, &items);
+    let folded = choose_folded(memory, |other| *other == scope, present, &items);
     for id in &folded {
-        take_over(repository, memory, &present, id, &mut items)?;
+        take_over(repository, memory, present, id, &mut items)?;
     }
     tidy(memory, &folded, &mut items);
     put(repository, memory, &scope, items, &folded, next_number).map(drop)
