@@ -78,7 +78,7 @@ pub use memory::{
     Before, Committed, Memory, Remembered, Roots, RootsWanted, StoredRoot, Told, is_about_snapshots,
 };
 pub use mend::DescribedPack;
-pub use open::{open, open_with_sheet};
+pub use open::{open, open_lent, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_name};
 pub use parity::ParityShape;
 pub use presence::Presence;

@@ -10,14 +10,14 @@ use super::repository::Repository;
 use super::seen::Seen;
 use super::sheet::RecoverySheet;
 use super::slots::{Credential, believe_slot, open_slot};
-use crate::base::{RepositoryId, Secret, explain, limits};
+use crate::base::{RepositoryId, Secret, SecretBytes, explain, limits};
 use crate::crypto::derive::grant_info;
 use crate::crypto::{ContentSecretKey, IdKey, SIGNATURE_BYTES, SignedMessage, SigningKey, unwrap, verify};
 use crate::format::config::{Access, Config, Feature};
 use crate::format::grant::Bundle;
 use crate::format::kind::ObjectKind;
 use crate::format::slot::Identity;
-use crate::format::trust::{Act, Standing};
+use crate::format::trust::{Act, Role, Standing};
 use crate::storage::StorageError;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -190,10 +190,18 @@ pub(super) fn lasting_secrets_agree(bundles: &[Bundle]) -> Result<(), RepoError>
     })
 }
 
-fn keyring(registry: &Registry, identity: Identity, bundles: Vec<Bundle>) -> Result<Keyring, RepoError> {
+/// Puts the keyring together. The role is that of the key in the registry; whoever borrows has no key there, and a
+/// role only for what messages say.
+fn keyring(
+    registry: &Registry,
+    identity: Identity,
+    bundles: Vec<Bundle>,
+    lent: Option<Role>,
+) -> Result<Keyring, RepoError> {
     let signing = SigningKey::from_seed(&identity.signing_seed);
     let key = signing.key_id();
-    let role = registry.trust().key(&key).map(|record| record.role).ok_or(RepoError::Untrusted {
+    let listed = registry.trust().key(&key).map(|record| record.role);
+    let role = lent.or(listed).ok_or(RepoError::Untrusted {
         object: "this key".to_owned(),
         why: "the registry of trust does not list it".to_owned(),
     })?;
@@ -231,7 +239,7 @@ pub fn open(environment: Environment, credential: &Credential) -> Result<Arc<Rep
     from_either(read_configs(&environment)?, |configs| {
         let repository = checked_id(&configs)?;
         open_slot(&environment, &repository, credential, |slot, identity| {
-            let opened = finish(environment.clone(), configs.clone(), identity, None)?;
+            let opened = finish(environment.clone(), configs.clone(), identity, None, None)?;
             // [SLOT-6]: somebody else's slot could make this client sign with an identity that is not its own.
             believe_slot(&environment, &repository, opened.registry(), slot)?;
             Ok(opened)
@@ -267,7 +275,21 @@ pub fn open_with_sheet(environment: Environment, sheet: RecoverySheet) -> Result
     if sheet.repository != checked_id(&configs)? {
         return Err(RepoError::WrongKey { what: "recovery sheet: it is another repository's" });
     }
-    finish(environment, configs, sheet.identity, Some(sheet.bundles))
+    finish(environment, configs, sheet.identity, Some(sheet.bundles), None)
+}
+
+/// Opens a repository to read it, with what the holder of a key lent ([`RecoverySheet::lend`]).
+///
+/// # Errors
+///
+/// As [`open_with_sheet`].
+pub fn open_lent(environment: Environment, loan: &SecretBytes) -> Result<Arc<Repository>, RepoError> {
+    let sheet = RecoverySheet::parse_loan(loan, &*environment.entropy)?;
+    let configs = read_configs(&environment)?;
+    if sheet.repository != checked_id(&configs)? {
+        return Err(RepoError::WrongKey { what: "loan: it is another repository's" });
+    }
+    finish(environment, configs, sheet.identity, Some(sheet.bundles), Some(Role::Reader))
 }
 
 fn finish(
@@ -275,6 +297,7 @@ fn finish(
     configs: Vec<ReadConfig>,
     identity: Identity,
     bundles: Option<Vec<Bundle>>,
+    lent: Option<Role>,
 ) -> Result<Arc<Repository>, RepoError> {
     let repository = checked_id(&configs)?;
     let seen = Seen::load(environment.cache.as_deref(), &repository);
@@ -291,7 +314,7 @@ fn finish(
             granted.push(bundle);
         }
     }
-    let keyring = keyring(&registry, identity, granted)?;
+    let keyring = keyring(&registry, identity, granted, lent)?;
     keyring.learn_from(Later::new(&environment, repository, &registry));
     Ok(Arc::new(Repository::assemble(environment, config, registry, keyring)))
 }

@@ -3,10 +3,12 @@
 //! It opens the repository when every slot and even the registry's grants are lost. Each line of
 //! secrets ends with a check of two bytes, so that a typing error is found in its line. Layout:
 //! `format-spec/keys.md`, "Recovery sheet".
+//!
+//! A loan has the same form and is never printed: it is what another process needs to read as this one does.
 
 use super::error::RepoError;
 use super::repository::Repository;
-use crate::base::{RepositoryId, Secret, SecretBytes, TrustId};
+use crate::base::{Entropy, RepositoryId, Secret, SecretBytes, TrustId};
 use crate::crypto::ContentSecretKey;
 use crate::format::cbor::Extra;
 use crate::format::grant::Bundle;
@@ -16,6 +18,8 @@ use zeroize::Zeroizing;
 
 /// First line of a sheet.
 pub const SHEET_TITLE: &str = "chronolith recovery sheet 1";
+/// First line of a loan.
+const LOAN_TITLE: &str = "chronolith loan 1";
 
 /// What a sheet holds.
 pub struct RecoverySheet {
@@ -57,16 +61,59 @@ fn hexadecimal(digits: &str) -> Option<Vec<u8>> {
     digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
+/// The lines of a sheet: names, and bytes that may be secret.
+type Fields = Vec<(String, Zeroizing<Vec<u8>>)>;
+
+/// Reads the lines of a sheet, each a name and bytes.
+fn fields_of(text: &SecretBytes, title: &str) -> Result<Fields, RepoError> {
+    let text = std::str::from_utf8(text.expose())
+        .map_err(|_| RepoError::Usage("the recovery sheet is no text".to_owned()))?;
+    let mut lines = text.lines().enumerate().filter(|(_, line)| {
+        let line = line.trim();
+        !line.is_empty() && !line.starts_with('#')
+    });
+    if lines.next().map(|(_, line)| line.trim()) != Some(title) {
+        return Err(RepoError::TooNew("the recovery sheet is of another version".to_owned()));
+    }
+    let mut fields: Fields = Vec::new();
+    for (number, line) in lines {
+        let wrong = |why: &str| RepoError::Usage(format!("line {} of the recovery sheet: {why}", number + 1));
+        let (words, expected) = line.rsplit_once('/').ok_or_else(|| wrong("it has no check"))?;
+        let words =
+            Zeroizing::new(words.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase());
+        if check(&words) != expected.trim().to_ascii_lowercase() {
+            return Err(wrong("a digit is wrong"));
+        }
+        let (name, digits) = words.split_once(' ').ok_or_else(|| wrong("it has no digits"))?;
+        let digits = Zeroizing::new(digits.replace(' ', ""));
+        let bytes = hexadecimal(&digits).ok_or_else(|| wrong("it is not hexadecimal"))?;
+        fields.push((name.to_owned(), Zeroizing::new(bytes)));
+    }
+    Ok(fields)
+}
+
 impl RecoverySheet {
     /// Writes the sheet of this repository's own key.
     pub fn export(repository: &Repository) -> SecretBytes {
+        Self::write(repository, SHEET_TITLE, true)
+    }
+
+    /// Writes what lets another process read the repository as this one does: the secrets that a reader has, and
+    /// none by which anything could be signed, unlocked or written.
+    pub fn lend(repository: &Repository) -> SecretBytes {
+        Self::write(repository, LOAN_TITLE, false)
+    }
+
+    fn write(repository: &Repository, title: &str, whole: bool) -> SecretBytes {
         let keyring = repository.keyring();
         let identity = &keyring.identity;
         let (sequence, known) = repository.registry().head();
-        let mut out = Zeroizing::new(format!("{SHEET_TITLE}\n"));
+        let mut out = Zeroizing::new(format!("{title}\n"));
         line(&mut out, "repository", repository.id().as_bytes());
-        line(&mut out, "signing", identity.seed.expose());
-        line(&mut out, "exchange", identity.exchange.secret().expose());
+        if whole {
+            line(&mut out, "signing", identity.seed.expose());
+            line(&mut out, "exchange", identity.exchange.secret().expose());
+        }
         line(&mut out, "genesis", identity.genesis.as_bytes());
         line(&mut out, "registry", &[sequence.to_be_bytes().as_slice(), known.as_bytes()].concat());
         if let Ok(ids) = keyring.id_key(BlobClass::Metadata) {
@@ -75,7 +122,7 @@ impl RecoverySheet {
         if let Ok(ids) = keyring.id_key(BlobClass::Content) {
             line(&mut out, "content-ids", ids.secret().expose());
         }
-        if let Ok(seed) = keyring.chunker_seed() {
+        if let Some(seed) = keyring.chunker_seed().ok().filter(|_| whole) {
             line(&mut out, "chunker", seed.expose());
         }
         for epoch in keyring.epochs() {
@@ -100,32 +147,23 @@ impl RecoverySheet {
     ///
     /// [`RepoError::Usage`] with the number of the line that does not hold.
     pub fn parse(text: &SecretBytes) -> Result<Self, RepoError> {
-        let text = std::str::from_utf8(text.expose())
-            .map_err(|_| RepoError::Usage("the recovery sheet is no text".to_owned()))?;
-        let mut lines = text.lines().enumerate().filter(|(_, line)| {
-            let line = line.trim();
-            !line.is_empty() && !line.starts_with('#')
-        });
-        if lines.next().map(|(_, line)| line.trim()) != Some(SHEET_TITLE) {
-            return Err(RepoError::TooNew("the recovery sheet is of another version".to_owned()));
-        }
-        let mut fields: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::new();
-        for (number, line) in lines {
-            let wrong =
-                |why: &str| RepoError::Usage(format!("line {} of the recovery sheet: {why}", number + 1));
-            let (words, expected) = line.rsplit_once('/').ok_or_else(|| wrong("it has no check"))?;
-            let words =
-                Zeroizing::new(words.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase());
-            if check(&words) != expected.trim().to_ascii_lowercase() {
-                return Err(wrong("a digit is wrong"));
-            }
-            let (name, digits) = words.split_once(' ').ok_or_else(|| wrong("it has no digits"))?;
-            let digits = Zeroizing::new(digits.replace(' ', ""));
-            let bytes = hexadecimal(&digits).ok_or_else(|| wrong("it is not hexadecimal"))?;
-            fields.push((name.to_owned(), Zeroizing::new(bytes)));
-        }
-        Self::from_fields(&fields)
+        Self::from_fields(&fields_of(text, SHEET_TITLE)?)
             .ok_or_else(|| RepoError::Usage("the recovery sheet is not complete".to_owned()))
+    }
+
+    /// Reads a loan. Whoever borrows is nobody in particular: its identity is drawn, and signs nothing that counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`RecoverySheet::parse`].
+    pub fn parse_loan(text: &SecretBytes, entropy: &dyn Entropy) -> Result<Self, RepoError> {
+        let mut fields = fields_of(text, LOAN_TITLE)?;
+        for name in ["signing", "exchange"] {
+            let drawn: [u8; 32] = entropy.draw();
+            fields.retain(|(field, _)| field != name);
+            fields.push((name.to_owned(), Zeroizing::new(drawn.to_vec())));
+        }
+        Self::from_fields(&fields).ok_or_else(|| RepoError::Usage("the loan is not complete".to_owned()))
     }
 
     fn from_fields(fields: &[(String, Zeroizing<Vec<u8>>)]) -> Option<Self> {

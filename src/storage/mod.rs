@@ -8,12 +8,14 @@
 //! |---|---|
 //! | `names` | what a name may look like: nothing that could leave the repository |
 //! | `error` | [`StorageError`], the only error of this layer |
+//! | `lent` | what another host lends, to be read only, and the lender's side of that |
 //! | `local` | a directory on this machine |
 //! | `memory` | a map, for tests and for looking |
 //! | `mirrored` | decorator: several stores that hold the same, as one |
 //! | `retry` | decorator: tries whole requests again |
 
 mod error;
+mod lent;
 mod local;
 mod memory;
 mod mirrored;
@@ -21,6 +23,7 @@ mod names;
 mod retry;
 
 pub use error::{Cause, Operation, StorageError};
+pub use lent::{LentStore, Line, answer};
 pub use local::{LocalStore, STALE_AFTER_SECONDS};
 pub use memory::MemoryStore;
 pub use mirrored::{AbsentStore, MirroredStore};

@@ -6,6 +6,7 @@ mod support;
 
 mod damage;
 mod forge;
+mod loan;
 mod poison;
 mod roles;
 mod rotation;
