@@ -22,7 +22,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One run of the program.
 pub struct Session {
@@ -95,6 +95,12 @@ impl Session {
         super::signals::watch(&self.interrupted).map_err(|error| {
             Fault::failed(format!("cannot listen to signals: {}", super::fault::system(&error)), "")
         })
+    }
+
+    /// Returns what does as a signal does, from whatever thread.
+    pub fn interrupter(&self) -> impl Fn() + Send + 'static {
+        let interrupted = self.interrupted.clone();
+        move || interrupted.store(true, Ordering::Relaxed)
     }
 
     /// Ends what is being done once a signal has come.

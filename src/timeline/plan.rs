@@ -59,6 +59,8 @@ pub struct RecoveryPlan {
     /// The segments that are needed, in order, by name, of a stretch the first; of a backup that holds its log, those
     /// behind it.
     pub segments: Vec<String>,
+    /// The same: of each the first and the last name.
+    pub stretches: Vec<(String, String)>,
     /// How many segments that are.
     pub segment_count: u64,
     /// The last of them.
@@ -230,6 +232,7 @@ pub fn plan(
         histories: histories.collect(),
         segment_count: segments.iter().map(|segment| segment.count).sum(),
         last_segment: segments.last().map(|segment| segment.last.clone()),
+        stretches: segments.iter().map(|segment| (segment.name.clone(), segment.last.clone())).collect(),
         segments: segments.into_iter().map(|segment| segment.name.clone()).collect(),
         end,
         latest: reach.latest(),

@@ -9,6 +9,7 @@ mod certificates;
 mod created;
 mod drill;
 mod dumps;
+mod elsewhere;
 mod forget;
 mod forks;
 mod in_place;

@@ -43,8 +43,37 @@ pub fn get(
     name: &str,
     target: &Path,
 ) -> Result<Got, OpsError> {
-    let file: LogFile = name.parse().map_err(|error| OpsError::Usage(format!("{error}")))?;
-    let lineage = lineage(repository, cluster, target)?;
+    let file = parse(name)?;
+    get_file(repository, cluster, &lineage(repository, cluster, target)?, file, name, target)
+}
+
+/// Brings back a file of the log of one lineage.
+///
+/// # Errors
+///
+/// As [`get`].
+pub(in crate::postgres) fn get_of(
+    repository: &Repository,
+    cluster: &ClusterName,
+    lineage: &Lineage,
+    name: &str,
+    target: &Path,
+) -> Result<Got, OpsError> {
+    get_file(repository, cluster, lineage, parse(name)?, name, target)
+}
+
+fn parse(name: &str) -> Result<LogFile, OpsError> {
+    name.parse().map_err(|error| OpsError::Usage(format!("{error}")))
+}
+
+fn get_file(
+    repository: &Repository,
+    cluster: &ClusterName,
+    lineage: &Lineage,
+    file: LogFile,
+    name: &str,
+    target: &Path,
+) -> Result<Got, OpsError> {
     let stream = lineage.stream(cluster);
     let mut listing = repository.search_log(&stream, name)?;
     for (_, error) in &listing.refused {

@@ -15,6 +15,7 @@ mod spool;
 pub use ahead::{Receipts, is_waiting};
 pub(super) use data::first_page_in;
 pub use data::is_standby;
+pub(super) use get::get_of;
 pub use get::{Got, get};
 pub use push::{Pushed, push, push_as};
 pub(super) use push::{digest_of, note, note_ancestors, tablespace_begun};

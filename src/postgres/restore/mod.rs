@@ -3,6 +3,7 @@
 //! Everything that can be known is looked at before the first byte is written ([`ClusterRestore::prepare`]);
 //! the order of writing is that of [`ClusterRestore::run`].
 //!
+//! - `brought`: the log that a restored server needs, beside it
 //! - `contained`: a restored cluster that reaches nothing outside of a folder
 //! - `place`: what stands where the restore would write
 //! - `programs`: the server's programs on this host
@@ -10,6 +11,7 @@
 //! - `settings`: what the restored server is told
 //! - `writing`: the writing side
 
+mod brought;
 mod contained;
 mod place;
 mod programs;
@@ -26,7 +28,7 @@ pub use rescue::Unarchived;
 use super::base::{BackupLabel, Base, bases_of, read_control};
 use super::control::ControlFile;
 use super::error::PostgresError;
-use super::lineage::{Archiver, ClusterName, stream_of};
+use super::lineage::{Archiver, ClusterName, Lineage, stream_of};
 use super::segment::Lsn;
 use super::stream::{ClusterLog, log_base, read_cluster};
 use crate::base::{SnapshotId, Timestamp};
@@ -92,6 +94,8 @@ pub struct RestoreOptions {
     pub settings: Vec<(String, String)>,
     /// The command by which the server fetches its log, where something is archived.
     pub restore_command: Option<String>,
+    /// Brings the log that the recovery needs into the data directory, so that the server fetches none.
+    pub bring_log: bool,
     /// Folders in which the server's programs may be.
     pub programs: Vec<PathBuf>,
     /// Folders that must not be written to.
@@ -120,6 +124,7 @@ impl RestoreOptions {
             tablespaces: BTreeMap::new(),
             settings: Vec::new(),
             restore_command: None,
+            bring_log: false,
             programs: Vec::new(),
             protected: Vec::new(),
             archiver: None,
@@ -172,6 +177,8 @@ pub struct ClusterRestore {
     pub programs: Option<PathBuf>,
     /// Whether there is an archive to recover from, beside what the backup holds.
     pub archived: bool,
+    /// Whose log the archive holds.
+    lineage: Option<Lineage>,
     vital: Vital,
 }
 
@@ -209,7 +216,7 @@ impl ClusterRestore {
         let log = logs.into_iter().find(|log| log.lineage.system_identifier == identifier);
         let archived = log.is_some();
         let stream = log.as_ref().map_or_else(|| LogStream::new(segment_bytes), |log| log.stream.clone());
-        if !archived {
+        if !archived || options.bring_log {
             options.restore_command = None;
         }
         let wanted = |base: &&Base| {
@@ -258,7 +265,8 @@ impl ClusterRestore {
             place::check_created(&options, &base.facts, &places, segment, created)?;
         }
         if standing == Standing::Nothing {
-            place::check_room(&options, &places, base.view.snapshot.summary.bytes)?;
+            let log = if options.bring_log { plan.segment_count.saturating_mul(segment_bytes) } else { 0 };
+            place::check_room(&options, &places, base.view.snapshot.summary.bytes.saturating_add(log))?;
         }
         let programs = match find_programs(&options.programs, base.facts.major) {
             Ok(folder) => Some(folder),
@@ -266,8 +274,21 @@ impl ClusterRestore {
             Err(error) => return Err(error),
         };
         let vital = Vital::read(repository, &base)?;
+        let lineage = log.map(|log| log.lineage);
         let repository = repository.clone();
-        Ok(Self { repository, options, base, plan, standing, unarchived, places, programs, archived, vital })
+        Ok(Self {
+            repository,
+            options,
+            base,
+            plan,
+            standing,
+            unarchived,
+            places,
+            programs,
+            archived,
+            lineage,
+            vital,
+        })
     }
 
     /// Says to whoever deletes that the backup and its log are read; both stay until the session is dropped
@@ -299,7 +320,7 @@ impl ClusterRestore {
 
     /// Lets the server fetch its log with another command, where something is archived.
     pub fn fetch_with(&mut self, command: String) {
-        if self.archived {
+        if self.archived && !self.options.bring_log {
             self.options.restore_command = Some(command);
         }
     }

@@ -3,6 +3,7 @@
 
 use super::ClusterRestore;
 use crate::base::{Classify, ErrorClass, explain};
+use crate::ops::OpsError;
 use crate::postgres::archive::push_as;
 use crate::postgres::control::{ClusterState, ControlFile};
 use crate::postgres::error::PostgresError;
@@ -103,7 +104,10 @@ impl ClusterRestore {
             }
             let pushed = match &self.options.archiver {
                 Some(archiver) => push_as(&self.repository, archiver, &file.path, &file.name),
-                None => return Err(PostgresError::refused("nobody is named who archives", "")),
+                None => Err(OpsError::Stopped {
+                    why: "from here the repository can only be read".to_owned(),
+                    cure: "archive it there first",
+                }),
             };
             match pushed {
                 Ok(_) => done.push(file.name.clone()),

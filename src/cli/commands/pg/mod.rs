@@ -11,13 +11,14 @@ mod forget;
 mod load;
 mod programs;
 mod receive;
-mod restore;
+pub mod restore;
 mod server_command;
 mod setup;
 mod timeline;
 mod upgrade_cluster;
 
 use crate::cli::fault::Fault;
+use crate::cli::remote;
 use crate::cli::session::Session;
 use crate::cli::unlock;
 use crate::postgres::lineage::ClusterName;
@@ -35,6 +36,9 @@ enum Verb {
     Setup(setup::Arguments),
     Backup(Box<backup::Arguments>),
     Restore(Box<restore::Arguments>),
+    /// Restores here for another host: what `pg restore --remote` starts
+    #[command(hide = true)]
+    RestoreHere,
     Dump(Box<dump::Arguments>),
     Load(Box<load::Arguments>),
     Drill(Box<drill::Arguments>),
@@ -65,7 +69,7 @@ impl Cluster {
 }
 
 /// Makes sure that a cluster is meant: somebody types its name, or gave it. Says `what` becomes of it.
-fn confirm(
+pub fn confirm(
     session: &Session,
     given: Option<&String>,
     cluster: &ClusterName,
@@ -103,6 +107,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         Verb::Setup(arguments) => setup::run(session, arguments),
         Verb::Backup(arguments) => backup::run(session, arguments),
         Verb::Restore(arguments) => restore::run(session, arguments),
+        Verb::RestoreHere => remote::serve(session),
         Verb::Dump(arguments) => dump::run(session, arguments),
         Verb::Load(arguments) => load::run(session, arguments),
         Verb::Drill(arguments) => drill::run(session, arguments),
@@ -120,7 +125,7 @@ pub const fn schema_name(arguments: &Arguments) -> &'static str {
     match &arguments.verb {
         Verb::Setup(_) => "pg-setup",
         Verb::Backup(_) => "pg-backup",
-        Verb::Restore(_) => "pg-restore",
+        Verb::Restore(_) | Verb::RestoreHere => "pg-restore",
         Verb::Dump(_) => "pg-dump",
         Verb::Load(_) => "pg-load",
         Verb::Drill(_) => "pg-drill",

@@ -7,19 +7,22 @@ use crate::base::{Clock, Observer, Timestamp, explain};
 use crate::cli::edges::{self, SystemClock};
 use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
+use crate::cli::remote::{self, Remote};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::ops::read_time;
 use crate::postgres::Lsn;
-use crate::postgres::lineage::Archiver;
+use crate::postgres::lineage::{Archiver, ClusterName};
 use crate::postgres::restore::{
     ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, start,
 };
+use crate::repo::{Presence, Repository};
 use crate::timeline::{Certainty, Target};
-use clap::{Args, ValueEnum};
-use serde_json::json;
+use clap::{Args, Parser, ValueEnum};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What the restored server does once it has come to its target.
@@ -93,6 +96,9 @@ pub struct Arguments {
     /// A setting for the restored server, such as port=5433; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// Brings the log that the recovery needs along, into pg_wal: the restored server needs no repository
+    #[arg(long)]
+    pub bring_log: bool,
     /// The folder of the server's programs [default: looked for]
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
@@ -103,6 +109,8 @@ pub struct Arguments {
     /// the server's programs are missing, or where the log creates a tablespace at a place that is in use
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    pub remote: Remote,
     /// Says what would be restored, and changes nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -144,7 +152,66 @@ impl Arguments {
         Ok(if immediate { Target::Immediate } else { Target::Latest })
     }
 
-    fn options(&self, session: &Session, command: Option<String>) -> Result<RestoreOptions, Fault> {
+    /// Returns the arguments for another host, on which nothing of them means anything else than here.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be understood, or is no text.
+    pub fn words(&self, session: &Session, repository: &Arc<Repository>) -> Result<Vec<String>, Fault> {
+        let text = |path: &Path| {
+            let text = path.to_str().map(str::to_owned);
+            text.ok_or_else(|| Fault::usage(format!("{} is no text", path.display()), ""))
+        };
+        // Always brought along: the repository cannot be reached from there.
+        let mut words = vec!["--bring-log".to_owned(), format!("--pgdata={}", text(&self.pgdata)?)];
+        words.push(format!("--cluster={}", self.cluster.name(session)?));
+        let mut add = |name: &str, value: Option<String>| {
+            words.extend(value.map(|value| format!("--{name}={value}")));
+        };
+        add("target", self.target.clone());
+        add("target-lsn", self.target_lsn.map(|lsn| lsn.to_string()));
+        add("target-xid", self.target_xid.map(|number| number.to_string()));
+        add("target-name", self.target_name.clone());
+        if let Some(time) = &self.target_time {
+            // The other host may live by another clock.
+            let time = target_time(session, time)?;
+            let exact = jiff::Timestamp::from_nanosecond(i128::from(time.nanoseconds()));
+            let exact = exact.map_err(|_| Fault::usage("the target lies too far away", ""))?;
+            add("target-time", Some(exact.to_string()));
+        }
+        let chosen = match self.target_timeline {
+            Timeline::Latest => "latest".to_owned(),
+            Timeline::OfBase => "current".to_owned(),
+            Timeline::Number(number) => number.to_string(),
+        };
+        add("target-timeline", Some(chosen));
+        add("target-action", self.target_action.to_possible_value().map(|value| value.get_name().to_owned()));
+        if let Some(name) = &self.base {
+            add("base", Some(session.snapshots(repository)?.resolve(name)?.id.to_string()));
+        }
+        self.tablespace_map.iter().for_each(|map| add("tablespace-map", Some(map.clone())));
+        self.set.iter().for_each(|set| add("set", Some(set.clone())));
+        add("programs", self.programs.as_deref().map(text).transpose()?);
+        let switches = [
+            ("target-immediate", self.target_immediate),
+            ("target-exclusive", self.target_exclusive),
+            ("up-to-gap", self.up_to_gap),
+            ("standby", self.standby),
+            ("delta", self.delta),
+            ("start", self.start),
+            ("force", self.force),
+            ("dry-run", self.dry_run),
+        ];
+        words.extend(switches.iter().filter(|(_, on)| *on).map(|(name, _)| format!("--{name}")));
+        Ok(words)
+    }
+
+    /// Reads the arguments into what the restore is told.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be understood.
+    pub fn options(&self, session: &Session, command: Option<String>) -> Result<RestoreOptions, Fault> {
         let data_directory =
             std::path::absolute(&self.pgdata).map_err(|error| Fault::file("find", &self.pgdata, &error))?;
         let mut tablespaces = BTreeMap::new();
@@ -173,6 +240,7 @@ impl Arguments {
             tablespaces,
             settings: settings(&self.set)?,
             restore_command: command,
+            bring_log: self.bring_log,
             programs: places_of_programs(self.programs.as_ref()),
             ..RestoreOptions::new(data_directory)
         })
@@ -217,45 +285,116 @@ fn is_setting(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
 }
 
+/// Whom a restore asks what only the user, or the host with the repository, can say.
+pub trait Asker {
+    /// Makes sure that the cluster is meant which stands there.
+    fn confirm(&self, what: &str, whose: &str) -> Result<(), Fault>;
+    /// Says to whoever deletes that the backup is read, until what is returned is dropped; or why nobody is told.
+    fn hold(&self, restore: &ClusterRestore) -> Result<Option<Presence>, String>;
+    /// Tells programs what was done.
+    fn summary(&self, session: &Session, fields: Value) -> Result<(), Fault>;
+}
+
+/// Whoever runs this program here.
+struct Here<'a> {
+    session: &'a Session,
+    arguments: &'a Arguments,
+    cluster: &'a ClusterName,
+}
+
+impl Asker for Here<'_> {
+    fn confirm(&self, what: &str, whose: &str) -> Result<(), Fault> {
+        super::confirm(self.session, self.arguments.confirm.as_ref(), self.cluster, what, whose)
+    }
+
+    fn hold(&self, restore: &ClusterRestore) -> Result<Option<Presence>, String> {
+        let held = restore.hold(concat!("chronolith ", env!("CARGO_PKG_VERSION")));
+        held.map(Some).map_err(|error| explain(&error))
+    }
+
+    fn summary(&self, session: &Session, fields: Value) -> Result<(), Fault> {
+        session.talk.event("summary", fields)
+    }
+}
+
+/// Reads arguments that came from another host.
+///
+/// # Errors
+///
+/// When they are not understood here.
+pub fn parse(words: &[String]) -> Result<Arguments, Fault> {
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+    let line = Line::try_parse_from(std::iter::once("restore").chain(words.iter().map(String::as_str)));
+    line.map(|line| line.arguments).map_err(|error| {
+        let why = error.to_string().replace('\n', " ");
+        Fault::usage(format!("the other host asks for what is not understood here: {why}"), "")
+    })
+}
+
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
+    if let Some(host) = &arguments.remote.remote {
+        return remote::run(session, arguments, host);
+    }
     let cluster = arguments.cluster.name(session)?;
     session.doing(format!("restore {cluster} into {}", arguments.pgdata.display()));
-    let began = Instant::now();
     let command = server_command(session, &cluster, "archive-get", "%f %p");
     let mut options = arguments.options(session, command.as_ref().ok().cloned())?;
     let program = concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned();
     options.archiver = Some(Archiver { cluster: cluster.clone(), host: edges::host_name(), program });
     let repository = session.open()?;
+    let asker = Here { session, arguments, cluster: &cluster };
+    perform(session, arguments, &repository, options, command, &asker)
+}
+
+/// Restores here, out of a repository that is here or elsewhere. `command` is what brings the server its log, or why
+/// there is none.
+///
+/// # Errors
+///
+/// What stands in the way, or failed.
+pub fn perform(
+    session: &Session,
+    arguments: &Arguments,
+    repository: &Arc<Repository>,
+    mut options: RestoreOptions,
+    command: Result<String, Fault>,
+    asker: &dyn Asker,
+) -> Result<u8, Fault> {
+    let began = Instant::now();
+    let cluster = arguments.cluster.name(session)?;
+    session.doing(format!("restore {cluster} into {}", arguments.pgdata.display()));
     if let Some(name) = &arguments.base {
-        options.base = Some(session.snapshots(&repository)?.resolve(name)?.id);
+        options.base = Some(session.snapshots(repository)?.resolve(name)?.id);
     }
-    let restore = ClusterRestore::prepare(&repository, &cluster, options.clone())?;
-    if restore.archived {
+    let restore = ClusterRestore::prepare(repository, &cluster, options.clone())?;
+    if restore.archived && !arguments.bring_log {
         command?;
     }
     tell_plan(session, &restore);
     if arguments.dry_run {
-        summary(session, &restore, &options, &RestoreReport::default(), true, began)?;
+        summary(session, asker, &restore, &options, &RestoreReport::default(), true, began)?;
         session.talk.tell("dry run: nothing was written");
         return Ok(exit::DONE);
     }
     if restore.standing == Standing::Cluster && !arguments.force {
         let what = format!("the cluster in {} will be as its backup was", arguments.pgdata.display());
         let whose = "is to be restored over";
-        super::confirm(session, arguments.confirm.as_ref(), &cluster, &what, whose)?;
+        asker.confirm(&what, whose)?;
     }
     // Until the server is up it fetches log; without a session only the grace of a prune protects it.
-    let held = restore.hold(concat!("chronolith ", env!("CARGO_PKG_VERSION")));
-    if let Err(error) = &held {
-        session.talk.warn(&format!(
-            "no session could be stored, so that a prune waits for nobody: {}",
-            explain(error)
-        ));
+    let held = asker.hold(&restore);
+    if let Err(why) = &held {
+        let text = format!("no session could be stored, so that a prune waits for nobody: {why}");
+        session.talk.warn(&text);
     }
     let report = restore.run()?;
     session.talk.end();
-    summary(session, &restore, &options, &report, false, began)?;
+    summary(session, asker, &restore, &options, &report, false, began)?;
     tell_result(session, &restore, &options, &report, began.elapsed().as_secs_f64());
     if arguments.start {
         let programs = restore.programs.as_deref().ok_or_else(|| {
@@ -317,6 +456,7 @@ fn tell_plan(session: &Session, restore: &ClusterRestore) {
 
 fn summary(
     session: &Session,
+    asker: &dyn Asker,
     restore: &ClusterRestore,
     options: &RestoreOptions,
     report: &RestoreReport,
@@ -329,8 +469,8 @@ fn summary(
         .iter()
         .map(|place| (place.oid.to_string(), place.target.display().to_string()))
         .collect();
-    session.talk.event(
-        "summary",
+    asker.summary(
+        session,
         json!({
             "snapshot": restore.base.view.id.to_string(),
             "cluster": facts.cluster,
@@ -344,6 +484,7 @@ fn summary(
             "certain": plan.certainty == Certainty::Certain && plan.cut.is_none(),
             "cut": plan.cut.map(|(from, to)| json!({ "from": Lsn(from).to_string(), "to": Lsn(to).to_string() })),
             "archived": restore.archived,
+            "brought": options.bring_log,
             "delta": restore.standing == Standing::Cluster,
             "tablespaces": tablespaces,
             "files": report.files,
@@ -384,11 +525,10 @@ fn tell_result(
     if let Some(aside) = &report.kept_aside {
         talk.tell(&format!("the old control file and log are kept in {}", aside.display()));
     }
-    match (options.standby, restore.archived) {
+    match (options.standby, restore.archived && !options.bring_log) {
         (true, true) => talk.tell("it follows the archive as a standby; set primary_conninfo for more"),
-        (true, false) => {
-            talk.tell("nothing is archived: set primary_conninfo, or this standby follows nobody")
-        }
+        (true, false) => talk
+            .tell("it fetches no log from an archive: set primary_conninfo, or this standby follows nobody"),
         (false, _) => talk.tell(&format!(
             "started, it recovers along timeline {} to {}",
             restore.plan.timeline,
