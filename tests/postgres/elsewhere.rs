@@ -130,8 +130,9 @@ fn a_connection_that_breaks_leaves_what_cannot_start_and_the_next_one_goes_on() 
     }
     assert!(broken >= 3, "{broken}");
     assert!(cannot_start(&data));
-    let killed =
-        world.script("killed", "exec 3<&0; sh -c \"exec $there\" <&3 & sleep 0.2; kill -9 $!; exit 255");
+    // It waits for what does not come, so that the kill finds it at work.
+    let fed = "{ stdbuf -o0 head -c 10000; sleep 3; } <&3 | sh -c \"exec $there\" &";
+    let killed = world.script("killed", &format!("exec 3<&0; {fed} sleep 1; kill -9 $!; exit 255"));
     let said = expect(&world.restore(&killed, &data, &[]), 1);
     assert!(said.contains("chronolith answered") || said.contains("broke off"), "{said}");
     assert!(cannot_start(&data));

@@ -177,7 +177,8 @@ fn what_comes_later_is_taken_together_with_what_there_is() {
 fn what_was_forgotten_or_is_in_another_one_has_ended() {
     let scene = scene();
     scene.prune();
-    let all = merges(&scene);
+    let mut all = merges(&scene);
+    all.sort_by(|a, b| a.record.name.cmp(&b.record.name));
     let (forgotten, rest) = all.split_at(MERGES_AT_LEAST);
     forget(&scene, &forgotten.iter().map(|merge| merge.id).collect::<Vec<_>>());
     sweep(&scene);
@@ -239,12 +240,12 @@ fn one_that_is_gone_is_told_until_it_is_back_or_was_let_go() {
 fn one_that_came_back_is_there() {
     let scene = scene();
     scene.prune();
-    let back = merges(&scene).remove(3);
+    let mut all = merges(&scene);
+    all.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+    let (back, neighbour) = (all.remove(3), all.remove(3));
     let whole = scene.store.get(&back.object, u64::MAX).unwrap();
     let repository = scene.client.open();
-    let neighbour =
-        merges(&scene).into_iter().find(|merge| merge.record.runs[0].first > back.record.runs[0].last);
-    let both = repository.merge_logs(&[&back, &neighbour.unwrap()]).unwrap();
+    let both = repository.merge_logs(&[&back, &neighbour]).unwrap();
     scene.store.delete(&back.object).unwrap();
     gather_now(&scene);
     assert_eq!(ended(&scene, std::slice::from_ref(&back)), [Some((ObjectKind::LogPack, both.id.into()))]);

@@ -11,7 +11,7 @@ use chronolith::ops::prune::{PruneOptions, PruneReport, prune};
 use chronolith::ops::undelete::undelete;
 use chronolith::ops::{OpsError, Snapshots, catalogue};
 use chronolith::repo::{Presence, Repository};
-use chronolith::storage::{MemoryStore, Store};
+use chronolith::storage::{MemoryStore, Operation, Store};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -393,6 +393,35 @@ fn what_is_put_while_a_catalogue_is_made_is_listed() {
     let elsewhere = name.replace("/00000001/", "/00000004/");
     scene.store.put(&elsewhere, &scene.store.get(&name, u64::MAX).unwrap()).unwrap();
     interleaved(&scene, gather, beside, lists);
+}
+
+/// The same where something was brought back under a later generation, and whoever made the catalogue was killed before
+/// it could look again.
+#[test]
+fn what_is_put_while_a_catalogue_is_made_by_who_dies_is_listed() {
+    // [CATALOG-3], [CONCURRENCY-44]
+    let scene = scene();
+    let name = scene.store.list("snapshots/").unwrap().remove(0).name;
+    let brought_back = name.replace("/00000001/", "/00000002/");
+    scene.store.put(&brought_back, &scene.store.get(&name, u64::MAX).unwrap()).unwrap();
+    let before: BTreeSet<String> =
+        scene.store.list("snapshots/").unwrap().into_iter().map(|object| object.name).collect();
+    let (late, done) = (scene.owner.on_host("late"), AtomicU64::new(0));
+    let store = hooked(&scene.store, move |operation, name| {
+        let is_now = operation == Operation::Put && name.starts_with("copies/catalog/");
+        if is_now && done.fetch_add(1, Ordering::SeqCst) == 0 {
+            late.back_up(&content([("late", noise(9, 900))]));
+        }
+    });
+    catalogue::gather_now(&scene.owner.through(store).open()).unwrap().unwrap();
+    let is_late = |name: &String| !before.contains(name);
+    let all = scene.store.list("snapshots/").unwrap().into_iter().map(|object| object.name);
+    let late: Vec<String> = all.filter(is_late).collect();
+    // Where its writer put it, and where the maker brought it along, had he lived.
+    assert!(late.len() == 2 && late[0].contains("/00000001/"), "{late:?}");
+    scene.store.delete(&late[1]).unwrap();
+    let shown = Snapshots::load(&scene.owner.open()).unwrap();
+    assert!(!shown.is_all() && shown.iter().any(|view| view.snapshot.host == "late"));
 }
 
 fn scene_kept(repository: &Arc<Repository>) -> SnapshotId {

@@ -78,7 +78,7 @@ fn try_gather(
         take_over(repository, memory, present, id, &mut items)?;
     }
     tidy(memory, &folded, &mut items);
-    let scope = scope(snapshots, &folded);
+    let scope = scope(memory, &folded);
     let made = put(repository, memory, &scope, items, &folded, next_number)?;
     bring_along(repository, present)?;
     Ok(Some(made))
@@ -206,20 +206,17 @@ fn ends(
     Ok(over.iter().filter_map(end).collect())
 }
 
-/// The generations that a new catalogue closes: the current one, and any that is already written under.
-fn scope(snapshots: &Snapshots, folded: &BTreeSet<CatalogId>) -> CatalogScope {
-    let memory = snapshots.memory();
+/// The generations that a new catalogue closes: the current one, and those of the catalogues that it takes over. What
+/// was brought back stands under a later one already, and that becomes the current one: who puts something at this moment
+/// puts it under the one that is closed last, where every reader looks ([CONCURRENCY-44]).
+fn scope(memory: &Memory, folded: &BTreeSet<CatalogId>) -> CatalogScope {
     let current = memory.generation();
     let firsts = memory.held().iter().filter(|(id, _)| folded.contains(*id));
     let firsts = firsts.filter_map(|(_, held)| match held.scope() {
         CatalogScope::Roots { first, .. } => Some(*first),
         CatalogScope::Log(_) => None,
     });
-    let folders =
-        snapshots.stored().iter().filter_map(|root| u32::from_str_radix(root.place.folder(), 16).ok());
-    // Somebody who wants to exhaust the numbers must not.
-    let last = folders.filter(|folder| *folder < u32::MAX / 2).max().unwrap_or(current).max(current);
-    CatalogScope::Roots { first: firsts.min().unwrap_or(current), last }
+    CatalogScope::Roots { first: firsts.min().unwrap_or(current), last: current }
 }
 
 /// Finds annotations that nobody needs any more: all snapshots that they speak about have ended, which catalogues
