@@ -8,6 +8,7 @@ use chronolith::format::session::SessionPurpose;
 use chronolith::ops::check::{CheckOptions, Finding, Gravity, ReadData, check};
 use chronolith::ops::forget::forget;
 use chronolith::ops::prune::{PruneOptions, PruneReport, prune};
+use chronolith::ops::rotation::rotate;
 use chronolith::ops::undelete::undelete;
 use chronolith::ops::{OpsError, Snapshots, catalogue};
 use chronolith::repo::{Presence, Repository};
@@ -362,6 +363,39 @@ fn a_check_beside_a_backup_takes_nothing_new_for_damage() {
         client.back_up(&content([("noise", noise(12, 9000))]));
     };
     interleaved_at(&scene, 7, damaged, back_up, |_, _| {});
+}
+
+/// A check looks again for the second copy of what is put twice: whoever puts it may be between the two.
+#[test]
+fn a_check_between_the_two_copies_of_something_takes_it_for_whole() {
+    let scene = scene();
+    rotate(&scene.owner.open()).unwrap();
+    catalogue::gather_now(&scene.owner.open()).unwrap().unwrap();
+    for area in ["trust/", "catalog/", "keys/"] {
+        for twin in ["", "copies/"] {
+            let store = Arc::new(copy_of(&scene.store));
+            let names = store.list(&format!("{twin}{area}")).unwrap();
+            let name = names.last().unwrap().name.clone();
+            let bytes = store.get(&name, u64::MAX).unwrap();
+            let (inner, missing, looks) = (store.clone(), name.clone(), AtomicU64::new(0));
+            let hooked = hooked(&store, move |operation, name| {
+                if operation == Operation::Head
+                    && name == missing
+                    && looks.fetch_add(1, Ordering::SeqCst) == 1
+                {
+                    inner.put(name, &bytes).unwrap();
+                }
+            });
+            let repository = scene.owner.through(hooked).open();
+            store.delete(&name).unwrap();
+            let report = check(&repository, &CheckOptions::default()).unwrap();
+            assert!(!report.is_damaged(), "{name}: {:?}", report.findings);
+            // It stays missing.
+            store.delete(&name).unwrap();
+            let report = check(&scene.owner.through(store).open(), &CheckOptions::default()).unwrap();
+            assert!(report.is_damaged(), "{name}: {:?}", report.findings);
+        }
+    }
 }
 
 /// What is put while a catalogue is made is listed from then on, though its writer saw no catalogue yet.

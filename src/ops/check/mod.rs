@@ -28,7 +28,7 @@ pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity, LostLog, 
 pub use selection::ReadData;
 
 use self::damage::{Damage, Published};
-use self::objects::{Inventory, Objects};
+use self::objects::{Inventory, Objects, PATIENCE};
 use self::packs::Packs;
 pub(in crate::ops) use self::packs::agrees;
 use self::report::Findings;
@@ -190,7 +190,7 @@ fn look(
     let listed = objects::listed_snapshots(repository)?;
     repository.load_index()?;
     let inventory = Inventory::take(environment.store.list("")?, &findings);
-    let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0 };
+    let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0, patience: PATIENCE };
     objects.check(&inventory)?;
     let mut snapshots = objects.roots()?;
     // What was committed since is for the next check.

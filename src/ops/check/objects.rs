@@ -15,6 +15,7 @@ use crate::repo::{FoundAnnotation, FoundSnapshot, RepoError, Repository, Told, c
 use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The store's objects, sorted into what they should be.
 #[derive(Default)]
@@ -160,7 +161,16 @@ pub(super) struct Objects<'a> {
     pub count: u64,
     /// Objects that this key may not open.
     pub closed: u64,
+    /// How often a copy that is missing is still looked for.
+    pub patience: u32,
 }
+
+/// How often copies that are missing are looked for again, in one check.
+pub(super) const PATIENCE: u32 = 8;
+/// Of these, how often one copy is.
+const LOOKS: u32 = 4;
+/// What lies between two looks.
+const PAUSE: Duration = Duration::from_millis(250);
 
 impl Objects<'_> {
     /// Reads an object; what cannot be read is told and `None`.
@@ -273,6 +283,24 @@ impl Objects<'_> {
         Ok(())
     }
 
+    /// Waits a moment for one of two copies that is missing; says whether it is there. Whoever puts both may be between the two.
+    fn await_copy(&mut self, name: &str) -> Result<bool, OpsError> {
+        let store = self.repository.environment().store.clone();
+        for look in 0..=LOOKS {
+            match store.head(name) {
+                Err(StorageError::NotFound { .. }) if look < LOOKS && self.patience > 0 => {
+                    self.stop()?;
+                    self.patience -= 1;
+                    std::thread::sleep(PAUSE);
+                }
+                Err(StorageError::NotFound { .. }) => return Ok(false),
+                // Whatever else is wrong with it, reading it tells.
+                _ => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// Checks both copies of an object.
     fn twice(
         &mut self,
@@ -283,6 +311,7 @@ impl Objects<'_> {
         self.stop()?;
         let Some((_, id)) = split(name) else { return Ok(()) };
         for name in [name.to_owned(), format!("copies/{name}")] {
+            self.await_copy(&name)?;
             if let Some(bytes) = self.get(&name, limit_bytes)?
                 && self.is_named_right(&name, &id, &bytes)
                 && let Err(error) = check(&name, &bytes)
@@ -297,8 +326,7 @@ impl Objects<'_> {
         self.stop()?;
         let (mut missing, mut counts) = (Vec::new(), true);
         for name in [format!("keys/{id}"), format!("copies/keys/{id}")] {
-            let store = &self.repository.environment().store;
-            if matches!(store.head(&name), Err(StorageError::NotFound { .. })) {
+            if !self.await_copy(&name)? {
                 self.count += 1;
                 missing.push(name);
                 continue;
@@ -379,7 +407,9 @@ impl Objects<'_> {
     pub fn memory(&mut self, inventory: &Inventory) -> Result<(), OpsError> {
         let memory = self.repository.memory()?;
         for (whole, missing) in memory.alone() {
-            self.findings.add(Gravity::Damage, missing, format!("it is missing; {whole} is whole"));
+            if !self.await_copy(missing)? {
+                self.findings.add(Gravity::Damage, missing, format!("it is missing; {whole} is whole"));
+            }
         }
         for id in memory.untold() {
             let what = "other catalogues name it, and it is gone or does not count: what it remembered of \
