@@ -166,11 +166,11 @@ pub(super) struct Objects<'a> {
 }
 
 /// How often copies that are missing are looked for again, in one check.
-pub(super) const PATIENCE: u32 = 8;
+pub(super) const PATIENCE: u32 = 4;
 /// Of these, how often one copy is.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 2;
 /// What lies between two looks.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(200);
 
 impl Objects<'_> {
     /// Reads an object; what cannot be read is told and `None`.
