@@ -19,7 +19,6 @@ use crate::ops::merged_logs::{Held, Holders};
 use crate::ops::{OpsError, Snapshots};
 use crate::repo::{CondemnedListing, RepoError, Repository, is_about_snapshots};
 use crate::storage::{ObjectInfo, StorageError, Store};
-use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -61,7 +60,7 @@ struct Records<'a> {
     condemned_packs: HashSet<PackId>,
     named_packs: HashSet<PackId>,
     /// Merged log packs of the source by the folder of their stream, as far as they were asked for.
-    merges: RefCell<HashMap<String, Holders<'a>>>,
+    merges: HashMap<String, Holders<'a>>,
 }
 
 impl<'a> Records<'a> {
@@ -76,7 +75,7 @@ impl<'a> Records<'a> {
             condemned: HashSet::new(),
             condemned_packs: HashSet::new(),
             named_packs: repository.index().packs().into_keys().collect(),
-            merges: RefCell::default(),
+            merges: HashMap::new(),
         };
         for found in repository.condemned(&CondemnedListing::default())?.found.values() {
             records.add(&found.condemned);
@@ -114,7 +113,7 @@ impl<'a> Records<'a> {
     /// # Errors
     ///
     /// When a store does not answer.
-    fn fate(&self, object: &ObjectInfo) -> Result<Gone, OpsError> {
+    fn fate(&mut self, object: &ObjectInfo) -> Result<Gone, OpsError> {
         let name = object.name.as_str();
         let Some(id) = super::id_of(name) else { return Ok(Gone::Lost) };
         // Of what is there twice a condemnation lists the first.
@@ -148,7 +147,7 @@ impl<'a> Records<'a> {
     }
 
     /// Says whether merged log packs of the source hold what a log pack of the target holds.
-    fn is_merged(&self, object: &ObjectInfo, id: LogPackId) -> Result<bool, OpsError> {
+    fn is_merged(&mut self, object: &ObjectInfo, id: LogPackId) -> Result<bool, OpsError> {
         let (names, hashes) = match self.repository.log_records_in(self.target, object) {
             Ok(records) => records,
             Err(RepoError::Storage(error @ StorageError::Transient { .. })) => return Err(error.into()),
@@ -159,8 +158,7 @@ impl<'a> Records<'a> {
         let (area, stream) = (folders.next().unwrap_or_default(), folders.next().unwrap_or_default());
         let folder = format!("{area}/{stream}");
         let is_merged = object.name.starts_with(&format!("{folder}/{MERGED_FOLDER}/"));
-        let mut merges = self.merges.borrow_mut();
-        let holders = match merges.entry(folder) {
+        let holders = match self.merges.entry(folder) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let found = self.repository.merged_logs_in(new.key())?.found;
@@ -254,7 +252,7 @@ pub fn lost_at_source(
     target: &dyn Store,
     report: &MirrorReport,
 ) -> Result<Vec<String>, OpsError> {
-    let records = Records::load(repository, target)?;
+    let mut records = Records::load(repository, target)?;
     let mut lost = Vec::new();
     for object in gone(repository, report)? {
         if records.fate(object)? == Gone::Lost {
@@ -343,7 +341,7 @@ pub fn follow_sweep(
     if gone.is_empty() {
         return Ok(followed);
     }
-    let records = Records::load(repository, target)?;
+    let mut records = Records::load(repository, target)?;
     let (mut deleted, mut lost) = (Vec::new(), Vec::new());
     for object in gone {
         match records.fate(object)? {
