@@ -8,7 +8,6 @@
 //! | `unlock` | passwords, key files, recovery sheets |
 //! | `several` | a repository in several places |
 //! | `session` | one run: the store, the repository, what is being done |
-//! | `remote` | a restore on another host |
 //! | `talk`, `events`, `render` | how results, progress and events are written |
 //! | `fault`, `contract` | errors in three lines, and exit codes |
 //! | `commands` | one file a command |
@@ -27,7 +26,6 @@ mod help;
 mod input;
 mod key_cache;
 mod profile;
-mod remote;
 mod render;
 mod session;
 mod settings;

@@ -11,14 +11,14 @@ mod forget;
 mod load;
 mod programs;
 mod receive;
-pub mod restore;
+mod remote;
+mod restore;
 mod server_command;
 mod setup;
 mod timeline;
 mod upgrade_cluster;
 
 use crate::cli::fault::Fault;
-use crate::cli::remote;
 use crate::cli::session::Session;
 use crate::cli::unlock;
 use crate::postgres::lineage::ClusterName;
@@ -69,7 +69,7 @@ impl Cluster {
 }
 
 /// Makes sure that a cluster is meant: somebody types its name, or gave it. Says `what` becomes of it.
-pub fn confirm(
+fn confirm(
     session: &Session,
     given: Option<&String>,
     cluster: &ClusterName,

@@ -2,12 +2,12 @@
 
 use super::Cluster;
 use super::programs::places_of_programs;
+use super::remote::{self, Remote};
 use super::server_command::server_command;
 use crate::base::{Clock, Observer, Timestamp, explain};
 use crate::cli::edges::{self, SystemClock};
 use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
-use crate::cli::remote::{self, Remote};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::ops::read_time;

@@ -1,9 +1,9 @@
 //! The far side: restores here for somebody who has the repository elsewhere.
 
+use super::super::restore::{Asker, parse, perform};
 use super::frames::{self, Frame, GREETING, Kind};
 use super::{Ending, Held, Order, Question, confused};
 use crate::base::SecretBytes;
-use crate::cli::commands::pg::restore::{Asker, parse, perform};
 use crate::cli::edges::{SystemClock, SystemEntropy};
 use crate::cli::fault::{Fault, output, system};
 use crate::cli::session::Session;

@@ -22,8 +22,8 @@ mod near;
 pub use far::run as serve;
 pub use near::{Remote, run};
 
-use super::fault::{Fault, exit};
 use crate::base::ErrorClass;
+use crate::cli::fault::{Fault, exit};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 

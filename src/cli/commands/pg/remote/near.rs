@@ -1,10 +1,9 @@
 //! The near side: has the repository, and lends it to this program on another host.
 
+use super::super::restore::Arguments;
 use super::frames::{self, Frame, GREETING, Kind};
 use super::{Ending, Held, Order, Question, confused};
 use crate::base::{Observer, SecretBytes, SnapshotId};
-use crate::cli::commands::pg;
-use crate::cli::commands::pg::restore::Arguments;
 use crate::cli::edges;
 use crate::cli::fault::{Fault, exit, system};
 use crate::cli::render;
@@ -353,7 +352,7 @@ impl Lender<'_> {
         let given = self.arguments.confirm.as_ref();
         // It comes from there, and goes to a terminal here.
         let what = format!("{} on {}", render::visible(&question.what), self.host);
-        pg::confirm(self.session, given, self.cluster, &what, &question.whose)
+        super::super::confirm(self.session, given, self.cluster, &what, &question.whose)
     }
 
     fn hold(&self, held: &Held) -> Result<Presence, Fault> {
