@@ -9,7 +9,7 @@ use crate::base::{ObjectId, PackId, explain, limits};
 use crate::format::log::LogRecordKind;
 use crate::ops::OpsError;
 use crate::ops::catalogue::{LostMerge, lost_merges};
-use crate::repo::{FoundLog, RepoError, Repository};
+use crate::repo::{FoundLog, Memory, RepoError, Repository};
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,22 +28,22 @@ pub(super) struct Checked {
     pub unchecked: Vec<String>,
 }
 
-/// Checks all logs; those of `again` are read whole in any case.
+/// Checks all logs; those of `again` are read whole in any case. `memory` must have been read before.
 pub(super) fn check_logs(
     repository: &Repository,
+    memory: &Memory,
     findings: &Findings,
     read_data: &ReadData,
     again: &HashSet<PackId>,
 ) -> Result<Checked, OpsError> {
     let mut checked = Checked::default();
-    let memory = repository.memory()?;
     let mut listing = repository.all_logs()?;
     // What was forgotten is on its way out: nobody misses it.
     let forgotten = repository.forgotten_logs()?;
     let seen = listing.found.iter().map(|found| found.object.as_str());
     let seen = seen.chain(listing.refused.iter().map(|(name, _)| name.as_str()));
     let present = seen.filter_map(|name| name.rsplit('/').next()?.parse().ok()).collect();
-    for merge in lost_merges(repository, &memory, &present, &forgotten)? {
+    for merge in lost_merges(repository, memory, &present, &forgotten)? {
         tell_lost(findings, merge, &mut checked);
     }
     listing.found.retain(|found| !forgotten.has_ended(repository.registry(), found));

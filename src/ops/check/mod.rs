@@ -195,9 +195,10 @@ fn look(
     let mut snapshots = objects.roots()?;
     // What was committed since is for the next check.
     snapshots.retain(|found| listed.contains(&found.id));
-    objects.leave_out_ended(&mut snapshots)?;
-    objects.memory(&inventory)?;
-    let mut logs = logs::check_logs(repository, &findings, &options.read_data, &pass.again)?;
+    let memory = repository.memory()?;
+    objects.leave_out_ended(&memory, &mut snapshots)?;
+    objects.memory(&memory, &inventory)?;
+    let mut logs = logs::check_logs(repository, &memory, &findings, &options.read_data, &pass.again)?;
     report.counts.logs = logs.objects;
     report.lost_logs = std::mem::take(&mut logs.lost);
     report.unchecked.append(&mut logs.unchecked);

@@ -11,7 +11,9 @@ use crate::format::snapshot::Snapshot;
 use crate::format::trust::{Act, Trust};
 use crate::ops::forget::{lost_version, vanished};
 use crate::ops::{OpsError, Snapshots};
-use crate::repo::{FoundAnnotation, FoundSnapshot, RepoError, Repository, Told, check_slot, pack_name};
+use crate::repo::{
+    FoundAnnotation, FoundSnapshot, Memory, RepoError, Repository, Told, check_slot, pack_name,
+};
 use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -172,11 +174,20 @@ const LOOKS: u32 = 2;
 /// What lies between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
+fn is_missing<T>(answer: &Result<T, StorageError>) -> bool {
+    matches!(answer, Err(StorageError::NotFound { .. }))
+}
+
 impl Objects<'_> {
     /// Reads an object; what cannot be read is told and `None`.
     fn get(&mut self, name: &str, limit_bytes: u64) -> Result<Option<Vec<u8>>, OpsError> {
+        let read = self.repository.environment().store.get(name, limit_bytes);
+        self.told(name, read)
+    }
+
+    fn told(&mut self, name: &str, read: Result<Vec<u8>, StorageError>) -> Result<Option<Vec<u8>>, OpsError> {
         self.count += 1;
-        match self.repository.environment().store.get(name, limit_bytes) {
+        match read {
             Ok(bytes) => Ok(Some(bytes)),
             Err(StorageError::NotFound { .. }) => {
                 self.findings.add(Gravity::Damage, name, "it is missing");
@@ -283,19 +294,17 @@ impl Objects<'_> {
         Ok(())
     }
 
-    /// Waits a moment for one of two copies that is missing; says whether it is there. Whoever puts both may be between the two.
+    /// Waits a moment for one of two copies that is missing, and says whether it came. Whoever puts both may be between
+    /// the two.
     fn await_copy(&mut self, name: &str) -> Result<bool, OpsError> {
-        let store = self.repository.environment().store.clone();
-        for look in 0..=LOOKS {
-            match store.head(name) {
-                Err(StorageError::NotFound { .. }) if look < LOOKS && self.patience > 0 => {
-                    self.stop()?;
-                    self.patience -= 1;
-                    std::thread::sleep(PAUSE);
-                }
-                Err(StorageError::NotFound { .. }) => return Ok(false),
-                // Whatever else is wrong with it, reading it tells.
-                _ => return Ok(true),
+        let looks = LOOKS.min(self.patience);
+        self.patience -= looks;
+        for _ in 0..looks {
+            self.stop()?;
+            std::thread::sleep(PAUSE);
+            // Whatever else is wrong with it, reading it tells.
+            if !is_missing(&self.repository.environment().store.head(name)) {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -311,8 +320,12 @@ impl Objects<'_> {
         self.stop()?;
         let Some((_, id)) = split(name) else { return Ok(()) };
         for name in [name.to_owned(), format!("copies/{name}")] {
-            self.await_copy(&name)?;
-            if let Some(bytes) = self.get(&name, limit_bytes)?
+            let store = &self.repository.environment().store;
+            let mut read = store.get(&name, limit_bytes);
+            if is_missing(&read) && self.await_copy(&name)? {
+                read = store.get(&name, limit_bytes);
+            }
+            if let Some(bytes) = self.told(&name, read)?
                 && self.is_named_right(&name, &id, &bytes)
                 && let Err(error) = check(&name, &bytes)
             {
@@ -326,7 +339,8 @@ impl Objects<'_> {
         self.stop()?;
         let (mut missing, mut counts) = (Vec::new(), true);
         for name in [format!("keys/{id}"), format!("copies/keys/{id}")] {
-            if !self.await_copy(&name)? {
+            let head = self.repository.environment().store.head(&name);
+            if is_missing(&head) && !self.await_copy(&name)? {
                 self.count += 1;
                 missing.push(name);
                 continue;
@@ -385,8 +399,11 @@ impl Objects<'_> {
     }
 
     /// Leaves out snapshots whose end is recorded and that are there again: nobody misses what they need.
-    pub fn leave_out_ended(&self, snapshots: &mut Vec<FoundSnapshot>) -> Result<(), OpsError> {
-        let memory = self.repository.memory()?;
+    pub fn leave_out_ended(
+        &self,
+        memory: &Memory,
+        snapshots: &mut Vec<FoundSnapshot>,
+    ) -> Result<(), OpsError> {
         let is_told = |found: &FoundSnapshot| matches!(memory.told(&found.id.into()), Some(Told::Ended(_)));
         if !snapshots.iter().any(is_told) {
             return Ok(());
@@ -404,8 +421,7 @@ impl Objects<'_> {
     }
 
     /// Tells of catalogues that are gone, and of roots that they list and nobody has ended ([CONCURRENCY-45]).
-    pub fn memory(&mut self, inventory: &Inventory) -> Result<(), OpsError> {
-        let memory = self.repository.memory()?;
+    pub fn memory(&mut self, memory: &Memory, inventory: &Inventory) -> Result<(), OpsError> {
         for (whole, missing) in memory.alone() {
             if !self.await_copy(missing)? {
                 self.findings.add(Gravity::Damage, missing, format!("it is missing; {whole} is whole"));
