@@ -213,6 +213,45 @@ fn differences_that_nobody_needs_may_outlive_their_bases() {
     assert!(!report.findings.iter().filter(of_frames).any(grave), "{:?}", report.findings);
 }
 
+/// The same where the sweep was over when the pack of differences came, and no index run names its bases any more.
+#[test]
+fn differences_that_come_when_their_bases_are_swept_are_no_damage() {
+    let store = Arc::new(MemoryStore::new());
+    let owner = Client::init(store.clone(), 45);
+    let first = content([("app", noise(1, 60_000))]);
+    let mut next = first.clone();
+    for bytes in next.values_mut() {
+        bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
+    }
+    let first_id = owner.back_up(&first);
+    let before = packs(&store);
+    let other = Arc::new(copy_of(&store));
+    let mut always = owner.options();
+    always.differences = chronolith::ops::backup::Differences::Always;
+    let late = owner.through(other.clone());
+    let report =
+        chronolith::ops::backup::backup(&late.open(), crate::support::world::streams(&next), &always).unwrap();
+    assert!(report.differences > 0, "{report:?}");
+    forget_one(&owner, first_id);
+    // Catalogues are made of what gathers over months; here it is made at once.
+    chronolith::ops::catalogue::gather_now(&owner.open()).unwrap().unwrap();
+    prune(&owner.open(), &options()).unwrap();
+    assert!(packs(&store).iter().all(|name| !before.contains(name)), "the bases are swept");
+    for object in other.list("packs/").unwrap() {
+        if !before.iter().any(|id| object.name.ends_with(&id.to_string())) {
+            store.put(&object.name, &other.get(&object.name, u64::MAX).unwrap()).unwrap();
+        }
+    }
+    let all = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    let report = check(&owner.open(), &all).unwrap();
+    let of_frames = report.findings.iter().filter(|finding| finding.what.contains("its frame at byte"));
+    assert!(of_frames.count() > 0 && !report.is_damaged(), "{report:?}");
+    // Nobody builds on what cannot be read, and the next prune takes it.
+    let again = owner.back_up(&next);
+    assert_eq!(owner.read(again).unwrap(), next);
+    assert!(!check(&owner.open(), &all).unwrap().is_damaged());
+}
+
 #[test]
 fn a_repacking_prune_may_be_killed_at_every_request() {
     let scene = partly();

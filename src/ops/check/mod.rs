@@ -226,7 +226,7 @@ fn look(
     let damage = Damage::load(repository)?;
     let mut reported = damage.reported();
     reported.extend(&pass.again);
-    let packs = Packs::new(repository, &index, &findings, damage, &condemned, &pass.again);
+    let packs = Packs::new(repository, &index, &findings, damage, &condemned, &memory, &pass.again);
     let present = packs.compare(&inventory.packs, &repository.index().packs(), &known);
     let (metadata, content): (Vec<_>, Vec<_>) =
         present.into_iter().partition(|(_, _, class)| *class == BlobClass::Metadata);

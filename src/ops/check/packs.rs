@@ -13,7 +13,7 @@ use crate::format::trust::Act;
 use crate::ops::OpsError;
 use crate::ops::bits::Bits;
 use crate::repo::{
-    CondemnedListing, FrameState, KnownPack, Located, NumberedIndex, PackScanner, RepoError, Repository,
+    CondemnedListing, FrameState, KnownPack, Located, Memory, NumberedIndex, PackScanner, RepoError, Repository,
     ScannedPack, pack_name,
 };
 use crossbeam_channel::bounded;
@@ -62,6 +62,8 @@ pub(super) struct Packs<'a> {
     damage: Mutex<Damage>,
     /// Packs on which nobody relies any more.
     given_up: HashSet<PackId>,
+    /// Something was deleted here before, so that a base may have gone together with the index runs that named it.
+    swept: bool,
     /// Packs that a look before found bad: that they were reported then makes them no old news.
     again: HashSet<PackId>,
     verified: Mutex<Vec<PackId>>,
@@ -83,6 +85,7 @@ impl<'a> Packs<'a> {
         findings: &'a Findings,
         damage: Damage,
         condemned: &CondemnedListing,
+        memory: &Memory,
         again: &HashSet<PackId>,
     ) -> Self {
         let sets = condemned.found.values().flat_map(|found| {
@@ -93,6 +96,7 @@ impl<'a> Packs<'a> {
         Self {
             damage: Mutex::new(damage),
             given_up,
+            swept: memory.newest().is_some() || !condemned.found.is_empty(),
             again: again.clone(),
             repository,
             index,
@@ -292,8 +296,10 @@ impl<'a> Packs<'a> {
         Ok(())
     }
 
-    /// Says whether the base of a frame is known to have been there, in packs that are gone. One that nobody ever
-    /// stored, or that lies in a pack which is there, was claimed by whoever made the frame.
+    /// Says whether the base of a frame was there, as far as can be told, in packs that are gone. One that lies in a
+    /// pack which is there was claimed by whoever made the frame; so was one that nobody ever stored, but that is
+    /// certain only where nothing was ever deleted: a sweep takes the index runs of what it deletes with it, and
+    /// afterwards a pack of differences may come late. No backup adopts a difference without its base.
     fn base_went(&self, class: BlobClass, frame: &FrameRecord) -> bool {
         let Some(base) = frame.base else { return false };
         let (mut known, mut there) = (false, false);
@@ -302,7 +308,7 @@ impl<'a> Packs<'a> {
             known = true;
             there |= states.get(&copy.pack.id) != Some(&State::Missing);
         });
-        known && !there
+        (known || self.swept) && !there
     }
 
     /// Finds the records that say of a frame what its pack's table says; returns how many of its blobs
