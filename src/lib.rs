@@ -73,7 +73,11 @@ pub mod codec;
 #[forbid(unsafe_code)]
 pub mod crypto;
 
-// 1b how long files reach a disk, for the two edges that write some
+// 1a what the system holds of files in memory
+#[allow(unsafe_code)]
+pub mod mapping;
+
+// 1b how long files reach a disk and come from there, for the two edges that write some
 #[forbid(unsafe_code)]
 pub mod direct;
 
@@ -82,8 +86,6 @@ pub mod direct;
 pub mod format;
 #[forbid(unsafe_code)]
 pub mod localfs;
-#[allow(unsafe_code)]
-pub mod mapping;
 #[forbid(unsafe_code)]
 pub mod storage;
 

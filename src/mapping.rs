@@ -5,7 +5,10 @@
 //! never written again; the program itself only ever unlinks them, which leaves maps intact. The
 //! cache folder belongs to the user alone (mode 0700), so another writer would be the user's own
 //! process tampering with its own memory.
+//!
+//! [`is_cached`] maps other files too, and never looks into the map.
 
+use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -32,4 +35,28 @@ impl Deref for Mapping {
     fn deref(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Says whether a stretch of a file lies in the system's memory, most of it at least, so that reading it does not
+/// wait for a disk. Where the system does not tell (it does of files that one may write), the answer is yes.
+pub fn is_cached(file: &File, offset: u64, length: usize) -> bool {
+    let page = rustix::param::page_size();
+    let over = usize::try_from(offset % page as u64).unwrap_or(0);
+    let Some(whole) = length.checked_add(over).filter(|whole| *whole > over) else { return true };
+    let mut pages = vec![0_u8; whole.div_ceil(page)];
+    let (protection, flags) = (ProtFlags::empty(), MapFlags::SHARED);
+    // SAFETY: a new map at an address of the system's choice, that nobody reads or writes through: it only
+    // stands for the pages that are asked about, and is gone before this returns.
+    let counted = unsafe {
+        let map =
+            rustix::mm::mmap(std::ptr::null_mut(), whole, protection, flags, file, offset - over as u64);
+        map.map(|map| {
+            // There is room for a byte of each page.
+            let told = libc::mincore(map, whole, pages.as_mut_ptr()) == 0;
+            let _ = rustix::mm::munmap(map, whole);
+            told
+        })
+    };
+    let resident = pages.iter().filter(|page| **page & 1 != 0).count();
+    !matches!(counted, Ok(true)) || resident * 4 >= pages.len() * 3
 }

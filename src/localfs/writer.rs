@@ -13,7 +13,7 @@ use super::metadata::Metadata;
 use super::path::{check_component, join};
 use super::source::open_entry;
 use super::target::{Durability, TargetFolder, temporary_name};
-use crate::direct::{DirectWriter, WORTHWHILE_BYTES};
+use crate::direct::{DirectFile, DirectReader, DirectWriter, WORTHWHILE_BYTES};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::File;
@@ -119,10 +119,12 @@ impl TargetFolder {
         }
         let Ok(file) = open_entry(self.handle(), name, false, OFlags::empty()) else { return Ok(None) };
         let stat = fs::fstat(&file).map_err(self.failed("look at", name))?;
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        let again = |flags| open_entry(self.handle(), name, false, flags).ok().map(File::from);
         Ok(fits(&stat).then(|| StandingFile {
-            file: File::from(file),
+            file: DirectFile::new(File::from(file), length, again),
             path: join(self.path(), name),
-            length: u64::try_from(stat.st_size).unwrap_or(0),
+            length,
             identity: (stat.st_dev, stat.st_ino),
         }))
     }
@@ -440,7 +442,7 @@ impl FileWriter {
 /// A file that stands in a target already, read to see what of it can stay.
 #[derive(Debug)]
 pub struct StandingFile {
-    file: File,
+    file: DirectFile,
     path: Vec<u8>,
     length: u64,
     identity: (u64, u64),
@@ -459,41 +461,29 @@ impl StandingFile {
 
     /// Reads at an offset until the buffer is full or the file ends.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, LocalError> {
-        read_full(&self.file, offset, buffer).map_err(|source| LocalError::System {
-            operation: "read",
-            path: self.path.clone(),
-            source,
-        })
+        read_full(self.file.plain(), offset, buffer).map_err(|source| self.failed_to_read(source))
     }
 
-    /// Reads `length` bytes at an offset into an empty buffer, or as many as there are before the file ends.
-    pub fn read_into(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), LocalError> {
-        buffer.clear();
-        buffer.reserve_exact(length);
-        while buffer.len() < length {
-            let at = offset.saturating_add(u64::try_from(buffer.len()).unwrap_or(u64::MAX));
-            // The room may be larger than was asked for, and what is read beyond is cut off below.
-            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(buffer), at) {
-                Ok(0) => break,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => {
-                    return Err(LocalError::System {
-                        operation: "read",
-                        path: self.path.clone(),
-                        source: errno.into(),
-                    });
-                }
-            }
-        }
-        buffer.truncate(length);
-        Ok(())
+    /// Reads `length` bytes at an offset, or as many as there are before the file ends: what the system does not
+    /// hold in memory comes past it from the disk.
+    pub fn read_once<'a>(
+        &self,
+        offset: u64,
+        length: usize,
+        reader: &'a mut DirectReader,
+    ) -> Result<&'a [u8], LocalError> {
+        reader.read(&self.file, offset, length).map_err(|source| self.failed_to_read(source))
+    }
+
+    fn failed_to_read(&self, source: std::io::Error) -> LocalError {
+        LocalError::System { operation: "read", path: self.path.clone(), source }
     }
 
     /// Asks the system to forget what it holds of the file in memory, so that reading it again reads
     /// the disk. Only what is durable already can be forgotten.
     pub fn forget_cached(&self) {
         // Only a hint to the kernel.
-        let _ = fs::fadvise(&self.file, 0, None, fs::Advice::DontNeed);
+        let _ = fs::fadvise(self.file.plain(), 0, None, fs::Advice::DontNeed);
     }
 }
 

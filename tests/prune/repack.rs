@@ -230,7 +230,8 @@ fn differences_that_come_when_their_bases_are_swept_are_no_damage() {
     always.differences = chronolith::ops::backup::Differences::Always;
     let late = owner.through(other.clone());
     let report =
-        chronolith::ops::backup::backup(&late.open(), crate::support::world::streams(&next), &always).unwrap();
+        chronolith::ops::backup::backup(&late.open(), crate::support::world::streams(&next), &always)
+            .unwrap();
     assert!(report.differences > 0, "{report:?}");
     forget_one(&owner, first_id);
     // Catalogues are made of what gathers over months; here it is made at once.

@@ -13,8 +13,8 @@ use crate::format::trust::Act;
 use crate::ops::OpsError;
 use crate::ops::bits::Bits;
 use crate::repo::{
-    CondemnedListing, FrameState, KnownPack, Located, Memory, NumberedIndex, PackScanner, RepoError, Repository,
-    ScannedPack, pack_name,
+    CondemnedListing, FrameState, KnownPack, Located, Memory, NumberedIndex, PackScanner, RepoError,
+    Repository, ScannedPack, pack_name,
 };
 use crossbeam_channel::bounded;
 use std::collections::{BTreeMap, HashMap, HashSet};

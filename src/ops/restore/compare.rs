@@ -1,6 +1,6 @@
 //! Which chunks of a file stand in the target already: looked at by all cores, ahead of whoever asks.
 
-use crate::base::BlobId;
+use crate::direct::DirectReader;
 use crate::format::pack::BlobClass;
 use crate::format::recipe::RecipeEntry;
 use crate::localfs::StandingFile;
@@ -13,6 +13,8 @@ use std::thread::JoinHandle;
 
 /// Files shorter than this are looked at by whoever asks: passing them on would take longer.
 const ALONE_BYTES: u64 = 1 << 20;
+/// Bytes of neighbouring chunks that are read at once, at most.
+const TOGETHER_BYTES: u64 = 1 << 20;
 /// Threads at most.
 const THREADS_MAX: usize = 8;
 
@@ -66,6 +68,8 @@ struct Task {
 /// Threads that compare. They begin with the first file that is worth it, and end with this.
 pub(super) struct Comparing {
     repository: Arc<Repository>,
+    /// For what is looked at by whoever asks.
+    reader: DirectReader,
     tasks: Option<Sender<Task>>,
     team: Vec<JoinHandle<()>>,
 }
@@ -73,7 +77,12 @@ pub(super) struct Comparing {
 impl Comparing {
     /// Compares with the chunks of a repository.
     pub fn new(repository: &Arc<Repository>) -> Self {
-        Self { repository: repository.clone(), tasks: None, team: Vec::new() }
+        Self {
+            repository: repository.clone(),
+            reader: DirectReader::default(),
+            tasks: None,
+            team: Vec::new(),
+        }
     }
 
     /// Looks what stands in a file in the place of these entries, at once or soon.
@@ -88,7 +97,7 @@ impl Comparing {
                 Err(back) => entries = back.into_inner().entries,
             }
         }
-        look_at(standing, self.repository.keyring(), &mut entries, &mut Vec::new());
+        look_at(standing, self.repository.keyring(), &mut entries, &mut self.reader);
         Share::Done(entries)
     }
 
@@ -99,9 +108,9 @@ impl Comparing {
             for _ in 0..cores.min(THREADS_MAX) {
                 let (to_do, repository) = (to_do.clone(), self.repository.clone());
                 let work = move || {
-                    let mut buffer = Vec::new();
+                    let mut reader = DirectReader::default();
                     for mut task in to_do {
-                        look_at(&task.standing, repository.keyring(), &mut task.entries, &mut buffer);
+                        look_at(&task.standing, repository.keyring(), &mut task.entries, &mut reader);
                         // Whoever asked may have had enough.
                         let _ = task.done.send(task.entries);
                     }
@@ -124,33 +133,53 @@ impl Drop for Comparing {
     }
 }
 
-fn look_at(standing: &StandingFile, keyring: &Keyring, entries: &mut [Looked], buffer: &mut Vec<u8>) {
-    for looked in entries {
-        if let RecipeEntry::Chunk { id, length, .. } = &looked.entry {
-            looked.found = look(standing, looked.offset, id, *length, keyring, buffer);
-        }
+fn look_at(
+    standing: &StandingFile,
+    keyring: &Keyring,
+    mut entries: &mut [Looked],
+    reader: &mut DirectReader,
+) {
+    while !entries.is_empty() {
+        let (together, rest) = entries.split_at_mut(neighbours(entries));
+        look_together(standing, keyring, together, reader);
+        entries = rest;
     }
 }
 
-/// Says what these bytes of a file are; the buffer is given away with them, where they are not the chunk.
-fn look(
+/// Returns how many of the first entries are read at once: chunks that follow on one another.
+fn neighbours(entries: &[Looked]) -> usize {
+    let mut bytes = 0;
+    let fits = |looked: &&Looked| {
+        bytes += looked.entry.length();
+        matches!(looked.entry, RecipeEntry::Chunk { .. }) && bytes <= TOGETHER_BYTES
+    };
+    entries.iter().take_while(fits).count().max(1)
+}
+
+/// Says what the bytes of a file are where these neighbours belong: they are read once.
+fn look_together(
     standing: &StandingFile,
-    offset: u64,
-    id: &BlobId,
-    length: u32,
     keyring: &Keyring,
-    buffer: &mut Vec<u8>,
-) -> Stands {
-    if offset.saturating_add(u64::from(length)) > standing.length() {
-        return Stands::Nothing;
+    entries: &mut [Looked],
+    reader: &mut DirectReader,
+) {
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
+    let begin = first.offset;
+    let end = last.offset.saturating_add(last.entry.length()).min(standing.length());
+    let length = end.checked_sub(begin).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    if length == 0 {
+        return;
     }
-    let read = standing.read_into(offset, length as usize, buffer);
-    if read.is_err() || buffer.len() != length as usize {
-        return Stands::Nothing;
-    }
-    match keyring.blob_id(BlobClass::Content, buffer) {
-        Ok(found) if found == *id => Stands::Same,
-        Ok(found) => Stands::Other(AtHand { id: found, bytes: std::mem::take(buffer) }),
-        Err(_) => Stands::Nothing,
+    // What cannot be read is written anew.
+    let Ok(mut bytes) = standing.read_once(begin, length, reader) else { return };
+    for looked in entries {
+        let RecipeEntry::Chunk { id, length, .. } = &looked.entry else { return };
+        let Some((chunk, rest)) = bytes.split_at_checked(*length as usize) else { return };
+        bytes = rest;
+        looked.found = match keyring.blob_id(BlobClass::Content, chunk) {
+            Ok(found) if found == *id => Stands::Same,
+            Ok(found) => Stands::Other(AtHand { id: found, bytes: chunk.to_vec() }),
+            Err(_) => Stands::Nothing,
+        };
     }
 }
