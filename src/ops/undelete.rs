@@ -14,7 +14,7 @@ use super::error::OpsError;
 use super::forget::require_whole_memory;
 use super::names::Snapshots;
 use super::settle::{rescue, settle};
-use crate::base::{AnnotationId, LogPackId, ObjectId, SnapshotId, limits};
+use crate::base::{AnnotationId, LogPackId, ObjectId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::session::SessionPurpose;
@@ -165,14 +165,23 @@ fn move_from_condemned(
         .map(|object| object.name)
         .filter(|name| name.ends_with(&suffix))
         .collect();
-    if places.iter().any(|place| !dead.contains(place)) {
-        return Ok(());
+    let (condemned, staying): (Vec<String>, Vec<String>) =
+        places.into_iter().partition(|place| dead.contains(place));
+    let mut read = Err(RepoError::NoSnapshot(id.to_string()));
+    // Where one copy is damaged, another may be whole.
+    for place in staying.iter().chain(&condemned) {
+        read = repository.root_bytes(place, &ObjectId::from(*id));
+        if read.is_ok() {
+            if !dead.contains(place) {
+                return Ok(());
+            }
+            break;
+        }
     }
-    let place = places.first().ok_or_else(|| RepoError::NoSnapshot(id.to_string()))?;
-    let bytes = store.get(place, limits::STRUCTURED_BYTES_MAX * 2)?;
+    let bytes = read?;
     let free =
         (repository.generation()?..=u32::MAX).map(|generation| format!("snapshots/{generation:08x}/{id}"));
-    if let Some(place) = free.into_iter().find(|place| !dead.contains(place)) {
+    if let Some(place) = free.into_iter().find(|place| !dead.contains(place) && !staying.contains(place)) {
         store.put(&place, &bytes)?;
     }
     Ok(())

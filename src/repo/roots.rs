@@ -5,6 +5,7 @@ use super::memory::Committed;
 use super::repository::Repository;
 use super::sealed::{Author, author, open_unbelieved, seal};
 use crate::base::{AnnotationId, KeyId, ObjectId, PackId, SnapshotId, Timestamp, limits};
+use crate::format::FormatError;
 use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
 use crate::format::kind::ObjectKind;
 use crate::format::snapshot::Snapshot;
@@ -139,6 +140,20 @@ impl Repository {
         let read = || self.environment().store.get(name, limits::STRUCTURED_BYTES_MAX * 2);
         let bytes = read()?;
         if blake3::hash(&bytes) == *id.as_bytes() { Ok(bytes) } else { read() }
+    }
+
+    /// Reads a snapshot or annotation to put the same bytes elsewhere: they are those that it is named for.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::Damaged`] where they are others each time; what the store says.
+    pub fn root_bytes(&self, name: &str, id: &ObjectId) -> Result<Vec<u8>, RepoError> {
+        let bytes = self.get_root(name, id)?;
+        if blake3::hash(&bytes) == *id.as_bytes() {
+            return Ok(bytes);
+        }
+        let (what, why) = ("a root", "its bytes are not the ones it was named for");
+        Err(RepoError::Damaged { object: name.to_owned(), source: FormatError::Invalid { what, why } })
     }
 
     fn list_objects<T>(

@@ -6,6 +6,7 @@ mod support;
 
 mod annotations;
 mod damage;
+mod deeds;
 mod full_disk;
 mod healing;
 mod keys;
@@ -17,3 +18,4 @@ mod producers;
 mod repairs;
 mod requests;
 mod restores;
+mod wrong_bits;

@@ -112,11 +112,10 @@ fn bring_along(repository: &Repository, present: &HashSet<ObjectId>) -> Result<(
 
 /// Returns a root as it lies in the store; nothing of one that is gone, or not what it was named for.
 fn whole(repository: &Repository, root: &StoredRoot) -> Result<Option<Vec<u8>>, RepoError> {
-    let store = &repository.environment().store;
-    match store.get(&root.place.to_string(), limits::STRUCTURED_BYTES_MAX * 2) {
-        Ok(bytes) => Ok((blake3::hash(&bytes) == *root.place.id().as_bytes()).then_some(bytes)),
-        Err(StorageError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+    match repository.root_bytes(&root.place.to_string(), &root.place.id()) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(RepoError::Storage(StorageError::NotFound { .. }) | RepoError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
