@@ -10,6 +10,7 @@ use super::wal::{FirstPage, Noted, walk_behind};
 use crate::base::{LogPackId, Timestamp, explain};
 use crate::format::log::{LogRecord, LogRecordKind};
 use crate::ops::OpsError;
+use crate::ops::catalogue::LostMerge;
 use crate::repo::{
     ForgottenLogs, FoundLog, LogOutline, RepoError, Repository, holds_whole, joined, joined_length,
 };
@@ -76,6 +77,8 @@ pub struct ClusterLog {
     pub damaged: usize,
     /// Objects that do not count, and why.
     pub refused: Vec<(String, String)>,
+    /// Merged log packs that are gone, though nobody let them go; only retention looks for them.
+    pub lost: Vec<LostMerge>,
 }
 
 /// Returns what planning needs to know of a base backup; its name is that of the snapshot.
@@ -298,6 +301,7 @@ impl ClusterLog {
             forgotten: (0, 0),
             damaged: 0,
             refused: Vec::new(),
+            lost: Vec::new(),
         }
     }
 

@@ -4,7 +4,9 @@ use super::archive::{Archive, archive_all, bench, code, said, start};
 use super::restore::{digests, recovered, target};
 use super::server::{Server, USER, tool};
 use super::support::server::{as_user, check, folder};
-use super::timeline::{Events, back_up};
+use super::timeline::{Events, back_up, merge_all};
+use chronolith::ops::Snapshots;
+use chronolith::ops::catalogue::gather_logs;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::Path;
@@ -123,6 +125,59 @@ fn what_a_policy_keeps_is_restored() {
     assert_eq!(restored(&archive, &["--base", &bases[1], "--target-immediate"]), second);
     assert_eq!(restored(&archive, &[]), last);
     check("check", Ok(archive.run(&["check", "--read-data"])));
+}
+
+/// A merged log pack that a disk lost is missed until all that it held lies before what is kept.
+#[test]
+fn what_was_lost_is_let_go_with_the_log_before_it() {
+    let archive = Archive::new();
+    let server = start(&archive, "1");
+    bench(&server, "20");
+    back_up(&archive, &server);
+    bench(&server, "40");
+    archive_all(&server);
+    let merge = merge_all(&archive);
+    age(&archive, 20);
+    let repository = archive.open();
+    let snapshots = Snapshots::load_all(&repository).unwrap();
+    let folder = repository.log_stream_folder(&merge.record.stream);
+    let listed = repository.environment().store.list(&format!("{folder}/merged/")).unwrap();
+    gather_logs(&repository, &snapshots, &[(folder, listed)].into(), 1);
+    let mut chown = std::process::Command::new("chown");
+    chown.arg("-R").arg("--reference").arg(archive.repository().join("logs")).arg(archive.repository());
+    check("chown", chown.output());
+    let whole = fs::read(archive.repository().join(&merge.object)).unwrap();
+    fs::remove_file(archive.repository().join(&merge.object)).unwrap();
+    let misses = |what: &str, missed: bool| {
+        let output = archive.run(&["check"]);
+        let named = String::from_utf8_lossy(&output.stdout).contains(&merge.object);
+        assert_eq!((code(&output) != 0, named), (missed, missed), "{what}: {}", said(&output));
+    };
+    misses("lost", true);
+    // Nothing that is kept lies behind it yet.
+    forget(&archive, &["--keep-last", "2"], 0);
+    misses("there is nothing behind it", true);
+    back_up(&archive, &server);
+    bench(&server, "40");
+    archive_all(&server);
+    // The first one waits for what was lost, for a week; who knows better lets it go.
+    let waits = forget(&archive, &["--keep-last", "1"], 0);
+    misses("a base backup waits for it", true);
+    let first = waits.of("decision")[0]["snapshot"].as_str().unwrap();
+    check("forget", Ok(archive.run(&["forget", first])));
+    let dry = forget(&archive, &["--keep-last", "1", "--dry-run"], 0);
+    assert!(number(&dry.of("summary")[0]["forgotten_objects"]) > 0, "{:?}", dry.of("summary"));
+    misses("a dry run", true);
+    forget(&archive, &["--keep-last", "1", "--prune", "--grace", "0"], 0);
+    misses("let go", false);
+    assert_eq!(restored(&archive, &[]), digests(&server));
+    // Should it come back, it goes like anything that was forgotten.
+    fs::write(archive.repository().join(&merge.object), whole).unwrap();
+    age(&archive, 2);
+    check("prune", Ok(archive.run(&["prune", "--grace", "0"])));
+    check("prune", Ok(archive.run(&["prune", "--grace", "0"])));
+    assert!(!archive.repository().join(&merge.object).exists());
+    misses("gone", false);
 }
 
 /// After `pg_upgrade` the name goes on with another system, and both can be restored and let go.

@@ -3,6 +3,7 @@
 use super::archive::{Archive, archive_all, bench, code, said, start};
 use super::server::{Server, USER, tool};
 use super::support::server::{as_user, check, folder};
+use chronolith::repo::FoundLog;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -157,7 +158,7 @@ fn copy_that_recovers(server: &Server) -> TempDir {
 }
 
 /// Merges all segments that are archived, as a prune does, and deletes what they were merged from.
-fn merge_all(archive: &Archive) {
+pub fn merge_all(archive: &Archive) -> FoundLog {
     let repository = archive.open();
     let mut segments = repository.all_logs().unwrap().found;
     segments.retain(|found| found.record.name.len() == 24);
@@ -169,6 +170,7 @@ fn merge_all(archive: &Archive) {
     let mut chown = std::process::Command::new("chown");
     chown.arg("-R").arg("--reference").arg(archive.repository().join("logs"));
     check("chown", chown.arg(archive.repository().join("logs")).output());
+    merge
 }
 
 /// B13: the server agrees where an interval ends: a microsecond before its last transaction is reached; the

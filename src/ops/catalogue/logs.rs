@@ -24,6 +24,8 @@ const SHOWN_MAX: usize = 8;
 /// A merged log pack that a catalogue lists and that is gone, though nobody forgot it and no other one holds what it held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostMerge {
+    /// Its id.
+    pub id: LogPackId,
     /// Its name in the store.
     pub object: String,
     /// The log stream.
@@ -279,6 +281,7 @@ pub fn lost_merges(
     }
     lost.sort_by(|a, b| a.object.cmp(&b.object));
     let told = lost.into_iter().map(|merge| LostMerge {
+        id: merge.id,
         object: merge.object,
         stream: merge.record.stream,
         runs: merge.record.runs,

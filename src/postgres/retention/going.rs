@@ -2,6 +2,7 @@
 
 use super::decide::Times;
 use crate::base::LogPackId;
+use crate::format::log::LogRun;
 use crate::postgres::segment::{LogFile, SegmentName};
 use crate::postgres::stream::{ClusterLog, LogObject};
 use crate::timeline::{LogDecision, LogFileAge};
@@ -43,6 +44,11 @@ impl Going {
                 || objects.iter().any(stays)
         };
         let mut going = Self { names: BTreeSet::new(), objects: Vec::new(), bytes: 0 };
+        // Of one that is gone, as if it were there: what it held lies before everything that stays.
+        let is_before =
+            |run: &LogRun| run.positions.is_some_and(|(_, end)| oldest.is_none_or(|oldest| end <= oldest));
+        let lost = log.lost.iter().filter(|merge| !merge.runs.is_empty() && merge.runs.iter().all(is_before));
+        going.objects.extend(lost.map(|merge| merge.id));
         // A merged log pack stays as long as anything in it does.
         let mut held: HashSet<LogPackId> = HashSet::new();
         let mut goes: BTreeMap<LogPackId, u64> = BTreeMap::new();

@@ -23,6 +23,7 @@ use crate::base::{AnnotationId, LogPackId, SnapshotId, Timestamp, explain};
 use crate::format::ObjectKind;
 use crate::format::session::SessionPurpose;
 use crate::format::snapshot::{Snapshot, SnapshotMode};
+use crate::ops::catalogue::lost_merges;
 use crate::ops::forget::{forget, forget_logs};
 use crate::ops::retention::{Candidate, Interval as Span, Policy, Reason};
 use crate::ops::{OpsError, SnapshotView, Snapshots};
@@ -30,6 +31,7 @@ use crate::postgres::base::{BaseFacts, bases_of};
 use crate::postgres::lineage::{ClusterName, Lineage};
 use crate::postgres::stream::{ClusterLog, read_cluster};
 use crate::repo::{Author, RepoError, Repository};
+use crate::storage::StorageError;
 use crate::timeline::{HeldBase, Interval, LogReason};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -198,6 +200,7 @@ impl ClusterRetention {
                 logs.insert(0, ClusterLog::empty(lineage));
             }
         }
+        find_lost(repository, snapshots, cluster, &mut logs)?;
         let present = Present { now, running_since };
         Ok(Self { repository: repository.clone(), cluster: cluster.clone(), logs, present })
     }
@@ -302,6 +305,33 @@ impl ClusterRetention {
 }
 
 /// Finds out since when base backups may be running: any session that writes may be one.
+/// Finds the merged log packs that catalogues list and that are gone: when the log before them goes they are let go, too,
+/// so that nobody goes on missing them.
+fn find_lost(
+    repository: &Repository,
+    snapshots: &Snapshots,
+    cluster: &ClusterName,
+    logs: &mut [ClusterLog],
+) -> Result<(), OpsError> {
+    let objects = logs.iter().flat_map(|log| log.files.values().chain(log.remarks.values()).flatten());
+    let present: BTreeSet<LogPackId> = objects.map(|object| object.id).collect();
+    let forgotten = repository.forgotten_logs()?;
+    for merge in lost_merges(repository, snapshots.memory(), &present, &forgotten)? {
+        let own = logs.iter_mut().find(|log| log.lineage.stream(cluster) == merge.stream);
+        // One that is there and cannot be read is not lost yet.
+        let gone = || {
+            matches!(repository.environment().store.head(&merge.object), Err(StorageError::NotFound { .. }))
+        };
+        if let Some(log) = own
+            && !forgotten.is_pinned(repository.registry(), &merge.id, &merge.stream)
+            && gone()
+        {
+            log.lost.push(merge);
+        }
+    }
+    Ok(())
+}
+
 fn running_since(repository: &Repository, now: Timestamp) -> Result<Option<Timestamp>, OpsError> {
     let (sessions, _) = repository.sessions_as_far_as_readable()?;
     let silent = now.nanoseconds().saturating_sub(SILENT);
