@@ -66,7 +66,7 @@ pub(super) fn check_logs(
     let mut chosen = chosen(&objects, read_data, &mut checked);
     chosen.extend(again);
     let reads_content = repository.keyring().reads_content();
-    let mut damaged: HashSet<&str> = HashSet::new();
+    let mut damaged: HashSet<(&str, &str)> = HashSet::new();
     for (object, found) in &objects {
         if repository.environment().observer.interrupted() {
             return Err(RepoError::Interrupted.into());
@@ -99,9 +99,19 @@ pub(super) fn check_logs(
             }
             Err(error) => {
                 let what = format!("{} of the log {}: ", first.record.name, first.record.stream);
-                match tell(findings, object, &what, &error) {
-                    true => drop(damaged.insert(object)),
-                    false => closed += 1,
+                if !tell(findings, object, &what, &error) {
+                    closed += 1;
+                    continue;
+                }
+                for record in found {
+                    // Of one that was put together other segments may be whole.
+                    match repository.read_log(record) {
+                        Ok(_) => {}
+                        Err(error @ RepoError::Storage(StorageError::Transient { .. })) => {
+                            return Err(error.into());
+                        }
+                        Err(_) => drop(damaged.insert((*object, record.record.name.as_str()))),
+                    }
                 }
             }
         }
@@ -213,7 +223,7 @@ fn judge(
     stream: &str,
     name: &str,
     copies: &[&FoundLog],
-    damaged: &HashSet<&str>,
+    damaged: &HashSet<(&str, &str)>,
     checked: &mut Checked,
 ) {
     let segments = || copies.iter().filter(|found| found.record.kind == LogRecordKind::Segment);
@@ -226,7 +236,7 @@ fn judge(
             format!("{name} was archived {} times with different bytes; the first counts", digests.len());
         findings.add(Gravity::Warning, format!("the log {stream}"), what);
     }
-    let is_damaged = |found: &&FoundLog| damaged.contains(found.object.as_str());
+    let is_damaged = |found: &&FoundLog| damaged.contains(&(found.object.as_str(), name));
     let lost = match segments().next() {
         Some(_) => segments().all(is_damaged),
         None => copies.iter().any(is_damaged),

@@ -68,6 +68,8 @@ pub struct Kind {
     pub partner: BTreeSet<String>,
     /// What cannot be restored without it.
     pub needed: BTreeSet<String>,
+    /// Whether what needs it needs a part of it each, so that a flipped bit harms some.
+    pub in_parts: bool,
     /// What it is called where nobody can know its name.
     pub called: Option<&'static str>,
     /// What may happen to it.
@@ -89,6 +91,7 @@ impl Kind {
             listed: none(),
             partner: none(),
             needed: none(),
+            in_parts: false,
             called: None,
             harms,
         }
@@ -109,6 +112,12 @@ impl Kind {
     /// Says what cannot be restored without it.
     pub fn needed(&mut self, names: &[&str]) -> &mut Self {
         self.needed = set(names);
+        self
+    }
+
+    /// Says that what needs it needs a part of it each.
+    pub fn in_parts(&mut self) -> &mut Self {
+        self.in_parts = true;
         self
     }
 

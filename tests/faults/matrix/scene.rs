@@ -17,7 +17,7 @@ use chronolith::format::session::SessionPurpose;
 use chronolith::format::sets::IdSet;
 use chronolith::format::trust::{Act, Role};
 use chronolith::ops::backup::{BackupOptions, Differences, backup};
-use chronolith::ops::catalogue::gather_now;
+use chronolith::ops::catalogue::{gather_logs, gather_now};
 use chronolith::ops::forget::{forget, forget_logs};
 use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::ops::{Snapshots, parity, rotation};
@@ -108,6 +108,23 @@ const ASIDE: u64 = 6;
 /// One that was pruned.
 const PRUNED: u64 = 0x10;
 
+/// Segments that lie in merged log packs: one that only changes places with others, one that a catalogue lists, and one that
+/// none does.
+const MERGED: [[u8; 2]; 3] = [MERGED_ASIDE, MERGED_LISTED, MERGED_PLAIN];
+const MERGED_ASIDE: [u8; 2] = [0x30, 0x31];
+const MERGED_LISTED: [u8; 2] = [0x34, 0x35];
+const MERGED_PLAIN: [u8; 2] = [0x38, 0x39];
+
+/// A segment that may be put together with others: where it lies is known.
+fn placed(number: u8) -> LogEntry {
+    let start = u64::from(number) << 24;
+    LogEntry {
+        timeline: Some(1),
+        positions: Some((start, start + (1 << 24))),
+        ..entry(&segment_name(number.into()))
+    }
+}
+
 /// Where a segment of two pieces is cut.
 pub const CUT: usize = 3000;
 
@@ -131,7 +148,8 @@ impl Scene {
 
     /// Says whether something speaks of what only changes places with others.
     pub fn is_aside(&self, fact: &str) -> bool {
-        [ASIDE, PRUNED].iter().any(|number| fact.ends_with(&segment_name(*number)))
+        let aside = [ASIDE, PRUNED].into_iter().chain(MERGED_ASIDE.map(u64::from));
+        aside.into_iter().any(|number| fact.ends_with(&segment_name(number)))
     }
 
     /// The files of all snapshots.
@@ -395,6 +413,33 @@ pub fn furnish() -> Scene {
     let LogPut::Stored(aside_log) = put else { panic!() };
     let gone_segment = (gone_log, name, bytes);
 
+    // Segments that were put together, of which one is on record and one is not, and one that only changes places.
+    let mut merged = Vec::new();
+    for numbers in MERGED {
+        let (_, added) = maker.step(|maker| {
+            let repository = owner.open();
+            for number in numbers {
+                let bytes = noise(u64::from(number), 4_000);
+                repository.archive_log(&placed(number), &bytes).unwrap();
+                if numbers != MERGED_ASIDE {
+                    segments.insert(segment_name(number.into()), bytes);
+                }
+            }
+            let mut found = repository.log_stream(STREAM).unwrap().found;
+            found
+                .retain(|log| numbers.iter().any(|number| log.record.name == segment_name((*number).into())));
+            repository.merge_logs(&found.iter().collect::<Vec<_>>()).unwrap();
+            found.iter().for_each(|log| maker.store.delete(&log.object).unwrap());
+            if numbers == MERGED_LISTED {
+                let folder = repository.log_stream_folder(STREAM);
+                let listed = maker.store.list(&format!("{folder}/merged/")).unwrap();
+                let snapshots = Snapshots::load_all(&repository).unwrap();
+                gather_logs(&repository, &snapshots, &[(folder, listed)].into(), 1);
+            }
+        });
+        merged.push(added.into_iter().find(|name| name.contains("/merged/")).unwrap());
+    }
+
     // Forgotten, announced, and still there.
     let gone_content = content([("gone.bin", noise(14, 12_000))]);
     let (gone_id, gone_added) = maker.back_up(&owner, "gone", &gone_content);
@@ -524,6 +569,17 @@ pub fn furnish() -> Scene {
         .kind("log pack, forgotten", &one_of(&going_log, "logs/"), &aside)
         .listed(&[&format!("forgotten {}", segment(5))])
         .needed(&[&segment(5)]);
+    for (name, place, numbers) in
+        [("merged log pack", 2, MERGED_PLAIN), ("merged log pack on record", 1, MERGED_LISTED)]
+    {
+        let names = numbers.map(|number| segment_name(number.into()));
+        let facts = names.clone().map(|name| format!("segment {name}"));
+        maker
+            .kind(name, &merged[place], &merged[0])
+            .listed(&facts.each_ref().map(String::as_str))
+            .needed(&names.each_ref().map(String::as_str))
+            .in_parts();
+    }
     maker
         .kind("log piece", &one_of(&last_piece, "logs/"), &one_of(&piece, "logs/"))
         .listed(&[&format!("piece {CUT} of {}", segment(4))])

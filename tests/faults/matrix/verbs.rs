@@ -8,7 +8,7 @@ use crate::support::world::{Client, Content, Listener, read_snapshot, streams};
 use chronolith::base::{LogPackId, SnapshotId, explain};
 use chronolith::format::log::LogRecordKind;
 use chronolith::ops::backup::backup;
-use chronolith::ops::check::{CheckOptions, Gravity, ReadData, check, check_and_repair};
+use chronolith::ops::check::{CheckOptions, Gravity, LostLog, ReadData, check, check_and_repair};
 use chronolith::ops::forget::{by_name, forget};
 use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::ops::repair::{
@@ -390,7 +390,7 @@ impl<'a> Ground<'a> {
                         lost.insert(name.clone());
                     }
                 }
-                let refused = repository.find_log(STREAM, name)?.refused;
+                let refused = repository.search_log(STREAM, name)?.refused;
                 told.extend(refused.iter().map(|(name, error)| format!("{name}: {}", explain(error))));
             }
             Ok(told)
@@ -402,10 +402,11 @@ impl<'a> Ground<'a> {
             Err(_) => return Ok(self.failed(&said)),
         };
         said.extend(told);
-        let Some((kind, _)) = self.kind else {
+        let Some((kind, harm)) = &self.kind else {
             return if lost.is_empty() { Ok(self.worked(&said)) } else { Err(format!("{lost:?}: {said:?}")) };
         };
-        self.by_loss(lost, &[&kind.needed], &said)
+        let some = kind.in_parts && *harm == Harm::Flipped && lost.is_subset(&kind.needed);
+        self.by_loss(lost, &[if some { lost } else { &kind.needed }], &said)
     }
 
     fn backup(&self) -> Found {
@@ -507,7 +508,9 @@ impl<'a> Ground<'a> {
             }
         }
         let is_lost = |name: &String| lost.contains(name) || self.scene.is_aside(name);
-        if let Some(log) = report.lost_logs.iter().find(|log| !is_lost(&log.name)) {
+        // Of a merged log pack that is gone, the first and the last.
+        let names = |log: &LostLog| log.name.split(" to ").map(str::to_owned).collect::<Vec<_>>();
+        if let Some(log) = report.lost_logs.iter().find(|log| !names(log).iter().all(is_lost)) {
             return Err(format!("{} is not lost", log.name));
         }
         let mut worst = None;
