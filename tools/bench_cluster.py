@@ -217,13 +217,17 @@ def log(life, server, names, do):
 
 
 def restores(life, server, answers, do):
-    """The newest base backup to an empty folder; and over the one before it, as it was restored."""
-    for what, steps in (("give", [2]), ("delta", [1, 2])):
+    """The newest base backup to an empty folder; and over the one before it, which stands in memory, or nothing does."""
+    for what, steps in (("give", [2]), ("delta", [1, 2]), ("cold", [1, 2])):
         target = os.path.join(life.home, "restored")
         os.makedirs(target, mode=0o700)
         server.give(target)
         for number in steps:
             over = number != steps[0]
+            if over and what == "delta":
+                bench_measure.warm(target)
+            elif over and not bench_measure.forget_cached():
+                continue
             argv = life.engine.give_cluster(number, target, over)
             work = f"{what if number == steps[-1] else 'before'} c{number}"
             judge = (lambda: server.answer_of(target) == answers[2]) if number == steps[-1] else None

@@ -62,6 +62,7 @@ def in_words(kind, work):
             "get": f"{name} segments brought back, a process each",
             "give": "the newest to an empty folder, synced",
             "delta": "the newest over the one before it, synced",
+            "cold": "the same, and nothing in memory",
         }.get(action, work)
     thing = VERSIONS.get(name, name) if kind == "streams" else name
     version = f": {VERSIONS[name]}" if name in VERSIONS and kind != "streams" else ""

@@ -94,7 +94,7 @@ def measure_of(row, measure):
     if measure == "CPU seconds":
         return row["user"] + row["system"]
     seconds = row["seconds"]
-    if row["kind"] in ("directories", "postgres") and row["work"].startswith(("give ", "delta ")):
+    if row["kind"] in ("directories", "postgres") and row["work"].startswith(("give ", "delta ", "cold ")):
         seconds += row["sync"]  # files that a power cut would take are not restored yet
     return {"seconds": seconds, "peak MiB": row["peak_mib"], "sync": row["sync"]}[measure]
 

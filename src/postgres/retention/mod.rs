@@ -315,6 +315,9 @@ fn find_lost(
 ) -> Result<(), OpsError> {
     let objects = logs.iter().flat_map(|log| log.files.values().chain(log.remarks.values()).flatten());
     let present: BTreeSet<LogPackId> = objects.map(|object| object.id).collect();
+    if snapshots.memory().merges().all(|merge| present.contains(&merge.id)) {
+        return Ok(());
+    }
     let forgotten = repository.forgotten_logs()?;
     for merge in lost_merges(repository, snapshots.memory(), &present, &forgotten)? {
         let own = logs.iter_mut().find(|log| log.lineage.stream(cluster) == merge.stream);
