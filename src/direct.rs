@@ -303,10 +303,15 @@ fn read_blocks(file: &File, offset: u64, blocks: &mut [u8]) -> usize {
 mod tests {
     use super::*;
 
+    /// A folder beside this program: on a disk, where temporary files may be in memory.
+    fn folder() -> tempfile::TempDir {
+        tempfile::TempDir::new_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap()
+    }
+
     /// Whatever is asked for, wherever it lies: the same bytes as by ordinary reading, from memory and from the disk.
     #[test]
     fn reading_past_the_cache_gives_the_same_bytes() {
-        let folder = tempfile::TempDir::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let folder = folder();
         let path = folder.path().join("file");
         let bytes: Vec<u8> =
             (0..3_000_123_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -345,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_name_that_means_another_file_by_now_is_not_read() {
-        let folder = tempfile::TempDir::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let folder = folder();
         let (path, other) = (folder.path().join("file"), folder.path().join("other"));
         std::fs::write(&path, vec![1; 1 << 20]).unwrap();
         std::fs::write(&other, vec![2; 1 << 20]).unwrap();
