@@ -29,6 +29,10 @@ use std::sync::Arc;
 /// How much may be held by what is needed where nobody says anything else.
 const HELD_MOST: Unused = Unused::Share { hundredths: 1000 };
 
+/// Where nobody says anything else, the least that has to be gained, as a part of what is needed: all that is sealed anew
+/// has to be read, decoded and written, which takes ten times as long as the rest of a prune.
+const GAIN_LEAST: u64 = 20;
+
 /// Blobs that were sealed anew, so that what they held may go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resealed {
@@ -82,7 +86,8 @@ pub(super) fn reseal(
 ) -> Result<bool, OpsError> {
     let Some(bound) = bound(repository, options)? else { return Ok(false) };
     let held = report.base_bytes + report.shared_frame_bytes;
-    let allowed = bound.beside(report.needed_bytes.saturating_sub(held));
+    let content = report.needed_bytes.saturating_sub(held);
+    let allowed = bound.beside(content);
     report.held_bytes_max = Some(allowed);
     if held <= allowed {
         return Ok(false);
@@ -94,6 +99,10 @@ pub(super) fn reseal(
         room: options.max_repack_bytes.unwrap_or(u64::MAX),
     };
     let picked = Picked::choose(repository, view, index, keeper, wanted);
+    let gain = picked.freed_bytes.saturating_sub(picked.bytes);
+    if options.max_held.is_none() && gain < content / GAIN_LEAST {
+        return Ok(false);
+    }
     report.resealed =
         Resealed { blobs: picked.blobs, bytes: picked.bytes, freed_bytes: picked.freed_bytes, unreadable: 0 };
     if options.dry_run || picked.blobs == 0 {
