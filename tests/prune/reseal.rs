@@ -243,6 +243,35 @@ fn frames_of_which_little_is_needed_are_split() {
     assert_eq!((again.resealed.blobs, again.condemned_packs, again.copied_bytes), (0, 0, 0), "{again:?}");
 }
 
+/// Without a bound little is left where it is; who gives one has it kept.
+#[test]
+fn for_little_nothing_is_read_and_written() {
+    let part = |number: u64| {
+        let kept = (format!("kept{number}").into_bytes(), noise(number, 60_000));
+        let gone = (format!("gone{number}").into_bytes(), noise(100 + number, 40_000));
+        [kept, gone]
+    };
+    let mut versions: Vec<Content> = (1..=8).map(|number| part(number).into()).collect();
+    let mut last: Content = (1..=8).map(|number| part(number)[0].clone()).collect();
+    last.insert(b"new".to_vec(), noise(50, 2_200_000));
+    versions.push(last);
+    let series = Series::new(95, versions, 8);
+    let usual = PruneOptions { max_held: None, ..thorough() };
+    let tenth = PruneOptions { max_held: Some(Unused::Share { hundredths: 1000 }), ..thorough() };
+    let planned = run(&series.owner, &dry(tenth.clone()));
+    assert!(planned.shared_frame_bytes > planned.held_bytes_max.unwrap(), "more than a tenth: {planned:?}");
+    let gain = planned.resealed.freed_bytes - planned.resealed.bytes;
+    assert!(gain > 0 && gain * 20 < planned.needed_bytes - planned.shared_frame_bytes, "{planned:?}");
+    let report = run(&series.owner, &usual);
+    assert_eq!((report.resealed.blobs, report.resealed.bytes), (0, 0), "{report:?}");
+    assert_eq!(report.held_bytes_max, planned.held_bytes_max);
+    let report = run(&series.owner, &tenth);
+    assert!(report.resealed.blobs > 0, "{report:?}");
+    assert!(report.shared_frame_bytes <= report.held_bytes_max.unwrap(), "{report:?}");
+    series.reads(&series.owner, "a tenth");
+    is_clean(&series.owner, "a tenth");
+}
+
 #[test]
 fn bounds_are_kept() {
     let series = shared();
