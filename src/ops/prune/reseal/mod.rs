@@ -31,7 +31,7 @@ const HELD_MOST: Unused = Unused::Share { hundredths: 1000 };
 
 /// Where nobody says anything else, the least that has to be gained, as a part of what is needed: all that is sealed anew
 /// has to be read, decoded and written, which takes ten times as long as the rest of a prune.
-const GAIN_LEAST: u64 = 20;
+const GAIN_LEAST: u64 = 10;
 
 /// Blobs that were sealed anew, so that what they held may go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
