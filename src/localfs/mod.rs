@@ -36,4 +36,4 @@ pub use path::{check_component, printable};
 pub use scan::{Entry, Scan, ScanEvent, ScanOptions};
 pub use source::SourceFile;
 pub use target::{Durability, Ownership, RESTORE_MARKER, RestoreOptions, TEMPORARY_PREFIX, TargetFolder};
-pub use writer::{FileWriter, StandingFile, read_full};
+pub use writer::{FileWriter, StandingFile};

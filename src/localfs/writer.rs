@@ -487,12 +487,7 @@ impl StandingFile {
     }
 }
 
-/// Reads at an offset until the buffer is full or the file ends; returns how many bytes that were.
-///
-/// # Errors
-///
-/// What the file system says.
-pub fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));

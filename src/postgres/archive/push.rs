@@ -7,7 +7,6 @@
 use super::data;
 use crate::base::limits;
 use crate::format::log::{LogDigest, LogRecord};
-use crate::localfs::read_full;
 use crate::ops::OpsError;
 use crate::postgres::history::read_history;
 use crate::postgres::lineage::{Archiver, Lineage, admit, lineages};
@@ -80,7 +79,8 @@ pub fn push_as(
     let length = source.metadata().map_err(read_error(path))?.len();
     match file {
         LogFile::Segment(segment) | LogFile::Partial(segment) => {
-            Pieces { path, name, segment, source, length }.push(repository, archiver)
+            let mut pieces = Pieces { path, name, segment, source, length };
+            pieces.push(repository, archiver)
         }
         LogFile::History { .. } | LogFile::BackupLabel { .. } => {
             if length == 0 || length > SMALL_FILE_BYTES_MAX {
@@ -163,9 +163,9 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    fn push(&self, repository: &Repository, archiver: &Archiver) -> Result<Pushed, OpsError> {
+    fn push(&mut self, repository: &Repository, archiver: &Archiver) -> Result<Pushed, OpsError> {
         let piece_bytes = limits::LOG_PIECE_BYTES_MAX;
-        let mut bytes = self.read(0, piece_bytes.min(self.length))?;
+        let mut bytes = self.read(piece_bytes.min(self.length))?;
         let first = FirstPage::read(&bytes).map_err(|why: PageError| refused(self.name, why))?;
         self.check(&first)?;
         let lineage = Lineage::of(&first);
@@ -207,7 +207,7 @@ impl Pieces<'_> {
                     break;
                 }
                 at = end;
-                bytes = self.read(at, piece_bytes.min(self.length - at))?;
+                bytes = self.read(piece_bytes.min(self.length - at))?;
                 if bytes.is_empty() {
                     return Err(refused(self.name, "it became shorter while it was read"));
                 }
@@ -216,20 +216,10 @@ impl Pieces<'_> {
         Ok(Pushed { name: self.name.to_owned(), bytes: self.length, outcome, stream, noted: Some(noted) })
     }
 
-    /// Reads on, to the end of the file at most. Both halves at once: finding the memory for them takes longer than
-    /// copying.
-    fn read(&self, at: u64, limit_bytes: u64) -> Result<Vec<u8>, OpsError> {
-        let mut bytes = vec![0; usize::try_from(limit_bytes).unwrap_or(0)];
-        let half = bytes.len() / 2;
-        let (first, second) = bytes.split_at_mut(half);
-        let source = &self.source;
-        let read = std::thread::scope(|scope| {
-            let behind = scope.spawn(move || read_full(source, at + half as u64, second));
-            let before = read_full(source, at, first)?;
-            let behind = behind.join().map_err(|_| io::Error::other("a thread panicked"))??;
-            Ok(if before < half { before } else { before + behind })
-        });
-        bytes.truncate(read.map_err(read_error(self.path))?);
+    fn read(&mut self, limit_bytes: u64) -> Result<Vec<u8>, OpsError> {
+        let capacity = usize::try_from(self.length.min(limit_bytes)).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(capacity);
+        (&self.source).take(limit_bytes).read_to_end(&mut bytes).map_err(read_error(self.path))?;
         Ok(bytes)
     }
 
