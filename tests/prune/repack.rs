@@ -2,7 +2,7 @@
 //! anybody needs is lost, whatever somebody else claims to hold.
 
 use crate::forge::{Claim, client_with, entry_of, index_run, pack_under, poison, publish, put, records_of};
-use crate::support::world::{Client, Content, content, copy_of, noise};
+use crate::support::world::{Client, Content, content, copy_of, noise, streams};
 use crate::support::{Failure, Fault, FaultStore};
 use crate::sweep::{Scene, interleaved, run};
 use crate::{condemn, packs};
@@ -14,6 +14,7 @@ use chronolith::format::damaged::{Damaged, DamagedObject, Finding};
 use chronolith::format::pack::BlobClass;
 use chronolith::format::place::Place;
 use chronolith::format::trust::Role;
+use chronolith::ops::backup::{BackupOptions, Differences, backup};
 use chronolith::ops::check::{CheckOptions, Gravity, ReadData, check};
 use chronolith::ops::forget::forget;
 use chronolith::ops::prune::{PruneOptions, PruneReport, Unused, prune};
@@ -163,25 +164,34 @@ fn differences_move_with_their_bases() {
     assert!(!check(&owner.open(), &options).unwrap().is_damaged());
 }
 
+/// Bytes, and what changed in them a little.
+fn two_versions() -> [Content; 2] {
+    let first = content([("app", noise(1, 60_000))]);
+    let mut next = first.clone();
+    for bytes in next.values_mut() {
+        bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
+    }
+    [first, next]
+}
+
+/// Backs up what is stored as differences.
+fn back_up_differences(client: &Client, content: &Content) -> SnapshotId {
+    let always = BackupOptions { differences: Differences::Always, ..client.options() };
+    let report = backup(&client.open(), streams(content), &always).unwrap();
+    assert!(report.differences > 0, "{report:?}");
+    report.snapshot.unwrap()
+}
+
 /// A sweep that broke off, and an upload that was suspended: a pack of differences is there, its bases are
 /// swept, and nobody needs either ([CONCURRENCY-36]).
 #[test]
 fn differences_that_nobody_needs_may_outlive_their_bases() {
     let store = Arc::new(MemoryStore::new());
     let owner = Client::init(store.clone(), 44);
-    let first = content([("app", noise(1, 60_000))]);
-    let mut next = first.clone();
-    for bytes in next.values_mut() {
-        bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
-    }
+    let [first, next] = two_versions();
     let first_id = owner.back_up(&first);
     let before = packs(&store);
-    let mut options = owner.options();
-    options.differences = chronolith::ops::backup::Differences::Always;
-    let report =
-        chronolith::ops::backup::backup(&owner.open(), crate::support::world::streams(&next), &options)
-            .unwrap();
-    assert!(report.differences > 0, "{report:?}");
+    let next_id = back_up_differences(&owner, &next);
     let look = |what: &str| {
         let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
         let report = check(&owner.open(), &options).unwrap();
@@ -190,7 +200,7 @@ fn differences_that_nobody_needs_may_outlive_their_bases() {
     };
     let whole = Arc::new(copy_of(&store));
     let aside = owner.through(whole.clone());
-    for id in [first_id, report.snapshot.unwrap()] {
+    for id in [first_id, next_id] {
         forget_one(&owner, id);
     }
     prune(&owner.open(), &PruneOptions::new("test")).unwrap();
@@ -218,21 +228,11 @@ fn differences_that_nobody_needs_may_outlive_their_bases() {
 fn differences_that_come_when_their_bases_are_swept_are_no_damage() {
     let store = Arc::new(MemoryStore::new());
     let owner = Client::init(store.clone(), 45);
-    let first = content([("app", noise(1, 60_000))]);
-    let mut next = first.clone();
-    for bytes in next.values_mut() {
-        bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
-    }
+    let [first, next] = two_versions();
     let first_id = owner.back_up(&first);
     let before = packs(&store);
     let other = Arc::new(copy_of(&store));
-    let mut always = owner.options();
-    always.differences = chronolith::ops::backup::Differences::Always;
-    let late = owner.through(other.clone());
-    let report =
-        chronolith::ops::backup::backup(&late.open(), crate::support::world::streams(&next), &always)
-            .unwrap();
-    assert!(report.differences > 0, "{report:?}");
+    back_up_differences(&owner.through(other.clone()), &next);
     forget_one(&owner, first_id);
     // Catalogues are made of what gathers over months; here it is made at once.
     chronolith::ops::catalogue::gather_now(&owner.open()).unwrap().unwrap();
