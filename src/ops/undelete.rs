@@ -167,15 +167,18 @@ fn move_from_condemned(
         .collect();
     let (condemned, staying): (Vec<String>, Vec<String>) =
         places.into_iter().partition(|place| dead.contains(place));
+    let whole = |place: &String| repository.root_bytes(place, &ObjectId::from(*id));
     let mut read = Err(RepoError::NoSnapshot(id.to_string()));
     // Where one copy is damaged, another may be whole.
-    for place in staying.iter().chain(&condemned) {
-        read = repository.root_bytes(place, &ObjectId::from(*id));
+    for place in &staying {
+        read = whole(place);
         if read.is_ok() {
-            if !dead.contains(place) {
-                return Ok(());
-            }
-            break;
+            return Ok(());
+        }
+    }
+    for place in &condemned {
+        if read.is_err() {
+            read = whole(place);
         }
     }
     let bytes = read?;

@@ -304,7 +304,6 @@ impl ClusterRetention {
     }
 }
 
-/// Finds out since when base backups may be running: any session that writes may be one.
 /// Finds the merged log packs that catalogues list and that are gone: when the log before them goes they are let go, too,
 /// so that nobody goes on missing them.
 fn find_lost(
@@ -335,6 +334,7 @@ fn find_lost(
     Ok(())
 }
 
+/// Finds out since when base backups may be running: any session that writes may be one.
 fn running_since(repository: &Repository, now: Timestamp) -> Result<Option<Timestamp>, OpsError> {
     let (sessions, _) = repository.sessions_as_far_as_readable()?;
     let silent = now.nanoseconds().saturating_sub(SILENT);

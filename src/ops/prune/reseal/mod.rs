@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// How much may be held by what is needed where nobody says anything else.
 const HELD_MOST: Unused = Unused::Share { hundredths: 1000 };
 
-/// Where nobody says anything else, the least that has to be gained, as a part of what is needed: all that is sealed anew
+/// Where nobody says anything else, that a tenth of what is needed has to be gained, at least: all that is sealed anew
 /// has to be read, decoded and written, which takes ten times as long as the rest of a prune.
 const GAIN_LEAST: u64 = 10;
 
