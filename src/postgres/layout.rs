@@ -65,6 +65,48 @@ pub struct RelationFile {
     pub segment: u32,
 }
 
+/// A relation's files, as records of the log name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RelationId {
+    /// The tablespace's number.
+    pub tablespace: u32,
+    /// The database's number.
+    pub database: u32,
+    /// The number of the relation's files.
+    pub number: u32,
+}
+
+impl RelationId {
+    /// The tablespace that needs no link.
+    const DEFAULT_TABLESPACE: u32 = 1663;
+
+    /// Returns the folder below a data directory that its files are in; `folder` is that of the version in a
+    /// tablespace.
+    pub fn folder(&self, folder: &str) -> String {
+        match self.tablespace {
+            Self::DEFAULT_TABLESPACE => format!("base/{}", self.database),
+            tablespace => format!("pg_tblspc/{tablespace}/{folder}/{}", self.database),
+        }
+    }
+}
+
+impl std::fmt::Display for RelationId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}/{}", self.tablespace, self.database, self.number)
+    }
+}
+
+impl std::str::FromStr for RelationId {
+    type Err = ();
+
+    /// Reads what [`Display`](std::fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let numbers: Vec<u32> = text.split('/').map(number).collect::<Option<_>>().ok_or(())?;
+        let [tablespace, database, number] = numbers.try_into().map_err(drop)?;
+        Ok(Self { tablespace, database, number })
+    }
+}
+
 fn number(text: &str) -> Option<u32> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()

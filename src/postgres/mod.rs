@@ -6,7 +6,8 @@
 //! - `history`: where timelines branch off
 //! - `wal`: what stands in a segment
 //! - `lineage`: which clusters have archived under a name
-//! - `stream`: what is archived of a cluster's log; `stretches`: as merged log packs sum it up
+//! - `stream`: what is archived of a cluster's log; `stretches`: as merged log packs sum it up; `created`: what its
+//!   replay creates
 //! - `archive`: a server's log into the repository and back
 //! - `connection`, `password_file`: a session with a server; `tls`: what encrypts it
 //! - `replication`: the same over the replication protocol
@@ -25,6 +26,7 @@ pub mod archive;
 pub mod base;
 mod connection;
 mod control;
+mod created;
 pub mod drill;
 pub mod dump;
 mod error;
@@ -49,9 +51,10 @@ pub mod wal;
 
 pub use connection::{ConnectionOptions, Login, Server};
 pub use control::{CONTROL_FILE_BYTES, ClusterState, ControlError, ControlFile, RecoverySettings};
+pub use created::Creations;
 pub use error::PostgresError;
 pub use history::{HISTORY_BYTES_MAX, HistoryError, read_history};
-pub use layout::{Fork, RelationFile};
+pub use layout::{Fork, RelationFile, RelationId};
 pub use pages::{BadPages, page_checksum, page_holds};
 pub use programs::ClientPrograms;
 pub use segment::{LogFile, Lsn, SegmentError, SegmentName, SegmentSize};

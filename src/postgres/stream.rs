@@ -1,19 +1,16 @@
 //! What is archived of a cluster's log, read from the records alone: no segment is fetched.
 
-use super::archive::tablespace_begun;
 use super::base::{Base, BaseFacts};
+use super::created::CreationNotes;
 use super::history::read_history;
 use super::lineage::{ClusterName, Lineage, lineages};
 use super::segment::{LogFile, Lsn, SegmentName};
 use super::stretches::{ends, stretch_with};
-use super::wal::{FirstPage, Noted, walk_behind};
 use crate::base::{LogPackId, Timestamp, explain};
 use crate::format::log::{LogRecord, LogRecordKind};
 use crate::ops::OpsError;
 use crate::ops::catalogue::LostMerge;
-use crate::repo::{
-    ForgottenLogs, FoundLog, LogOutline, RepoError, Repository, holds_whole, joined, joined_length,
-};
+use crate::repo::{ForgottenLogs, FoundLog, LogOutline, RepoError, Repository, joined, joined_length};
 use crate::timeline::{LogBase, LogSegment, LogStream, TimelinePath};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -58,11 +55,8 @@ pub struct ClusterLog {
     pub doubled: Vec<String>,
     /// Gaps that were recorded.
     pub recorded_gaps: Vec<Remark>,
-    /// The tablespaces that replay creates, by segment: their numbers and places.
-    pub tablespaces: BTreeMap<String, Vec<(u32, String)>>,
-    /// Beginnings of records that create a tablespace and end in the segment behind, by the segment that they
-    /// begin in.
-    tablespaces_begun: BTreeMap<String, Vec<u8>>,
+    /// What replay of its segments creates.
+    pub(super) created: CreationNotes,
     /// Files of the log that are there besides segments: histories, labels, partial segments.
     pub others: Vec<String>,
     /// Bytes of all files, and of the objects that hold them.
@@ -292,8 +286,7 @@ impl ClusterLog {
             conflicts: Vec::new(),
             doubled: Vec::new(),
             recorded_gaps: Vec::new(),
-            tablespaces: BTreeMap::new(),
-            tablespaces_begun: BTreeMap::new(),
+            created: CreationNotes::default(),
             others: Vec::new(),
             bytes: (0, 0),
             files: BTreeMap::new(),
@@ -316,18 +309,9 @@ impl ClusterLog {
         self.bytes.0 += length(found).unwrap_or_else(|| joined_length(found));
         match name.parse() {
             Ok(LogFile::Segment(segment)) => {
-                let created: Vec<(u32, String)> = found.iter().flat_map(tablespaces_noted).collect();
-                if !created.is_empty() {
-                    self.tablespaces.insert(name.to_owned(), created);
-                }
                 let end = segment.start(self.lineage.segment_size).map(|Lsn(start)| start);
                 let end = end.and_then(|start| start.checked_add(self.lineage.segment_size.bytes()));
-                // A piece that ends before says of what it cuts only what the next one says, too.
-                let at_end = |found: &&FoundLog| found.record.positions.map(|(_, to)| to) == end;
-                let mut begun = found.iter().filter(at_end).map(|found| tablespace_begun(&found.record));
-                if let Some(begun) = begun.find(|begun| !begun.is_empty()) {
-                    self.tablespaces_begun.insert(name.to_owned(), begun);
-                }
+                self.created.take(name, end, found);
                 if let Some(segment) = self.segment(segment, found) {
                     self.stream.add_segment(segment);
                 }
@@ -347,43 +331,6 @@ impl ClusterLog {
             _ => self.others.push(name.to_owned()),
         }
         Ok(())
-    }
-
-    /// Returns the tablespaces that replay of segments creates, in the order in which they are replayed, by the
-    /// segment that holds the end of their record. Where a record straddles two, the second is read.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read.
-    pub fn tablespaces_created(
-        &self,
-        repository: &Repository,
-        cluster: &ClusterName,
-        replayed: &[String],
-    ) -> Result<BTreeMap<String, Vec<(u32, String)>>, OpsError> {
-        let mut created = self.tablespaces.clone();
-        for pair in replayed.windows(2) {
-            let [before, name] = pair else { continue };
-            let Some(begun) = self.tablespaces_begun.get(before) else { continue };
-            let found = repository.search_log(&self.lineage.stream(cluster), name)?.found;
-            let mut bytes = Vec::new();
-            let mut take = |piece: &[u8]| {
-                bytes.extend_from_slice(piece);
-                Ok(())
-            };
-            match holds_whole(&found) {
-                true => repository.read_segment(&found, &mut take)?,
-                false => repository.read_joined(&found, &mut take).map(drop)?,
-            }
-            let first = FirstPage::read(&bytes).map_err(|error| OpsError::Stopped {
-                why: format!("segment {name} of the log cannot be looked into: {error}"),
-                cure: "choose a target before it, or a newer base backup",
-            })?;
-            let before = Noted { tablespace_begun: begun.clone(), ..Noted::default() };
-            let noted = walk_behind(&bytes, &first, &before);
-            created.insert(name.clone(), noted.tablespaces.into_iter().collect());
-        }
-        Ok(created)
     }
 
     /// Makes what is planned with of the records of one segment; `None` where not even its beginning is there.
@@ -429,15 +376,6 @@ impl ClusterLog {
             points: points.collect(),
         })
     }
-}
-
-fn tablespaces_noted(found: &FoundLog) -> Vec<(u32, String)> {
-    let lines = found.record.facts.get("tablespaces_created").map_or("", String::as_str).lines();
-    let read = |line: &str| {
-        let (number, folder) = line.split_once(' ')?;
-        Some((number.parse().ok()?, folder.to_owned()))
-    };
-    lines.filter_map(read).collect()
 }
 
 /// Returns the length of what is archived whole under a name.

@@ -1,6 +1,7 @@
 //! Merged log packs as stretches of the log: planned with by what sums them up, their records unread. Where that does not say
 //! enough, their records are read, and each segment stands by itself.
 
+use super::archive::INIT_FORKS;
 use super::segment::{LogFile, SegmentName};
 use super::stream::{ClusterLog, LogObject, Sorting};
 use crate::format::log::LogRun;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// Facts of records that say something of a single segment that planning must know.
 const TELLING: [&str; 5] =
-    ["last_record_end", "restore_points", "tablespace_begun", "tablespaces_created", "times"];
+    ["last_record_end", "record_begun", "restore_points", "tablespaces_created", "times"];
 
 /// Returns where what is archived of each timeline ends, of single files and of merged log packs.
 pub(super) fn ends<'a>(
@@ -126,6 +127,9 @@ impl Sorting<'_> {
         let object = LogObject { id: merge.id, length: merge.length, stored: merge.stored, pinned };
         for (stretch, run) in stretches.into_iter().zip(&merge.record.runs) {
             log.files.entry(stretch.name.clone()).or_default().push(object);
+            if run.facts.contains(INIT_FORKS) {
+                log.created.in_merge(&stretch.name, &merge);
+            }
             if !is_same(log, &stretch) {
                 log.bytes.0 += run.bytes;
                 log.stream.add_segment(stretch);

@@ -1,13 +1,18 @@
-//! Tablespaces whose creation the end of a segment cuts: they are seen all the same (B8).
+//! What replay of a log creates and a restore must know of: tablespaces (B8) and init forks (B6), also those whose
+//! record the end of a segment cuts.
 
 use super::archive::{Archive, archive_all};
 use super::base::{arguments, expect, tablespace};
-use super::restore::{restore_arguments, target};
+use super::restore::{recovered, restore_arguments, target};
 use super::server::{Server, tool};
-use chronolith::postgres::Lsn;
+use super::support::server::wait_until;
+use super::timeline::merge_all;
 use chronolith::postgres::wal::{FirstPage, Noted, walk, walk_behind};
+use chronolith::postgres::{Lsn, RelationId};
+use chronolith::repo::FoundLog;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 const SEGMENT_BYTES: u64 = 1 << 20;
 const PAGE_BYTES: u64 = 8192;
@@ -99,11 +104,11 @@ fn a_tablespace_is_seen_across_segments() {
                     continue;
                 }
                 let straddles = before > 0 && before < length;
-                assert_eq!(!first.tablespace_begun.is_empty(), straddles && before >= 24, "{before}");
+                assert_eq!(!first.begun.is_empty(), straddles && before >= 24, "{before}");
                 seen.extend(first.tablespaces);
                 seen.extend(second.tablespaces);
                 // What is given does not fit where the record before is another's.
-                let stranger = Noted { tablespace_begun: whole[..24].to_vec(), ..Noted::default() };
+                let stranger = Noted { begun: whole[..24].to_vec(), ..Noted::default() };
                 if straddles && before != 24 {
                     let walked = walk_behind(&segments[1], &firsts[1], &stranger);
                     assert!(walked.tablespaces.is_empty(), "{before}");
@@ -112,6 +117,114 @@ fn a_tablespace_is_seen_across_segments() {
             assert_eq!(seen, [(77, folder.clone())], "{before} bytes before the end");
         }
     }
+}
+
+/// B6: the same of a record that creates an init fork; those of other forks are left alone.
+#[test]
+fn an_init_fork_is_seen_across_segments() {
+    let relation = RelationId { tablespace: 1663, database: 5, number: 16_400 };
+    let created = |fork: u32| {
+        let numbers = [relation.tablespace, relation.database, relation.number, fork];
+        record(2, 0x10, &numbers.map(u32::to_le_bytes).concat())
+    };
+    let length = created(3).len() as u64;
+    for before in (0..=length + 8).step_by(8) {
+        for fork in 0..=3 {
+            let segments = cut(created(fork), before);
+            let firsts = segments.each_ref().map(|bytes| FirstPage::read(bytes).unwrap());
+            let first = walk(&segments[0], &firsts[0]);
+            let second = walk_behind(&segments[1], &firsts[1], &first);
+            let seen: Vec<RelationId> = first.init_forks.into_iter().chain(second.init_forks).collect();
+            let expected = if fork == 3 { vec![relation] } else { Vec::new() };
+            assert_eq!(seen, expected, "fork {fork}, {before} bytes before the end");
+        }
+    }
+}
+
+/// A session that holds a lock until it is let go.
+struct Held(Child);
+
+impl Held {
+    fn take(server: &Server, lock: u32) -> Self {
+        let mut psql = server.client("psql");
+        psql.args(["-X", "-q", "-d", "postgres"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = psql.spawn().unwrap();
+        let pipe = child.stdin.as_mut().unwrap();
+        writeln!(pipe, "SELECT pg_advisory_lock({lock});").unwrap();
+        let held = format!("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {lock}");
+        wait_until("psql", &mut child, || server.sql("postgres", &held).trim() == "1");
+        Self(child)
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+/// B6: an index of an unlogged table gets its init fork when it is built. A base backup that was taken before that
+/// comes back all the same, however many such forks the log has, and merged or not.
+#[test]
+fn what_was_unlogged_only_later_is_not_restored() {
+    let archive = Archive::new();
+    let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let server = Server::start_with(&["--wal-segsize", "64"], &["archive_mode=on", &push, "autovacuum=off"]);
+    let run = |mut arguments: Vec<String>| {
+        arguments.remove(0);
+        archive.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap()
+    };
+    server.sql(
+        "postgres",
+        "CREATE FUNCTION held(n int, at int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_advisory_lock_shared(at); RETURN n; END';
+         CREATE UNLOGGED TABLE passing AS SELECT n FROM generate_series(1, 100) n",
+    );
+    // Each index is being built as long as somebody holds its lock.
+    let holders = [1, 2].map(|at| Held::take(&server, at));
+    std::thread::scope(|scope| {
+        let server = &server;
+        let builds = [1, 2].map(|at| {
+            scope.spawn(move || {
+                server.sql("postgres", &format!("CREATE INDEX i{at} ON passing (held(n, {at}))"))
+            })
+        });
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        while server.sql("postgres", waiting).trim() != "2" {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        expect(&run(arguments(server, &["--archive-timeout", "120"])), 0);
+        let restored = |more: &[&str], indexes: &str| {
+            let (folder, data) = target();
+            expect(&run(restore_arguments(&data, more)), 0);
+            let restored = recovered(folder);
+            let found = restored.sql(
+                "postgres",
+                "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relname IN ('i1', 'i2')",
+            );
+            assert_eq!(found.trim(), indexes);
+            assert_eq!(restored.sql("postgres", "SELECT count(*) FROM passing").trim(), "0");
+        };
+        let [first, second] = holders;
+        let [build, later] = builds;
+        first.release();
+        build.join().unwrap();
+        archive_all(server);
+        restored(&[], "i1");
+        restored(&["--bring-log"], "i1");
+        second.release();
+        server.sql(
+            "postgres",
+            "DO 'BEGIN FOR n IN 1..3000 LOOP EXECUTE format($$CREATE UNLOGGED TABLE u%s (n int)$$, n); END LOOP; END'",
+        );
+        later.join().unwrap();
+        archive_all(server);
+        let records = archive.open().all_logs().unwrap().found;
+        let told = |found: &FoundLog| found.record.facts.get("init_forks").cloned();
+        assert!(records.iter().filter_map(told).any(|told| told == "many"));
+        restored(&[], "i1 i2");
+        merge_all(&archive);
+        restored(&[], "i1 i2");
+    });
 }
 
 /// Where a record that creates a tablespace begins, behind a position.

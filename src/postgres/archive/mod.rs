@@ -17,6 +17,6 @@ pub(super) use data::first_page_in;
 pub use data::is_standby;
 pub(super) use get::get_of;
 pub use get::{Got, get};
+pub(super) use push::{INIT_FORKS, TOO_MANY, digest_of, note, note_ancestors, record_begun};
 pub use push::{Pushed, push, push_as};
-pub(super) use push::{digest_of, note, note_ancestors, tablespace_begun};
 pub use spool::Spool;

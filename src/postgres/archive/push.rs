@@ -23,7 +23,10 @@ const SMALL_FILE_BYTES_MAX: u64 = 16 << 20;
 const FACT_BYTES_MAX: usize = 32 << 10;
 
 /// The fact that holds the beginning of a record which creates a tablespace and goes on in the next segment.
-const TABLESPACE_BEGUN: &str = "tablespace_begun";
+const BEGUN: &str = "record_begun";
+/// The fact that names created init forks, and what stands there where there are too many.
+pub(in crate::postgres) const INIT_FORKS: &str = "init_forks";
+pub(in crate::postgres) const TOO_MANY: &str = "many";
 
 /// What was archived.
 #[derive(Debug, Clone)]
@@ -254,8 +257,13 @@ pub(in crate::postgres) fn note(entry: &mut LogEntry, noted: &Noted, start: u64,
     } else {
         entry.facts.insert("times".to_owned(), "unknown".to_owned());
     }
-    if !noted.tablespace_begun.is_empty() {
-        entry.facts.insert(TABLESPACE_BEGUN.to_owned(), hexadecimal(&noted.tablespace_begun));
+    if !noted.begun.is_empty() {
+        entry.facts.insert(BEGUN.to_owned(), hexadecimal(&noted.begun));
+    }
+    if !noted.init_forks.is_empty() {
+        let lines: String = noted.init_forks.iter().map(|relation| format!("{relation}\n")).collect();
+        let told = if lines.len() < FACT_BYTES_MAX { lines } else { TOO_MANY.to_owned() };
+        entry.facts.insert(INIT_FORKS.to_owned(), told);
     }
     let points = noted.restore_points.iter().map(|(name, at)| format!("{at} {name}"));
     let tablespaces = noted.tablespaces.iter().map(|(number, folder)| format!("{number} {folder}"));
@@ -266,10 +274,10 @@ pub(in crate::postgres) fn note(entry: &mut LogEntry, noted: &Noted, start: u64,
     }
 }
 
-/// Returns what a record says of a tablespace whose creation goes on behind it; empty where it says nothing, or
-/// nothing that can be read.
-pub(in crate::postgres) fn tablespace_begun(record: &LogRecord) -> Vec<u8> {
-    let digits = record.facts.get(TABLESPACE_BEGUN).map_or("", String::as_str).as_bytes();
+/// Returns what a record says of a creation that goes on behind it; empty where it says nothing, or nothing that
+/// can be read.
+pub(in crate::postgres) fn record_begun(record: &LogRecord) -> Vec<u8> {
+    let digits = record.facts.get(BEGUN).map_or("", String::as_str).as_bytes();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     digits.chunks(2).map(byte).collect::<Option<_>>().unwrap_or_default()
 }

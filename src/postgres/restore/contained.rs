@@ -4,8 +4,6 @@
 use super::ClusterRestore;
 use super::writing::{Owner, make_folder, own, remove, write};
 use crate::postgres::error::PostgresError;
-use crate::postgres::segment::LogFile;
-use crate::postgres::wal::{FirstPage, Noted, walk_behind};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,34 +44,15 @@ pub(super) fn refuse_unknown(segment: &str) -> PostgresError {
 }
 
 impl ClusterRestore {
-    /// Looks into the log that the snapshot brought along, as into that of the archive before.
+    /// Looks into the log in the data directory, as into that of the archive before.
     pub(super) fn check_inside(&self) -> Result<(), PostgresError> {
-        let folder = self.options.data_directory.join("pg_wal");
-        let mut segments = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(PostgresError::file("look into", &folder))? {
-            let path = entry.map_err(PostgresError::file("look into", &folder))?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if let Ok(LogFile::Segment(_)) = name.parse() {
-                segments.push((name.to_owned(), path.clone()));
-            }
-        }
-        // Names are in the order of the log, but that a timeline ends where its child goes on: what a segment
-        // leaves unfinished is looked for in the one with the next name.
-        segments.sort();
-        let mut before = Noted::default();
-        for (name, path) in segments {
-            let bytes = fs::read(&path).map_err(PostgresError::file("read", &path))?;
-            let first = FirstPage::read(&bytes).map_err(|_| refuse_unknown(&name))?;
-            let noted = walk_behind(&bytes, &first, &before);
+        self.walk_inside(|name, noted| {
+            let noted = noted.ok_or_else(|| refuse_unknown(name))?;
             let created: Vec<(u32, String)> =
                 noted.tablespaces.iter().map(|(n, p)| (*n, p.clone())).collect();
-            check_created(&name, &created)?;
-            if !noted.complete {
-                return Err(refuse_unknown(&name));
-            }
-            before = noted;
-        }
-        Ok(())
+            check_created(name, &created)?;
+            if noted.complete { Ok(()) } else { Err(refuse_unknown(name)) }
+        })
     }
 
     /// Puts generated configuration in the place of what the original had, takes links out of the data directory,

@@ -5,6 +5,7 @@
 //!
 //! - `brought`: the log that a restored server needs, beside it
 //! - `contained`: a restored cluster that reaches nothing outside of a folder
+//! - `inside`: what the log in a restored data directory says of the files beside it
 //! - `place`: what stands where the restore would write
 //! - `programs`: the server's programs on this host
 //! - `rescue`: what only a cluster that stands there has of its log
@@ -13,6 +14,7 @@
 
 mod brought;
 mod contained;
+mod inside;
 mod place;
 mod programs;
 mod rescue;
@@ -28,6 +30,7 @@ pub use rescue::Unarchived;
 use super::base::{BackupLabel, Base, bases_of, read_control};
 use super::control::ControlFile;
 use super::error::PostgresError;
+use super::layout::RelationId;
 use super::lineage::{Archiver, ClusterName, Lineage, stream_of};
 use super::segment::Lsn;
 use super::stream::{ClusterLog, log_base, read_cluster};
@@ -179,6 +182,8 @@ pub struct ClusterRestore {
     pub archived: bool,
     /// Whose log the archive holds.
     lineage: Option<Lineage>,
+    /// Relations of which the archived log says that they are unlogged.
+    init_forks: BTreeSet<RelationId>,
     vital: Vital,
 }
 
@@ -249,13 +254,13 @@ impl ClusterRestore {
         };
         let places = place::tablespaces(&options, &base.facts, standing)?;
         let created = match &log {
-            Some(log) => log.tablespaces_created(repository, cluster, &plan.segments)?,
+            Some(log) => log.creations(repository, cluster, &plan.segments)?,
             None => BTreeMap::new(),
         };
         let unknown = stream.segments().filter(|segment| !segment.known).map(|segment| segment.name.as_str());
         let unknown: BTreeSet<&str> = unknown.collect();
         for segment in &plan.segments {
-            let created = created.get(segment).map_or(&[][..], Vec::as_slice);
+            let created = created.get(segment).map_or(&[][..], |created| &created.tablespaces);
             if options.contained.is_some() {
                 contained::check_created(segment, created)?;
                 if unknown.contains(segment.as_str()) {
@@ -275,6 +280,7 @@ impl ClusterRestore {
         };
         let vital = Vital::read(repository, &base)?;
         let lineage = log.map(|log| log.lineage);
+        let init_forks = created.into_values().flat_map(|created| created.init_forks).collect();
         let repository = repository.clone();
         Ok(Self {
             repository,
@@ -287,6 +293,7 @@ impl ClusterRestore {
             programs,
             archived,
             lineage,
+            init_forks,
             vital,
         })
     }

@@ -110,7 +110,8 @@ impl ClusterRestore {
     /// 2. a cluster that stands there loses its control file and its log, which are kept beside it: it
     ///    cannot start any more, and the next attempt goes on with this;
     /// 3. the data directory and the tablespaces: a cluster without a control file, which cannot start;
-    /// 4. the log that the backup holds, and what is brought of the archive's; all of this is durable then;
+    /// 4. the log that the backup holds, without the files of which it says that they do not count, and what is
+    ///    brought of the archive's log; all of this is durable then;
     /// 5. the links to tablespaces, `backup_label` and `tablespace_map`;
     /// 6. settings and the signal of recovery;
     /// 7. everything is durable; then the control file gets its name: the cluster can start.
@@ -148,6 +149,7 @@ impl ClusterRestore {
             self.restore_tablespace(place, owner, &mut report)?;
         }
         self.restore_log(owner, &mut report)?;
+        self.remove_unlogged()?;
         if self.options.bring_log {
             self.bring_log(owner)?;
         }

@@ -6,15 +6,17 @@
 //! is left alone. So of a commit whose record straddles two segments the time is not noted, and the
 //! latest time noted is never later than what the segments hold.
 //!
-//! A tablespace must not be missed so, because replay creates it wherever its record says. Of a record that
-//! creates one and goes on behind the end, the beginning is noted, and a walk that is given it puts the two
-//! together. Where the end falls into a record's header nobody can tell at the end what it will be; there the
-//! rest tells by itself.
+//! What replay creates must not be missed so: a tablespace, because it is made wherever its record says, and an
+//! init fork, because at the end of its recovery a server refuses to start where the relation's main fork is
+//! there already. Of a record that creates one of the two and goes on behind the end, the beginning is noted, and a
+//! walk that is given it puts the two parts together. Where the end falls into a record's header nobody can tell
+//! at the end what it will be; there the rest tells by itself.
 
 use super::page::{FirstPage, PageHeader, u16_at, u32_at, u64_at};
 use crate::base::Timestamp;
+use crate::postgres::layout::RelationId;
 use crate::postgres::segment::Lsn;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const RECORD_HEADER_BYTES: usize = 24;
 /// Records begin at multiples of this.
@@ -22,19 +24,23 @@ const ALIGNMENT: usize = 8;
 /// Managers of resources whose records are looked into.
 const XLOG: u8 = 0;
 const TRANSACTION: u8 = 1;
+const STORAGE: u8 = 2;
 const TABLESPACE: u8 = 5;
 /// Kinds of records of the log itself.
 const XLOG_SWITCH: u8 = 0x40;
 const XLOG_RESTORE_POINT: u8 = 0x70;
 const TABLESPACE_CREATE: u8 = 0x00;
+const FORK_CREATE: u8 = 0x10;
+/// The number of the init fork in records.
+const INIT_FORK: u32 = 3;
 /// How much of a header may stand before the end, where it does not say yet what the record is.
 const HEADER_CUTS: [usize; 2] = [8, 16];
-/// A record that creates a tablespace is not longer: its folder has at most 1024 bytes.
-const TABLESPACE_RECORD_MAX: usize = 2048;
+/// A record that creates something is not longer: a tablespace's folder has at most 1024 bytes.
+const CREATING_RECORD_MAX: usize = 2048;
 /// Longest record that is put together: one that is looked into and straddles pages. A commit of very many
 /// dropped tables may be longer, but its time stands where its main data begins.
 const LOOKED_INTO_MAX: usize = 64 << 20;
-/// Restore points and tablespaces that are noted in one segment.
+/// Restore points and tablespaces that are noted in one segment. Init forks are all noted.
 const NOTED_MAX: usize = 256;
 /// From the epoch of Unix to that of PostgreSQL, in microseconds.
 const POSTGRES_EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
@@ -50,9 +56,11 @@ pub struct Noted {
     pub restore_points: BTreeMap<String, Lsn>,
     /// Tablespaces that are created, by their number, with their folders.
     pub tablespaces: BTreeMap<u32, String>,
-    /// The beginning of a record that creates a tablespace and goes on behind the end of what was walked
-    /// through: for the walk through what follows.
-    pub tablespace_begun: Vec<u8>,
+    /// Relations whose init fork is created: unlogged ones, whose main fork a server makes of it.
+    pub init_forks: BTreeSet<RelationId>,
+    /// The beginning of a record that creates a tablespace or an init fork and goes on behind the end of what was
+    /// walked through: for the walk through what follows.
+    pub begun: Vec<u8>,
     /// Whether the walk came to the end of what is written. If not, times are not known.
     pub complete: bool,
     /// Where the last whole record ends.
@@ -69,7 +77,7 @@ pub fn walk(segment: &[u8], first: &FirstPage) -> Noted {
 
 /// Does the same behind another walk, which has noted that a record begins whose rest is here.
 pub fn walk_behind(segment: &[u8], first: &FirstPage, before: &Noted) -> Noted {
-    start(segment, first, 0, &before.tablespace_begun)
+    start(segment, first, 0, &before.begun)
 }
 
 /// Does the same, and notes only what stands in records that end behind an offset: those of a piece of a
@@ -179,12 +187,12 @@ impl Walker<'_> {
         if !linked {
             return Ok(false);
         }
-        if matches!(manager, XLOG | TRANSACTION | TABLESPACE) && length <= LOOKED_INTO_MAX {
+        if matches!(manager, XLOG | TRANSACTION | STORAGE | TABLESPACE) && length <= LOOKED_INTO_MAX {
             let mut body = Vec::new();
             if let Err(cut) = self.take_into(&mut body, self.pending) {
-                let creates = manager == TABLESPACE && info & 0xF0 == TABLESPACE_CREATE;
-                if matches!(cut, Cut::Segment) && creates && length <= TABLESPACE_RECORD_MAX {
-                    noted.tablespace_begun = [header, body].concat();
+                let creates = creates(manager, info) && length <= CREATING_RECORD_MAX;
+                if matches!(cut, Cut::Segment) && creates {
+                    noted.begun = [header, body].concat();
                 }
                 return Err(cut);
             }
@@ -242,16 +250,16 @@ impl Walker<'_> {
         self.pass(length, |piece| bytes.extend_from_slice(piece)).map(drop)
     }
 
-    /// Passes the rest of a record; the one that all begins with may be that of a tablespace's creation.
+    /// Passes the rest of a record; the one that all begins with may create something.
     fn rest(&mut self, noted: &mut Noted, is_first: bool) -> Result<bool, Cut> {
-        if !is_first || self.pending == 0 || self.begun.len() + self.pending > TABLESPACE_RECORD_MAX {
+        if !is_first || self.pending == 0 || self.begun.len() + self.pending > CREATING_RECORD_MAX {
             return self.pass(self.pending, |_| {});
         }
         let mut record = self.begun.to_vec();
         if let Err(cut) = self.take_into(&mut record, self.pending) {
             // It goes on behind this piece, too.
             if matches!(cut, Cut::Segment) && !self.begun.is_empty() {
-                noted.tablespace_begun = record;
+                noted.begun = record;
             }
             return Err(cut);
         }
@@ -259,28 +267,58 @@ impl Walker<'_> {
             true => HEADER_CUTS.iter().find_map(|cut| created(&record, *cut, self.major)),
             false => created(&record, 0, self.major),
         };
-        if let Some((number, folder)) = created.filter(|_| self.at > self.from) {
-            noted.tablespaces.insert(number, folder);
+        if let Some(created) = created.filter(|_| self.at > self.from) {
+            noted.create(created);
         }
         Ok(true)
     }
 }
 
-/// Reads which tablespace a record creates, of which so many bytes of the header are missing; `None` if it does
-/// not. The rest of a header is enough to tell: there are few forms that the bytes of such a record may have.
-fn created(record: &[u8], missing: usize, major: u32) -> Option<(u32, String)> {
+/// What replay of a record creates.
+enum Created {
+    Tablespace(u32, String),
+    InitFork(RelationId),
+}
+
+impl Noted {
+    fn create(&mut self, created: Created) {
+        match created {
+            Created::Tablespace(number, folder) => drop(self.tablespaces.insert(number, folder)),
+            Created::InitFork(relation) => drop(self.init_forks.insert(relation)),
+        }
+    }
+}
+
+/// Says whether a record of this kind may create something that is noted.
+fn creates(manager: u8, info: u8) -> bool {
+    matches!((manager, info & 0xF0), (TABLESPACE, TABLESPACE_CREATE) | (STORAGE, FORK_CREATE))
+}
+
+/// Reads what a record creates, of which so many bytes of the header are missing; `None` if it does not. The rest
+/// of a header is enough to tell: there are few forms that the bytes of such a record may have.
+fn created(record: &[u8], missing: usize, major: u32) -> Option<Created> {
     let header = record.get(16_usize.checked_sub(missing)?..RECORD_HEADER_BYTES - missing)?;
-    let [info, TABLESPACE, 0, 0, ..] = header else { return None };
-    if info & 0xF0 != TABLESPACE_CREATE {
+    let [info, manager, 0, 0, ..] = *header else { return None };
+    if !creates(manager, info) {
         return None;
     }
     if missing == 0 && u32_at(record, 0)? as usize != record.len() {
         return None;
     }
     let data = main_data(record.get(RECORD_HEADER_BYTES - missing..)?, major)?;
+    if manager == STORAGE {
+        return init_fork(data).map(Created::InitFork);
+    }
     let (folder, end) = data.get(4..)?.split_at_checked(data.len().checked_sub(5)?)?;
     let is_folder = folder.first() == Some(&b'/') && end == [0] && !folder.contains(&0);
-    is_folder.then(|| Some((u32_at(data, 0)?, text(folder)?))).flatten()
+    is_folder.then(|| Some(Created::Tablespace(u32_at(data, 0)?, text(folder)?))).flatten()
+}
+
+/// Reads whose init fork a record of a fork's creation names; `None` for other forks.
+fn init_fork(data: &[u8]) -> Option<RelationId> {
+    let numbers = [0, 4, 8, 12].map(|at| u32_at(data, at));
+    let [Some(tablespace), Some(database), Some(number), Some(INIT_FORK)] = numbers else { return None };
+    (data.len() == 16).then_some(RelationId { tablespace, database, number })
 }
 
 /// Notes what a record says; false when it cannot be one.
@@ -305,6 +343,7 @@ fn look(noted: &mut Noted, start: Lsn, manager: u8, info: u8, body: &[u8], major
                 noted.tablespaces.insert(number, folder);
             }
         }
+        (STORAGE, FORK_CREATE) => noted.init_forks.extend(init_fork(data)),
         _ => {}
     }
     true
