@@ -19,36 +19,58 @@ use std::sync::Arc;
 
 /// Plain bytes of a chunk: the average of a new repository.
 pub const CHUNK_BYTES: u32 = 128 << 10;
-/// Chunks of a frame of 2 MiB.
-const FRAME_CHUNKS: u64 = 16;
+/// Plain bytes of a frame.
+const FRAME_BYTES: u32 = 2 << 20;
 /// Frames of a pack, where content shrinks to four tenths.
 const PACK_FRAMES: u64 = 40;
 /// Records of a run, as sessions write them.
 const RUN_RECORDS: u64 = 1 << 17;
-/// Chunks of a stream: dumps of 100 GiB.
-const STREAM_CHUNKS: u64 = 100 * 1024 * 8;
+/// Plain bytes of a stream: a dump.
+const STREAM_BYTES: u64 = 100 << 30;
+
+/// Chunks of one length each.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunks {
+    /// Plain bytes of each.
+    pub bytes: u32,
+}
+
+impl Chunks {
+    fn in_frame(self) -> u64 {
+        u64::from(FRAME_BYTES / self.bytes)
+    }
+
+    fn in_pack(self) -> u64 {
+        self.in_frame() * PACK_FRAMES
+    }
+
+    /// How many make up so many TiB.
+    pub fn in_tebibytes(self, tebibytes: f64) -> u64 {
+        (tebibytes * (1_u64 << 40) as f64) as u64 / u64::from(self.bytes)
+    }
+
+    /// How many packs so many chunks lie in; every run begins a new one.
+    pub fn packs_of(self, chunks: u64) -> u64 {
+        let of = |records: u64| records.div_ceil(self.in_pack());
+        (chunks / RUN_RECORDS) * of(RUN_RECORDS) + of(chunks % RUN_RECORDS)
+    }
+}
 
 /// Names the chunk of a number.
 pub fn chunk_id(number: u64) -> BlobId {
     BlobId::new(*blake3::hash(&number.to_le_bytes()).as_bytes())
 }
 
-/// How many packs so many chunks lie in; every run begins a new one.
-pub fn packs_of(chunks: u64) -> u64 {
-    let of = |records: u64| records.div_ceil(FRAME_CHUNKS * PACK_FRAMES);
-    (chunks / RUN_RECORDS) * of(RUN_RECORDS) + of(chunks % RUN_RECORDS)
-}
-
-fn run(repository: &Repository, first: u64, records: u64) -> RunContent {
+fn run(repository: &Repository, shape: Chunks, first: u64, records: u64) -> RunContent {
     let mut commitment = [0; 32];
     commitment[..8].copy_from_slice(&first.to_le_bytes());
     let (encapsulation, salt) = ([1; 32], [2; 32]);
     let origin = Origin { suite: Suite::default(), epoch: 1, encapsulation, salt, commitment };
     let origins: Arc<[Origin]> = vec![origin].into();
-    let in_pack = FRAME_CHUNKS * PACK_FRAMES;
+    let (in_frame, in_pack) = (shape.in_frame(), shape.in_pack());
     let signer = repository.keyring().identity.key;
     let packs = (0..records.div_ceil(in_pack)).map(|pack| {
-        let id = pack_id(packs_of(first) + pack);
+        let id = pack_id(shape.packs_of(first) + pack);
         Arc::new(KnownPack {
             id,
             length: PACK_BYTES,
@@ -61,17 +83,17 @@ fn run(repository: &Repository, first: u64, records: u64) -> RunContent {
     let sealed_length = PACK_BYTES / PACK_FRAMES as u32 - 64;
     let mut records: Vec<IndexRecord> = (0..records)
         .map(|number| {
-            let frame = number % in_pack / FRAME_CHUNKS;
+            let frame = number % in_pack / in_frame;
             IndexRecord {
                 id: chunk_id(first + number),
                 class: BlobClass::Content,
                 pack: (number / in_pack) as u32,
                 frame_offset: 1024 + frame as u32 * sealed_length,
                 sealed_length,
-                plain_length: CHUNK_BYTES * FRAME_CHUNKS as u32,
-                offset: (number % FRAME_CHUNKS) as u32 * CHUNK_BYTES,
-                length: CHUNK_BYTES,
-                counter: number / FRAME_CHUNKS,
+                plain_length: FRAME_BYTES,
+                offset: (number % in_frame) as u32 * shape.bytes,
+                length: shape.bytes,
+                counter: number / in_frame,
                 origin: 0,
                 encoding: Encoding::Zstd,
                 depth: 0,
@@ -84,13 +106,18 @@ fn run(repository: &Repository, first: u64, records: u64) -> RunContent {
 }
 
 /// Stores a tree of one stream and returns its root.
-fn tree(metadata: &mut MetadataWriter<'_>, first: u64, chunks: u64) -> Result<BlobId, Failure> {
+fn tree(
+    metadata: &mut MetadataWriter<'_>,
+    shape: Chunks,
+    first: u64,
+    chunks: u64,
+) -> Result<BlobId, Failure> {
     let mut recipe = RecipeBuilder::new(SKETCH_ALGORITHM);
     for number in first..first + chunks {
         let id = chunk_id(number);
         let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| id.as_bytes()[4 * at + byte]));
         let sketch = Sketch([word(0), word(1), word(2)]);
-        let entry = RecipeEntry::Chunk { id, length: CHUNK_BYTES, sketch };
+        let entry = RecipeEntry::Chunk { id, length: shape.bytes, sketch };
         recipe.push(entry, |node| metadata.put(node).map_err(Failure::from))?;
     }
     let recipe = recipe.finish(|node| metadata.put(node).map_err(Failure::from))?;
@@ -143,27 +170,28 @@ pub fn commit(
 }
 
 /// Fills a new repository with streams of so many different chunks, and snapshots of them.
-pub fn streams(scene: &Scene, chunks: u64) -> Result<(), Failure> {
+pub fn streams(scene: &Scene, shape: Chunks, chunks: u64) -> Result<(), Failure> {
+    let in_stream = STREAM_BYTES / u64::from(shape.bytes);
     let repository = scene.create()?;
     let seconds = timed(|| {
         let session = WriteSession::begin(&repository)?;
         let mut metadata = MetadataWriter::new(&session)?;
         let mut roots = Vec::new();
-        for first in (0..chunks).step_by(STREAM_CHUNKS as usize) {
-            let count = STREAM_CHUNKS.min(chunks - first);
-            roots.push((tree(&mut metadata, first, count)?, count));
+        for first in (0..chunks).step_by(in_stream as usize) {
+            let count = in_stream.min(chunks - first);
+            roots.push((tree(&mut metadata, shape, first, count)?, count));
         }
         metadata.flush()?;
         drop(metadata);
         session.finish()?;
         for first in (0..chunks).step_by(RUN_RECORDS as usize) {
-            let content = run(&repository, first, RUN_RECORDS.min(chunks - first));
+            let content = run(&repository, shape, first, RUN_RECORDS.min(chunks - first));
             let run = encode_run(&repository, &content)?;
             let id = IndexId::new(*blake3::hash(&run).as_bytes());
             repository.environment().store.put(&repository.index_name(&id), &run)?;
         }
         for (number, (root, count)) in roots.iter().enumerate() {
-            let bytes = count * u64::from(CHUNK_BYTES);
+            let bytes = count * u64::from(shape.bytes);
             commit(&repository, &format!("db{number}"), number as u64, *root, bytes)?;
         }
         Ok(())
@@ -177,7 +205,7 @@ pub fn snapshots(scene: &Scene, count: u64) -> Result<(), Failure> {
     let repository = scene.create()?;
     let session = WriteSession::begin(&repository)?;
     let mut metadata = MetadataWriter::new(&session)?;
-    let root = tree(&mut metadata, 0, 1)?;
+    let root = tree(&mut metadata, Chunks { bytes: CHUNK_BYTES }, 0, 1)?;
     metadata.flush()?;
     drop(metadata);
     session.finish()?;

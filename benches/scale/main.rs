@@ -4,7 +4,8 @@
 //! each step in a process of its own, with the most anonymous memory that it held.
 //!
 //! ```text
-//! cargo bench --bench scale -- [--scratch DIR] [--tebibytes 0.02,0.1] [--snapshots 500] [--segments 100000]
+//! cargo bench --bench scale -- [--scratch DIR] [--tebibytes 0.02,0.1] [--chunk-kib 128] [--snapshots 500]
+//!     [--segments 100000]
 //! ```
 
 mod fill;
@@ -158,6 +159,7 @@ const SEGMENTS_IN_EACH: u64 = 95;
 struct Arguments {
     scratch: Option<PathBuf>,
     tebibytes: Vec<f64>,
+    chunk_bytes: u32,
     snapshots: Vec<u64>,
     segments: Vec<u64>,
     in_each: u64,
@@ -170,6 +172,7 @@ fn arguments() -> Arguments {
     let mut found = Arguments {
         scratch: None,
         tebibytes: vec![0.02, 0.1],
+        chunk_bytes: fill::CHUNK_BYTES,
         snapshots: vec![500],
         segments: vec![100_000],
         in_each: SEGMENTS_IN_EACH,
@@ -185,6 +188,9 @@ fn arguments() -> Arguments {
             "--scratch" => found.scratch = Some(value().into()),
             "--tebibytes" => {
                 found.tebibytes = value().split(',').filter_map(|one| one.parse().ok()).collect()
+            }
+            "--chunk-kib" => {
+                found.chunk_bytes = value().parse().map_or(fill::CHUNK_BYTES, |kib: u32| kib << 10)
             }
             "--snapshots" => {
                 found.snapshots = value().split(',').filter_map(|one| one.parse().ok()).collect()
@@ -212,11 +218,12 @@ fn run() -> Result<(), Failure> {
     };
     let scratch = scratch.map_err(|error| Failure::Other(error.to_string()))?;
     for (number, tebibytes) in arguments.tebibytes.iter().enumerate() {
-        let chunks = (tebibytes * (1_u64 << 40) as f64) as u64 / u64::from(fill::CHUNK_BYTES);
-        let packs = fill::packs_of(chunks);
+        let shape = fill::Chunks { bytes: arguments.chunk_bytes };
+        let chunks = shape.in_tebibytes(*tebibytes);
+        let packs = shape.packs_of(chunks);
         println!("\n## {tebibytes} TiB: {chunks} chunks in {packs} packs\n");
         let folder = scratch.path().join(format!("streams-{number}"));
-        fill::streams(&Scene { folder: folder.clone(), packs }, chunks)?;
+        fill::streams(&Scene { folder: folder.clone(), packs }, shape, chunks)?;
         measure_all(&folder, &measure::STREAM_STEPS, packs, chunks)?;
         let _ = std::fs::remove_dir_all(&folder);
     }
