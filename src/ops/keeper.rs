@@ -73,7 +73,7 @@ const MISSING_MAX: usize = 20;
 /// Chooses copies.
 pub(super) struct Keeper<'a> {
     index: &'a NumberedIndex,
-    trust: Box<dyn Fn(&KnownPack) -> Trust + 'a>,
+    trust: Box<dyn Fn(&KnownPack) -> Trust + Sync + 'a>,
     doubts: Option<&'a Doubts>,
     vouched: Option<(&'a Vouched, &'a Registry)>,
     /// The key whose copies stand in for all that goes.
@@ -95,7 +95,7 @@ pub(super) struct Keeper<'a> {
 
 impl<'a> Keeper<'a> {
     /// Chooses among the copies of an index by how far their packs can be relied on.
-    pub fn new(index: &'a NumberedIndex, trust: impl Fn(&KnownPack) -> Trust + 'a) -> Self {
+    pub fn new(index: &'a NumberedIndex, trust: impl Fn(&KnownPack) -> Trust + Sync + 'a) -> Self {
         let bits = || Bits::new(index.len());
         Self {
             index,

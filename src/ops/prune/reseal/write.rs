@@ -3,6 +3,8 @@
 //! A difference becomes what differs from a blob that roots need: from the one that its chain ends on, or from the first
 //! of its like, which then stands alone. It is never deeper than any copy that it takes the place of, so that what is
 //! built on those is decoded with it as well.
+//!
+//! Workers seal, each whole chains: what one of them stores is never based on what another stores at the same time.
 
 use super::super::super::bits::Bits;
 use super::super::super::error::OpsError;
@@ -12,7 +14,7 @@ use super::Resealed;
 use super::chains::Chains;
 use super::choose::Picked;
 use crate::base::{BlobId, PackId, explain, limits};
-use crate::codec::{Compressor, FRAME_BYTES};
+use crate::codec::{Compressor, DEFAULT_LEVEL, FRAME_BYTES};
 use crate::format::pack::BlobClass;
 use crate::ingest::METADATA_FRAME_BYTES;
 use crate::repo::{
@@ -20,16 +22,18 @@ use crate::repo::{
 };
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Compression level: what is written once stays for long.
-const LEVEL: i32 = 6;
 /// How it is said that packs were attested.
 const METHOD: &str = "sealed anew";
 /// Blobs that are remembered at once.
 const BLOBS_AT_ONCE: u64 = 1 << 18;
 /// Blobs that are named when they cannot be read.
 const TOLD_MAX: u64 = 20;
+/// Blobs that are worth a worker of their own.
+const BLOBS_EACH: usize = 64;
+/// Workers at most: each holds some MiB.
+const WORKERS_MAX: usize = 8;
 
 /// A blob that is to be sealed anew.
 struct Item {
@@ -52,17 +56,16 @@ struct Gathered {
     blobs: Vec<(BlobId, u32)>,
 }
 
-struct Writer<'a> {
+/// What all workers share.
+struct Sealing<'a> {
     repository: &'a Arc<Repository>,
     chains: Chains<'a>,
     picked: &'a Picked,
-    reader: BlobReader,
-    encoder: FrameEncoder,
-    /// By class, and whether they are only bases: what goes at different times is kept apart.
-    gathered: [[Gathered; 2]; 2],
     /// First records of blobs that were sealed anew.
     written: Bits,
-    done: Resealed,
+    blobs: AtomicU64,
+    unreadable: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// Seals anew what was picked; durable, vouched for and known on return.
@@ -76,35 +79,38 @@ pub(super) fn write(
     keeper: &Keeper<'_>,
     picked: &Picked,
 ) -> Result<Resealed, OpsError> {
-    let mut writer = Writer {
+    let sealing = Sealing {
         repository,
         chains: Chains { index, keeper },
         picked,
-        reader: BlobReader::new(repository)?,
-        encoder: FrameEncoder::new(LEVEL)?,
-        gathered: Default::default(),
         written: Bits::new(index.len()),
-        done: Resealed::default(),
+        blobs: AtomicU64::new(0),
+        unreadable: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
     };
     let passes = |blobs: u64| (blobs / BLOBS_AT_ONCE + 1).min(1 << 16);
     let rebased = passes(picked.rebased.count());
     for pass in 0..rebased {
-        let items = writer.differences(pass, rebased);
-        writer.rebase(items)?;
+        sealing.rebase(sealing.differences(pass, rebased))?;
     }
     let split = passes(picked.split.count());
     for pass in 0..split {
-        let items = writer.shared(pass, split);
-        writer.store_whole(items)?;
+        sealing.store_whole(sealing.shared(pass, split))?;
     }
-    if writer.done.unreadable > TOLD_MAX {
-        let more = writer.done.unreadable - TOLD_MAX;
+    let unreadable = sealing.unreadable.into_inner();
+    if unreadable > TOLD_MAX {
+        let more = unreadable - TOLD_MAX;
         repository.environment().observer.warn(&format!("{more} more cannot be read; `check` names them"));
     }
-    Ok(writer.done)
+    Ok(Resealed {
+        blobs: sealing.blobs.into_inner(),
+        bytes: sealing.bytes.into_inner(),
+        unreadable,
+        ..Resealed::default()
+    })
 }
 
-impl Writer<'_> {
+impl<'a> Sealing<'a> {
     /// Finds the differences of one pass whose bases go; those above one end are in one pass.
     fn differences(&self, pass: u64, passes: u64) -> Vec<Item> {
         let (chains, picked) = (self.chains, self.picked);
@@ -149,12 +155,132 @@ impl Writer<'_> {
         }
     }
 
+    /// Stores one blob of each chain whole, where it does not end on one that is needed. Once these are known, the others
+    /// are stored as what differs from them.
+    fn rebase(&self, items: Vec<Item>) -> Result<(), OpsError> {
+        let parts = spread(items, |item, workers| (item.chain % workers as u64) as usize);
+        let above = self.each(parts, |worker, items| {
+            let mut lowest: HashMap<u64, BlobId> = HashMap::new();
+            let mut above = Vec::new();
+            for item in items {
+                if item.near.is_some() || lowest.contains_key(&item.chain) {
+                    above.push(item);
+                } else if let Some(blob) = worker.read(&item)? {
+                    worker.gather(&item, &blob)?;
+                    lowest.insert(item.chain, item.id);
+                }
+            }
+            Ok((above, lowest))
+        })?;
+        let above = above.into_iter().filter(|(above, _)| !above.is_empty()).collect();
+        self.each(above, |worker, (above, lowest): (Vec<Item>, HashMap<u64, BlobId>)| {
+            for item in above {
+                let Some(blob) = worker.read(&item)? else { continue };
+                let bases = [item.near, lowest.get(&item.chain).copied()];
+                if worker.store_difference(&item, &blob, &bases)? {
+                    self.note(&item);
+                } else {
+                    worker.gather(&item, &blob)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn store_whole(&self, items: Vec<Item>) -> Result<(), OpsError> {
+        // Those that lie together stay together.
+        let each = items.len().div_ceil(workers_for(items.len()));
+        let mut at = 0;
+        let parts = spread(items, |_, _| {
+            at += 1;
+            (at - 1) / each
+        });
+        self.each(parts, |worker, items| {
+            for item in items {
+                if let Some(blob) = worker.read(&item)? {
+                    worker.gather(&item, &blob)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Gives each part to a worker of its own, all in one session: durable, vouched for and known on return.
+    fn each<Part: Send, Done: Send>(
+        &self,
+        parts: Vec<Part>,
+        work: impl Fn(&mut Worker<'_>, Part) -> Result<Done, OpsError> + Sync,
+    ) -> Result<Vec<Done>, OpsError> {
+        if parts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let session = WriteSession::begin_attesting(self.repository, METHOD)?;
+        let run = |part| {
+            let mut worker = Worker::new(self, &session)?;
+            let done = work(&mut worker, part)?;
+            worker.seal_all()?;
+            Ok(done)
+        };
+        let done: Result<Vec<Done>, OpsError> = std::thread::scope(|scope| {
+            let run = &run;
+            let workers: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || run(part))).collect();
+            // All are waited for, also where one has failed.
+            let ended: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            let panicked = |_| {
+                let (doing, why) = ("sealing blobs anew", "a worker ended without a result".to_owned());
+                Err(RepoError::Internal { doing, why }.into())
+            };
+            ended.into_iter().map(|done| done.unwrap_or_else(panicked)).collect()
+        });
+        let done = done?;
+        let finished = session.finish()?;
+        let sealed = finished.counts().sealed_bytes.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
+        self.bytes.fetch_add(sealed, Ordering::Relaxed);
+        Ok(done)
+    }
+
+    fn note(&self, item: &Item) {
+        self.blobs.fetch_add(1, Ordering::Relaxed);
+        if let Some((first, _)) = self.chains.index.first(item.class, &item.id) {
+            self.written.set(first);
+        }
+    }
+}
+
+/// Seals blobs of its own part.
+struct Worker<'a> {
+    sealing: &'a Sealing<'a>,
+    session: &'a WriteSession,
+    reader: BlobReader,
+    encoder: FrameEncoder,
+    /// Tells what a blob would take by itself.
+    compressor: Compressor,
+    alone: Vec<u8>,
+    /// By class, and whether they are only bases: what goes at different times is kept apart.
+    gathered: [[Gathered; 2]; 2],
+}
+
+impl<'a> Worker<'a> {
+    fn new(sealing: &'a Sealing<'a>, session: &'a WriteSession) -> Result<Self, OpsError> {
+        Ok(Self {
+            sealing,
+            session,
+            reader: BlobReader::new(sealing.repository)?,
+            encoder: FrameEncoder::new(DEFAULT_LEVEL)?,
+            compressor: Compressor::new(DEFAULT_LEVEL).map_err(compressing)?,
+            alone: Vec::new(),
+            gathered: Default::default(),
+        })
+    }
+
     /// Says whether a copy of this depth may take the place of all that are relied on: none of those is shallower, but
     /// for such as only claim to hold the blob.
     fn may_have_depth(&mut self, item: &Item, depth: u8) -> Result<bool, OpsError> {
         let mut shallower = Vec::new();
-        self.chains.index.copies(item.class, &item.id, |number, copy| {
-            if copy.record.depth < depth && self.chains.is_chosen(number) {
+        self.sealing.chains.index.copies(item.class, &item.id, |number, copy| {
+            if copy.record.depth < depth && self.sealing.chains.is_chosen(number) {
                 shallower.push(copy);
             }
         });
@@ -169,44 +295,9 @@ impl Writer<'_> {
         Ok(true)
     }
 
-    /// Stores one blob of each chain whole, where it does not end on one that is needed. Once these are known, the others
-    /// are stored as what differs from them.
-    fn rebase(&mut self, items: Vec<Item>) -> Result<(), OpsError> {
-        let mut lowest: HashMap<u64, BlobId> = HashMap::new();
-        let mut above = Vec::new();
-        if items.is_empty() {
-            return Ok(());
-        }
-        let session = WriteSession::begin_attesting(self.repository, METHOD)?;
-        for item in items {
-            if item.near.is_some() || lowest.contains_key(&item.chain) {
-                above.push(item);
-            } else if let Some(blob) = self.read(&item)? {
-                self.gather(&session, &item, &blob)?;
-                lowest.insert(item.chain, item.id);
-            }
-        }
-        self.finish(session)?;
-        if above.is_empty() {
-            return Ok(());
-        }
-        let session = WriteSession::begin_attesting(self.repository, METHOD)?;
-        for item in above {
-            let Some(blob) = self.read(&item)? else { continue };
-            let bases = [item.near, lowest.get(&item.chain).copied()];
-            if self.store_difference(&session, &item, &blob, &bases)? {
-                self.note(&item);
-            } else {
-                self.gather(&session, &item, &blob)?;
-            }
-        }
-        self.finish(session)
-    }
-
     /// Stores a blob as a difference against the first of these bases that there is and is worth it.
     fn store_difference(
         &mut self,
-        session: &WriteSession,
         item: &Item,
         blob: &Blob,
         bases: &[Option<BlobId>],
@@ -216,7 +307,7 @@ impl Writer<'_> {
         }
         let mut alone: Option<usize> = None;
         for base in bases.iter().flatten().filter(|base| **base != item.id) {
-            let Some(copy) = self.repository.base(base) else { continue };
+            let Some(copy) = self.sealing.repository.base(base) else { continue };
             if !self.may_have_depth(item, copy.record.depth.saturating_add(1))? {
                 continue;
             }
@@ -229,37 +320,32 @@ impl Writer<'_> {
             };
             let most = match alone {
                 Some(most) => most,
-                None => *alone.insert(bytes_alone(blob)? / 4 * 3),
+                None => *alone.insert(self.bytes_alone(blob)? / 4 * 3),
             };
             let base = Base { id: *base, plain: plain.bytes(), depth: copy.record.depth, thorough: false };
-            if session.store_difference(&mut self.encoder, blob.bytes(), item.id, &base, most)? {
+            if self.session.store_difference(&mut self.encoder, blob.bytes(), item.id, &base, most)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn store_whole(&mut self, items: Vec<Item>) -> Result<(), OpsError> {
-        if items.is_empty() {
-            return Ok(());
-        }
-        let session = WriteSession::begin_attesting(self.repository, METHOD)?;
-        for item in items {
-            if let Some(blob) = self.read(&item)? {
-                self.gather(&session, &item, &blob)?;
-            }
-        }
-        self.finish(session)
+    /// Returns the bytes that a blob takes by itself.
+    fn bytes_alone(&mut self, blob: &Blob) -> Result<usize, OpsError> {
+        self.alone.clear();
+        self.compressor.compress(blob.bytes(), &mut self.alone).map_err(compressing)?;
+        Ok(self.alone.len())
     }
 
     /// Reads a blob from whatever copy serves; `None` where none does, or it was sealed anew already.
     fn read(&mut self, item: &Item) -> Result<Option<Blob>, OpsError> {
-        let observer = &self.repository.environment().observer;
+        let sealing = self.sealing;
+        let observer = &sealing.repository.environment().observer;
         if observer.interrupted() {
             return Err(RepoError::Interrupted.into());
         }
-        let first = self.chains.index.first(item.class, &item.id);
-        if first.is_none_or(|(first, _)| self.written.get(first)) {
+        let first = sealing.chains.index.first(item.class, &item.id);
+        if first.is_none_or(|(first, _)| sealing.written.get(first)) {
             return Ok(None);
         }
         match self.reader.read(item.class, noun(item.class), &item.id) {
@@ -267,8 +353,7 @@ impl Writer<'_> {
             Err(error @ RepoError::Interrupted) => Err(error.into()),
             Err(error) if error.is_unanswered() => Err(error.into()),
             Err(error) => {
-                self.done.unreadable += 1;
-                if self.done.unreadable <= TOLD_MAX {
+                if sealing.unreadable.fetch_add(1, Ordering::Relaxed) < TOLD_MAX {
                     observer.warn(&format!(
                         "{} {} is not sealed anew, and what holds it stays: {}",
                         noun(item.class),
@@ -281,15 +366,8 @@ impl Writer<'_> {
         }
     }
 
-    fn note(&mut self, item: &Item) {
-        self.done.blobs += 1;
-        if let Some((first, _)) = self.chains.index.first(item.class, &item.id) {
-            self.written.set(first);
-        }
-    }
-
     /// Takes a blob into the frame that its like share, which is sealed when it is full.
-    fn gather(&mut self, session: &WriteSession, item: &Item, blob: &Blob) -> Result<(), OpsError> {
+    fn gather(&mut self, item: &Item, blob: &Blob) -> Result<(), OpsError> {
         let (number, full) = match item.class {
             BlobClass::Content => (0, FRAME_BYTES),
             BlobClass::Metadata => (1, METADATA_FRAME_BYTES),
@@ -299,7 +377,7 @@ impl Writer<'_> {
         let is_full = gathered.plain.len() + blob.bytes().len() > full
             || gathered.blobs.len() as u64 >= limits::FRAME_BLOBS_MAX;
         if is_full && !gathered.blobs.is_empty() {
-            self.seal(session, item.class, kind)?;
+            self.seal(item.class, kind)?;
         }
         let gathered = &mut self.gathered[number][kind];
         gathered.plain.extend_from_slice(blob.bytes());
@@ -308,46 +386,55 @@ impl Writer<'_> {
             why: "it is longer than 4 GiB".to_owned(),
         })?;
         gathered.blobs.push((item.id, length));
-        self.note(item);
+        self.sealing.note(item);
         Ok(())
     }
 
-    fn seal(&mut self, session: &WriteSession, class: BlobClass, kind: usize) -> Result<(), OpsError> {
+    fn seal(&mut self, class: BlobClass, kind: usize) -> Result<(), OpsError> {
         let number = usize::from(class == BlobClass::Metadata);
         let gathered = std::mem::take(&mut self.gathered[number][kind]);
         if !gathered.blobs.is_empty() {
-            session.store_frame(&mut self.encoder, class, &gathered.plain, gathered.blobs)?;
+            self.session.store_frame(&mut self.encoder, class, &gathered.plain, gathered.blobs)?;
         }
         Ok(())
     }
 
-    fn finish(&mut self, session: WriteSession) -> Result<(), OpsError> {
+    fn seal_all(&mut self) -> Result<(), OpsError> {
         for class in [BlobClass::Content, BlobClass::Metadata] {
             for kind in [0, 1] {
-                self.seal(&session, class, kind)?;
+                self.seal(class, kind)?;
             }
         }
-        let finished = session.finish()?;
-        let sealed = &finished.counts().sealed_bytes;
-        self.done.bytes += sealed.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>();
         Ok(())
     }
+}
+
+/// Returns how many workers are worth their threads.
+fn workers_for(blobs: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    blobs.div_ceil(BLOBS_EACH).clamp(1, cores.min(WORKERS_MAX))
+}
+
+/// Spreads blobs over workers, in their order; there is no part without any.
+fn spread(items: Vec<Item>, mut part: impl FnMut(&Item, usize) -> usize) -> Vec<Vec<Item>> {
+    let workers = workers_for(items.len());
+    let mut parts: Vec<Vec<Item>> = (0..workers).map(|_| Vec::new()).collect();
+    for item in items {
+        let number = part(&item, workers);
+        if let Some(part) = parts.get_mut(number) {
+            part.push(item);
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+fn compressing(why: crate::codec::CodecError) -> RepoError {
+    RepoError::Internal { doing: "compressing a blob that is sealed anew", why: why.to_string() }
 }
 
 /// In the order in which they lie, so that each frame is read once.
 fn sorted(mut items: Vec<Item>) -> Vec<Item> {
     items.sort_unstable_by_key(|item| item.place);
     items
-}
-
-/// Bytes that a blob takes by itself.
-fn bytes_alone(blob: &Blob) -> Result<usize, RepoError> {
-    let failed = |why: crate::codec::CodecError| RepoError::Internal {
-        doing: "compressing a blob that is sealed anew",
-        why: why.to_string(),
-    };
-    let mut bytes = Vec::new();
-    let mut compressor = Compressor::new(LEVEL).map_err(failed)?;
-    compressor.compress(blob.bytes(), &mut bytes).map_err(failed)?;
-    Ok(bytes.len())
 }
