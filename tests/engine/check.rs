@@ -8,8 +8,12 @@ use crate::support::repository::{
 use chronolith::base::{SecretBytes, SnapshotId};
 use chronolith::format::trust::Role;
 use chronolith::format::trust::scope::Scope;
+use chronolith::ops::Snapshots;
 use chronolith::ops::check::{CheckOptions, CheckReport, Gravity, ReadData, check};
+use chronolith::ops::forget::forget;
 use chronolith::ops::keys::{NewKey, add};
+use chronolith::ops::marks::{Mark, mark};
+use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::repo::{Credential, Environment, NewSlot, Repository, open};
 use chronolith::storage::{LocalStore, MemoryStore, ObjectInfo, Store};
 use std::collections::BTreeSet;
@@ -54,6 +58,25 @@ fn a_whole_repository_is_found_whole() {
         assert_eq!(all.counts.packs_read, all.counts.packs);
         assert!(all.counts.bytes_read > 2_000_000 && all.counts.plain_bytes > 2_150_000);
         assert!(structure.counts.bytes_read < all.counts.bytes_read / 4, "trees and recipes only");
+    }
+}
+
+/// Whoever forgets and prunes every night does not read of it in every check.
+#[test]
+fn what_was_forgotten_is_not_told_of() {
+    let (store, repository) = in_memory();
+    let (first, _) = store_tree(&repository, "a", vec![file("f", noise(1, 200_000))]);
+    let note = Mark::Tag { key: "nightly".to_owned(), value: None };
+    mark(&repository, &Snapshots::load(&repository).unwrap(), &[first], &[note]).unwrap();
+    store_tree(&repository, "a", vec![file("f", noise(2, 200_000))]);
+    let snapshots = Snapshots::load_all(&repository).unwrap();
+    forget(&repository, &snapshots, &[first]).unwrap();
+    assert!(run(&repository, ReadData::All).findings.is_empty());
+    for _ in 0..2 {
+        prune(&repository, &PruneOptions::new("test").within(0)).unwrap();
+        let repository = reopen(store.clone()).unwrap();
+        let report = run(&repository, ReadData::All);
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
     }
 }
 

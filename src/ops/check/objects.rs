@@ -2,7 +2,7 @@
 //! says, does its signature hold.
 
 use super::report::{Findings, Gravity};
-use crate::base::{IndexId, ObjectId, PackId, SlotId, SnapshotId, explain, limits};
+use crate::base::{AnnotationId, IndexId, ObjectId, PackId, SlotId, SnapshotId, explain, limits};
 use crate::format::annotation::AnnotationKind;
 use crate::format::config::Config;
 use crate::format::envelope::Envelope;
@@ -378,20 +378,24 @@ impl Objects<'_> {
             );
             self.findings.add(Gravity::Damage, format!("trust/{id}"), what);
         }
-        for found in &snapshots.found {
-            if let Some(parent) = found.snapshot.parent.filter(|parent| !known.contains_key(parent)) {
-                // Forgotten and pruned, as a rule; a snapshot never needs its parent.
-                let what = format!("its parent {} is not here", parent.short());
-                self.findings.add(Gravity::Note, format!("snapshot {}", found.id), what);
-            }
-        }
+        let mut absent: Vec<(AnnotationId, SnapshotId)> = Vec::new();
+        let mut forgotten: HashSet<SnapshotId> = HashSet::new();
         let mut count = 0;
         let refused = self.repository.visit_annotations(|found| {
             count += 1;
-            self.strangers(&found, &known);
-            self.not_believed(&found, &known);
+            let is_believed = self.is_believed(&found, &known);
+            let subjects = found.annotation.subjects.iter().filter(|subject| !known.contains_key(subject));
+            if is_believed && found.annotation.kind == AnnotationKind::Forgotten {
+                forgotten.extend(subjects);
+            } else {
+                absent.extend(subjects.map(|subject| (found.id, *subject)));
+            }
         })?;
         self.count += count + refused.len() as u64;
+        for (id, subject) in absent.into_iter().filter(|(_, subject)| !forgotten.contains(subject)) {
+            let what = format!("it speaks of snapshot {}, which is not here", subject.short());
+            self.findings.add(Gravity::Note, format!("annotation {id}"), what);
+        }
         for (name, error) in &refused {
             self.tell(name, error);
         }
@@ -469,15 +473,8 @@ impl Objects<'_> {
         Ok(())
     }
 
-    fn strangers(&self, found: &FoundAnnotation, known: &BTreeMap<SnapshotId, &Snapshot>) {
-        for subject in found.annotation.subjects.iter().filter(|subject| !known.contains_key(subject)) {
-            let what = format!("it speaks of snapshot {}, which is not here", subject.short());
-            self.findings.add(Gravity::Note, format!("annotation {}", found.id), what);
-        }
-    }
-
-    /// Tells of an annotation whose signer may not say such a thing ([ANNOTATION-2]).
-    fn not_believed(&self, found: &FoundAnnotation, known: &BTreeMap<SnapshotId, &Snapshot>) {
+    /// Says whether an annotation's signer may say such a thing ([ANNOTATION-2]), and tells of one that may not.
+    fn is_believed(&self, found: &FoundAnnotation, known: &BTreeMap<SnapshotId, &Snapshot>) -> bool {
         use AnnotationKind::{Attested, Forgotten, Note, Pin, Tag, Undeleted, Unpin, Untag, Verified};
         let subjects = found.annotation.subjects.iter().filter_map(|subject| known.get(subject));
         let acts: Vec<Act<'_>> = match found.annotation.kind {
@@ -496,6 +493,8 @@ impl Objects<'_> {
             .try_for_each(|act| registry.believe(&name, &found.signer, act, &found.id.into()));
         if let Err(RepoError::Untrusted { why, .. }) = believed {
             self.findings.add(Gravity::Warning, name, format!("it does not count: {why}"));
+            return false;
         }
+        true
     }
 }
