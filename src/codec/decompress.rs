@@ -3,17 +3,24 @@
 use super::{CodecError, Encoding};
 use crate::base::limits;
 use std::io;
-use zstd::zstd_safe::{self, DCtx, WriteBuf};
+use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, WriteBuf};
 
 /// First bytes of a zstd frame; legacy and skippable frames begin otherwise and are refused.
 const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// zstd knows no smaller window (ZSTD_WINDOWLOG_ABSOLUTEMIN).
+const WINDOW_LOG_LEAST: u32 = 10;
+
 /// First bytes of what `zstd --train` makes.
 const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
+
+/// Plain bytes that are handed on at once by [`Decompressor::decode_in_windows`]: they stay in a processor's cache.
+const WINDOW_BYTES: usize = 256 << 10;
 
 /// Decodes frames, reusing one context; one per thread.
 pub struct Decompressor {
     context: DCtx<'static>,
+    window: Vec<u8>,
 }
 
 impl Decompressor {
@@ -22,7 +29,59 @@ impl Decompressor {
     /// # Errors
     /// [`CodecError::Decode`] when memory is short.
     pub fn new() -> Result<Self, CodecError> {
-        Ok(Self { context: context()? })
+        Ok(Self { context: context()?, window: Vec::new() })
+    }
+
+    /// Decodes what needs no base and hands the plain bytes on, piece by piece and in order, so that the whole is never
+    /// in memory. It was all of it, and no more than `plain_length`, only when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], and what `each` says, which ends it.
+    pub fn decode_in_windows<Failure: From<CodecError>>(
+        &mut self,
+        encoding: Encoding,
+        stored: &[u8],
+        plain_length: usize,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let limit = limits::FRAME_PLAIN_BYTES_MAX;
+        if plain_length as u64 > limit {
+            return Err(CodecError::TooLong { length: plain_length, limit }.into());
+        }
+        let wrong_length = |found: usize| CodecError::Length { found, announced: plain_length };
+        match encoding {
+            Encoding::Stored if stored.len() == plain_length => {
+                stored.chunks(WINDOW_BYTES).try_for_each(each)
+            }
+            Encoding::Stored => Err(wrong_length(stored.len()).into()),
+            Encoding::Zstd => {
+                check_frame(stored, plain_length)?;
+                self.context.reset(ResetDirective::SessionOnly).map_err(decode_error)?;
+                // A frame that claims to look further back than its own length would take more memory than that.
+                let window_log = plain_length.next_power_of_two().trailing_zeros().max(WINDOW_LOG_LEAST);
+                self.context.set_parameter(DParameter::WindowLogMax(window_log)).map_err(decode_error)?;
+                self.window.resize(WINDOW_BYTES, 0);
+                let (mut input, mut found) = (InBuffer::around(stored), 0);
+                loop {
+                    let mut output = OutBuffer::around(self.window.as_mut_slice());
+                    let left =
+                        self.context.decompress_stream(&mut output, &mut input).map_err(decode_error)?;
+                    let length = output.pos();
+                    found += length;
+                    if found > plain_length {
+                        return Err(wrong_length(found).into());
+                    }
+                    each(self.window.get(..length).unwrap_or_default())?;
+                    match left {
+                        0 if found == plain_length && input.pos() == stored.len() => return Ok(()),
+                        0 => return Err(wrong_length(found).into()),
+                        _ if length == 0 => return Err(CodecError::NotAFrame.into()),
+                        _ => {}
+                    }
+                }
+            }
+            encoding => Err(CodecError::Base { encoding, given: false }.into()),
+        }
     }
 
     /// Appends the plain bytes of `stored` to `out`: exactly `plain_length` of them, or an error and
@@ -92,6 +151,19 @@ fn frame(
     plain_length: usize,
     out: &mut Vec<u8>,
 ) -> Result<usize, CodecError> {
+    check_frame(stored, plain_length)?;
+    let from = out.len();
+    if from == 0 {
+        // Into spare capacity, which saves clearing it first.
+        out.reserve_exact(plain_length);
+        return decompress(context, out, base, stored);
+    }
+    out.resize(from + plain_length, 0);
+    out.get_mut(from..).map_or(Ok(0), |tail| decompress(context, tail, base, stored))
+}
+
+/// Says whether bytes are one frame, which does not announce another length.
+fn check_frame(stored: &[u8], plain_length: usize) -> Result<(), CodecError> {
     // Without these two checks zstd would also take several frames, skippable ones and old formats.
     if !stored.starts_with(&FRAME_MAGIC) {
         return Err(CodecError::NotAFrame);
@@ -105,14 +177,7 @@ fn frame(
         let found = usize::try_from(content).unwrap_or(usize::MAX);
         return Err(CodecError::Length { found, announced: plain_length });
     }
-    let from = out.len();
-    if from == 0 {
-        // Into spare capacity, which saves clearing it first.
-        out.reserve_exact(plain_length);
-        return decompress(context, out, base, stored);
-    }
-    out.resize(from + plain_length, 0);
-    out.get_mut(from..).map_or(Ok(0), |tail| decompress(context, tail, base, stored))
+    Ok(())
 }
 
 fn decompress<B: WriteBuf + ?Sized>(
@@ -159,6 +224,45 @@ mod tests {
                 assert_eq!(out, b"before", "an error leaves nothing behind");
                 Err(error)
             }
+        }
+    }
+
+    /// Both ways of decoding agree, also on what is wrong.
+    fn windows(encoding: Encoding, stored: &[u8], length: usize, whole: &Result<Vec<u8>, CodecError>) {
+        let mut plain = Vec::new();
+        let mut each = |piece: &[u8]| {
+            plain.extend_from_slice(piece);
+            Ok(())
+        };
+        let mut decompressor = Decompressor::new().unwrap();
+        // What was decoded before leaves nothing behind.
+        let _ = decompressor.decode_in_windows(encoding, &stored[..stored.len() / 2], length, &mut |_| {
+            Ok::<(), CodecError>(())
+        });
+        match (decompressor.decode_in_windows::<CodecError>(encoding, stored, length, &mut each), whole) {
+            (Ok(()), Ok(whole)) => assert!(plain == *whole),
+            (Err(_), Err(_)) => {}
+            (windows, whole) => panic!("in windows {windows:?}, as a whole {whole:?}"),
+        }
+    }
+
+    #[test]
+    fn windows_of_long_frames() {
+        let plain = text(300_000, 0);
+        let plain = &plain[..plain.len().min(8 << 20)];
+        assert!(plain.len() > 20 * WINDOW_BYTES);
+        for level in [1, 3, 19] {
+            let mut stored = Vec::new();
+            let encoding = Compressor::new(level).unwrap().compress(plain, &mut stored).unwrap();
+            windows(encoding, &stored, plain.len(), &Ok(plain.to_vec()));
+            windows(Encoding::Stored, plain, plain.len(), &Ok(plain.to_vec()));
+            let mut decompressor = Decompressor::new().unwrap();
+            let mut count = 0;
+            let stopped = decompressor.decode_in_windows(encoding, &stored, plain.len(), &mut |_| {
+                count += 1;
+                if count == 3 { Err(CodecError::NotAFrame) } else { Ok(()) }
+            });
+            assert!(matches!(stopped, Err(CodecError::NotAFrame)) && count == 3);
         }
     }
 
@@ -295,6 +399,7 @@ mod tests {
             let mut out = Vec::new();
             let encoding = compressor.compress(&plain, &mut out).unwrap();
             prop_assert_eq!(&decode(encoding, None, &out, plain.len()).unwrap(), &plain);
+            windows(encoding, &out, plain.len(), &Ok(plain.clone()));
             let mut out = b"head".to_vec();
             compressor.difference(&base, &plain, &mut out).unwrap();
             prop_assert_eq!(&decode(Encoding::Difference, Some(&base), &out[4..], plain.len()).unwrap(), &plain);
@@ -305,6 +410,7 @@ mod tests {
             if framed {
                 stored.splice(0..0, FRAME_MAGIC);
             }
+            windows(Encoding::Zstd, &stored, length, &decode(Encoding::Zstd, None, &stored, length));
             for (encoding, base) in [(Encoding::Zstd, None), (Encoding::Difference, Some(b"base".as_slice())), (Encoding::Dictionary, Some(b"base"))] {
                 if let Ok(plain) = decode(encoding, base, &stored, length) {
                     prop_assert_eq!(plain.len(), length);
@@ -319,6 +425,7 @@ mod tests {
             Compressor::new(3).unwrap().compress(&plain, &mut frame).unwrap();
             let at = at % frame.len();
             frame[at] ^= 1 << bit;
+            windows(Encoding::Zstd, &frame, plain.len(), &decode(Encoding::Zstd, None, &frame, plain.len()));
             if let Ok(found) = decode(Encoding::Zstd, None, &frame, plain.len()) {
                 prop_assert_eq!(found.len(), plain.len());
             }

@@ -87,6 +87,11 @@ impl IdKey {
         BlobId::new(*blake3::keyed_hash(self.0.expose(), plain).as_bytes())
     }
 
+    /// Begins to name a blob whose plain bytes come piece by piece; what it comes to in the end is the blob's id.
+    pub fn hasher(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(self.0.expose())
+    }
+
     /// Lends the secret, to be put into a grant.
     pub fn secret(&self) -> &Secret {
         &self.0

@@ -17,6 +17,10 @@ pub(super) fn internal(doing: &'static str) -> impl FnOnce(CryptoError) -> RepoE
     move |why| RepoError::Internal { doing, why: why.to_string() }
 }
 
+/// Plain bytes from which on a frame is verified piece by piece: a segment's half, of which an archiving process
+/// seals one or two in its life. Others find the room that the frame before them took.
+const IN_WINDOWS_FROM: u32 = 4 << 20;
+
 fn coding(doing: &'static str) -> impl FnOnce(CodecError) -> RepoError {
     move |why| RepoError::Internal { doing, why: why.to_string() }
 }
@@ -300,11 +304,23 @@ impl FrameEncoder {
     ) -> Result<(), RepoError> {
         self.opened.clear();
         self.opened.extend_from_slice(sealed);
-        self.decoded.clear();
         session
             .sealer
             .open(frame_nonce(counter), bound, &mut self.opened, 0)
             .map_err(internal("verifying a sealed frame"))?;
+        let damaged = |id: BlobId| RepoError::Internal {
+            doing: "verifying a frame before it is stored",
+            why: format!("blob {id} does not read back; suspect the memory of this machine"),
+        };
+        if base.is_none() && plain_length >= IN_WINDOWS_FROM {
+            let mut check = BlobCheck::new(ids, blobs);
+            let mut each = |plain: &[u8]| check.take(plain).map_err(|id| Unverified(damaged(id)));
+            let length = plain_length as usize;
+            let decoded = self.decompressor.decode_in_windows(encoding, &self.opened, length, &mut each);
+            decoded.map_err(|Unverified(error)| error)?;
+            return check.finish().map_err(damaged);
+        }
+        self.decoded.clear();
         self.decompressor
             .decode(
                 encoding,
@@ -314,10 +330,16 @@ impl FrameEncoder {
                 &mut self.decoded,
             )
             .map_err(coding("verifying a compressed frame"))?;
-        check_blobs(ids, &self.decoded, blobs).map_err(|id| RepoError::Internal {
-            doing: "verifying a frame before it is stored",
-            why: format!("blob {id} does not read back; suspect the memory of this machine"),
-        })
+        check_blobs(ids, &self.decoded, blobs).map_err(damaged)
+    }
+}
+
+/// What was wrong with a frame that was decoded piece by piece.
+struct Unverified(RepoError);
+
+impl From<CodecError> for Unverified {
+    fn from(why: CodecError) -> Self {
+        Self(coding("verifying a compressed frame")(why))
     }
 }
 
@@ -330,15 +352,50 @@ pub(super) fn length_u32(length: usize) -> Result<u32, RepoError> {
 
 /// Checks that the plain bytes are the blobs that they are said to be; returns the first that is not.
 pub(super) fn check_blobs(ids: &IdKey, plain: &[u8], blobs: &[(BlobId, u32)]) -> Result<(), BlobId> {
-    let mut rest = plain;
-    for (id, length) in blobs {
-        let (blob, after) = rest.split_at_checked(*length as usize).ok_or(*id)?;
-        if ids.blob_id(blob) != *id {
-            return Err(*id);
-        }
-        rest = after;
+    let mut check = BlobCheck::new(ids, blobs);
+    check.take(plain)?;
+    check.finish()
+}
+
+/// Checks the same of plain bytes that come piece by piece.
+pub(super) struct BlobCheck<'a> {
+    ids: &'a IdKey,
+    blobs: &'a [(BlobId, u32)],
+    /// The blob that is passing, and how much of it is still to come.
+    passing: blake3::Hasher,
+    missing: usize,
+    /// The one before it.
+    last: BlobId,
+}
+
+impl<'a> BlobCheck<'a> {
+    pub fn new(ids: &'a IdKey, blobs: &'a [(BlobId, u32)]) -> Self {
+        let missing = blobs.first().map_or(0, |(_, length)| *length as usize);
+        Self { ids, blobs, passing: ids.hasher(), missing, last: BlobId::new([0; 32]) }
     }
-    if rest.is_empty() { Ok(()) } else { Err(blobs.last().map_or(BlobId::new([0; 32]), |(id, _)| *id)) }
+
+    /// Takes what comes next; returns the first blob that is another.
+    pub fn take(&mut self, mut plain: &[u8]) -> Result<(), BlobId> {
+        while let Some(((id, _), later)) = self.blobs.split_first() {
+            let (now, rest) = plain.split_at(plain.len().min(self.missing));
+            self.passing.update(now);
+            self.missing -= now.len();
+            plain = rest;
+            if self.missing > 0 {
+                return Ok(());
+            }
+            if self.passing.finalize() != *id.as_bytes() {
+                return Err(*id);
+            }
+            *self = Self { last: *id, ..Self::new(self.ids, later) };
+        }
+        if plain.is_empty() { Ok(()) } else { Err(self.last) }
+    }
+
+    /// Says whether all blobs came to their end; returns the first that did not.
+    pub fn finish(&self) -> Result<(), BlobId> {
+        self.blobs.first().map_or(Ok(()), |(id, _)| Err(*id))
+    }
 }
 
 /// How to open one frame: what its index record or its pack's table says.
@@ -354,6 +411,28 @@ pub struct FrameKey {
     pub plain_length: u32,
     /// What a difference decodes against.
     pub base: Option<BlobId>,
+}
+
+impl FrameKey {
+    fn bound(&self, repository: &RepositoryId) -> FrameAssociatedData {
+        FrameAssociatedData::new(
+            repository,
+            self.class,
+            self.encoding,
+            self.counter,
+            self.plain_length,
+            self.base.as_ref(),
+        )
+    }
+}
+
+/// Why a frame that is decoded piece by piece cannot be read.
+struct Told(String);
+
+impl From<CodecError> for Told {
+    fn from(why: CodecError) -> Self {
+        Self(why.to_string())
+    }
 }
 
 /// Opens and decodes frames; one per thread.
@@ -385,16 +464,32 @@ impl FrameDecoder {
         sealed: &mut Vec<u8>,
         plain: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let bound = FrameAssociatedData::new(
-            repository,
-            frame.class,
-            frame.encoding,
-            frame.counter,
-            frame.plain_length,
-            frame.base.as_ref(),
-        );
+        let bound = frame.bound(repository);
         sealer.open(frame_nonce(frame.counter), bound.as_ref(), sealed, 0).map_err(|why| why.to_string())?;
         self.decode(frame, base, sealed, plain)
+    }
+
+    /// Opens `sealed` in place, where it needs no base, and hands the plain bytes on piece by piece. They count only when
+    /// this returns.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why the frame cannot be read, or what `each` says; the ids of the blobs are for the caller to
+    /// check.
+    pub fn open_in_windows(
+        &mut self,
+        sealer: &Sealer,
+        repository: &RepositoryId,
+        frame: &FrameKey,
+        sealed: &mut Vec<u8>,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let bound = frame.bound(repository);
+        sealer.open(frame_nonce(frame.counter), bound.as_ref(), sealed, 0).map_err(|why| why.to_string())?;
+        let mut told = |plain: &[u8]| each(plain).map_err(Told);
+        let length = frame.plain_length as usize;
+        let decoded = self.decompressor.decode_in_windows(frame.encoding, sealed, length, &mut told);
+        decoded.map_err(|Told(why)| why)
     }
 
     /// Decodes what was opened already, and appends the plain bytes to `plain`.

@@ -16,7 +16,8 @@ use chronolith::repo::{LogEntry, LogPut, NewSlot, RepoError, Repository};
 use chronolith::storage::{
     Capabilities, MemoryStore, ObjectInfo, Operation, PutOutcome, StorageError, Store,
 };
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 pub const STREAM: &str = "pg/main/7312345678901234567";
 
@@ -47,14 +48,31 @@ pub fn pushed(repository: &Repository) -> Vec<u8> {
     read(repository, "000000010000000000000001").unwrap()
 }
 
+/// Reads a segment in order and in parts, which must agree.
 fn read(repository: &Repository, name: &str) -> Result<Vec<u8>, RepoError> {
     let found = repository.search_log(STREAM, name)?;
     let mut bytes = Vec::new();
-    repository.read_segment(&found.found, &mut |piece| {
+    let read = repository.read_segment(&found.found, &mut |piece| {
         bytes.extend_from_slice(piece);
         Ok(())
-    })?;
-    Ok(bytes)
+    });
+    let placed = Mutex::new(Vec::new());
+    let in_parts = repository.read_segment_into(&found.found, &|at, piece| {
+        let (mut placed, at) = (placed.lock().unwrap(), at as usize);
+        let length = placed.len().max(at + piece.len());
+        placed.resize(length, 0);
+        placed[at..at + piece.len()].copy_from_slice(piece);
+        Ok(())
+    });
+    match (&read, in_parts) {
+        (Ok(()), Ok(length)) => {
+            assert_eq!(length, bytes.len() as u64, "{name}");
+            assert!(placed.into_inner().unwrap() == bytes, "{name}");
+        }
+        (Err(error), Err(other)) => assert_eq!(error.to_string(), other.to_string(), "{name}"),
+        (read, in_parts) => panic!("{name}: {read:?}, in parts {in_parts:?}"),
+    }
+    read.map(|()| bytes)
 }
 
 /// Segments of all sorts: noise, text, zeros at the end (A9), zeros only, one byte.
@@ -67,7 +85,38 @@ fn segments() -> Vec<(&'static str, Vec<u8>)> {
         ("000000010000000000000003", switched),
         ("000000010000000000000004", vec![0; 1 << 20]),
         ("00000002.history", b"1".to_vec()),
+        ("000000010000000000000005", text(1 << 20)),
+        ("000000010000000000000006", text(16 << 20)),
+        ("000000010000000000000007", text(8 << 20).repeat(4)),
     ]
+}
+
+/// Rows that differ and shrink.
+fn text(length: usize) -> Vec<u8> {
+    let rows = (0..length / 16).map(|row: usize| format!("{row:8} {:6}\n", row * 7919 % 999_983));
+    rows.flat_map(String::into_bytes).take(length).collect()
+}
+
+/// What goes wrong where a segment is written to is said, and nothing else is tried.
+#[test]
+fn what_the_place_of_a_segment_says_ends_the_reading() {
+    let (_, client) = client();
+    let repository = client.open();
+    let name = "000000010000000000000006";
+    repository.archive_log(&entry(name), &text(16 << 20)).unwrap();
+    let found = repository.search_log(STREAM, name).unwrap().found;
+    for fails_at in [0, 1 << 20, (16 << 20) - 1] {
+        let count = AtomicU64::new(0);
+        let read = repository.read_segment_into(&found, &|at, piece| {
+            if (at..at + piece.len() as u64).contains(&fails_at) {
+                count.fetch_add(1, Ordering::Relaxed);
+                return Err(RepoError::Usage("the disk is full".to_owned()));
+            }
+            Ok(())
+        });
+        assert_eq!(read.unwrap_err().to_string(), "the disk is full");
+        assert_eq!(count.into_inner(), 1);
+    }
 }
 
 #[test]

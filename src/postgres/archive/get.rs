@@ -9,7 +9,7 @@ use crate::repo::{RepoError, Repository, holds_whole, joined_length};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What came of asking for a file.
@@ -99,18 +99,12 @@ fn get_file(
         return Ok(Got::Absent);
     }
     let mut unfinished = Unfinished::create(target)?;
-    let mut bytes = 0;
-    let mut write = |piece: &[u8]| {
-        bytes += piece.len() as u64;
-        unfinished.write(piece).map_err(|source| RepoError::Local {
-            doing: "cannot write",
-            path: unfinished.path.display().to_string(),
-            source,
-        })
-    };
-    if is_whole {
-        repository.read_segment(&listing.found, &mut write)?;
+    let bytes = if is_whole {
+        repository.read_segment_into(&listing.found, &|at, piece| {
+            unfinished.write_at(piece, at).map_err(|source| unfinished.unwritten(source))
+        })?
     } else {
+        let mut write = |piece: &[u8]| unfinished.write(piece).map_err(|source| unfinished.unwritten(source));
         let zeros = vec![0; 1 << 20];
         let mut at = repository.read_joined(&listing.found, &mut write)?;
         while at < lineage.segment_size.bytes() {
@@ -119,7 +113,8 @@ fn get_file(
             write(some)?;
             at += some.len() as u64;
         }
-    }
+        at
+    };
     unfinished.finish(target)?;
     Ok(match is_whole {
         true => Got::Written { bytes },
@@ -173,6 +168,14 @@ impl Unfinished {
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes))
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| file.write_all_at(bytes, at))
+    }
+
+    fn unwritten(&self, source: io::Error) -> RepoError {
+        RepoError::Local { doing: "cannot write", path: self.path.display().to_string(), source }
     }
 
     pub(super) fn finish(mut self, target: &Path) -> Result<(), OpsError> {

@@ -5,7 +5,7 @@
 //! - `merge`: many log packs become one
 //! - `merged`, `spans`, `sums`, `frames`: what merged log packs hold: their records, the names, what sums them up, the bytes
 //! - `find`: what the store holds of a segment, of a stream, of all streams
-//! - `read`: the bytes of a segment
+//! - `read`: the bytes of a segment; `windows`: by several threads into their place, never whole in memory
 //! - `forgotten`: which of them are roots no more
 //!
 //! Neither index nor session takes part: a log pack relies on no other object.
@@ -20,6 +20,7 @@ mod pieces;
 mod read;
 mod spans;
 mod sums;
+mod windows;
 mod write;
 
 pub use find::FoundLog;

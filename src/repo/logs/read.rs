@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Threads that decode one segment.
-const THREADS: usize = 2;
+pub(super) const THREADS: usize = 2;
 
 /// A log pack read whole: name, signature, records and table of contents hold.
 pub struct OpenedLog {
@@ -32,7 +32,7 @@ pub struct OpenedLog {
     pub signer: KeyId,
     /// Its records, with those who signed them.
     pub records: Vec<(LogRecord, KeyId)>,
-    frames: Frames,
+    pub(super) frames: Frames,
     origins: Vec<Origin>,
 }
 
@@ -289,7 +289,7 @@ impl OpenedLog {
         &self.origins
     }
 
-    fn broken(&self, why: &'static str) -> RepoError {
+    pub(super) fn broken(&self, why: &'static str) -> RepoError {
         RepoError::damaged(self.object.as_str())(FormatError::Invalid { what: "log pack", why })
     }
 
@@ -408,28 +408,40 @@ impl OpenedLog {
                 Some(base.ok_or_else(|| self.broken("a base is missing"))?)
             }
         };
-        let (start, end) = (frame.offset as usize, usize::try_from(frame.end()).unwrap_or(usize::MAX));
-        let sealed = self.bytes.get(start..end).ok_or_else(|| self.broken("a frame is cut short"))?;
-        let key = FrameKey {
-            class: BlobClass::Content,
-            encoding: frame.encoding,
-            counter: frame.counter,
-            plain_length: frame.plain_length,
-            base: frame.base,
-        };
         let mut plain = Vec::new();
         decoder
-            .open(&sealer, repository.id(), &key, base, &mut sealed.to_vec(), &mut plain)
+            .open(&sealer, repository.id(), &key_of(frame), base, &mut self.sealed(frame)?, &mut plain)
             .map_err(|_| self.broken("a frame does not open"))?;
         let ids = repository.keyring().id_key(BlobClass::Content)?;
         check_blobs(ids, &plain, &frame.blobs).map_err(|_| self.broken("a blob is not what its id says"))?;
         Ok(plain)
     }
 
-    fn sealer(&self, repository: &Repository, frame: &FrameRecord) -> Result<Arc<Sealer>, RepoError> {
+    /// Returns a copy of a frame's sealed bytes, in which it is opened.
+    pub(super) fn sealed(&self, frame: &FrameRecord) -> Result<Vec<u8>, RepoError> {
+        let (start, end) = (frame.offset as usize, usize::try_from(frame.end()).unwrap_or(usize::MAX));
+        let sealed = self.bytes.get(start..end).ok_or_else(|| self.broken("a frame is cut short"))?;
+        Ok(sealed.to_vec())
+    }
+
+    pub(super) fn sealer(
+        &self,
+        repository: &Repository,
+        frame: &FrameRecord,
+    ) -> Result<Arc<Sealer>, RepoError> {
         let origin = self.origins.get(usize::from(frame.origin));
         let origin = origin.ok_or_else(|| self.broken("a frame's origin does not exist"))?;
         repository.origins().open(BlobClass::Content, origin, repository.id(), repository.keyring())
+    }
+}
+
+pub(super) fn key_of(frame: &FrameRecord) -> FrameKey {
+    FrameKey {
+        class: BlobClass::Content,
+        encoding: frame.encoding,
+        counter: frame.counter,
+        plain_length: frame.plain_length,
+        base: frame.base,
     }
 }
 
