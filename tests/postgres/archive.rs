@@ -516,6 +516,32 @@ fn segments_are_fetched_ahead() {
     let path = one.to_str().unwrap();
     let absent = ["archive-get", "--cluster", "main", "--prefetch", "4", "0000000100000000000000FE", path];
     assert_eq!(code(&archive.command(&absent).output().unwrap()), 1);
+    // A spool on another file system than the data directory.
+    let memory = TempDir::new_in("/dev/shm").unwrap();
+    check("chown", Command::new("chown").arg(USER).arg(memory.path()).output());
+    let spool = memory.path().to_str().unwrap();
+    let far = |number: usize| {
+        let ahead = ["--prefetch", "1", "--spool", spool];
+        let options = [&["archive-get", "--cluster", "main"][..], &ahead, &[name(number), path]].concat();
+        archive.command(&options).output().unwrap()
+    };
+    assert_eq!(code(&far(6)), 0);
+    let started = Instant::now();
+    let held = loop {
+        let folders = fs::read_dir(memory.path().join("spool")).into_iter().flatten();
+        let folders = folders.map(|folder| folder.unwrap().path());
+        let held = folders.map(|folder| folder.join(name(7))).find(|held| held.is_file());
+        if let Some(held) = held {
+            break held;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing was fetched ahead");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    fs::rename(archive.repository(), &away).unwrap();
+    assert_eq!(code(&far(7)), 0);
+    assert!(fs::read(&one).unwrap() == fs::read(&own[7]).unwrap());
+    assert!(!held.exists());
+    fs::rename(&away, archive.repository()).unwrap();
 }
 
 /// A1, A4: with `--async` what waits is archived ahead; a receipt counts only for the very bytes, and once.

@@ -16,11 +16,13 @@ use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Length of the digest behind a segment.
 const DIGEST_BYTES: usize = 32;
+/// How much of a segment is read at once.
+const WINDOW_BYTES: usize = 256 << 10;
 /// Holds the lock of whoever fills the folder.
 const LOCK: &str = "lock";
 
@@ -50,19 +52,24 @@ impl Spool {
         // No other file is fetched ahead, and no other name leads into the folder.
         let Ok(LogFile::Segment(segment)) = name.parse() else { return Ok(None) };
         let path = self.folder.join(segment.to_string());
-        let Ok(bytes) = fs::read(&path) else { return Ok(None) };
-        let content = bytes.split_last_chunk::<DIGEST_BYTES>();
-        let Some((content, _)) = content.filter(|(content, digest)| blake3::hash(content) == **digest) else {
+        let Ok(file) = File::options().read(true).write(true).open(&path) else { return Ok(None) };
+        let Some(length) = whole(&file) else {
             let _ = fs::remove_file(&path);
             return Ok(None);
         };
-        let mut unfinished = Unfinished::create(target)?;
-        unfinished
-            .write(content)
-            .map_err(|source| OpsError::Write { name: target.display().to_string(), source })?;
-        unfinished.finish(target)?;
-        let _ = fs::remove_file(&path);
-        Ok(Some(content.len() as u64))
+        let written = |source| OpsError::Write { name: target.display().to_string(), source };
+        // A crash before it has its new name leaves what is not believed.
+        file.set_len(length).map_err(written)?;
+        match fs::rename(&path, target) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let mut unfinished = Unfinished::create(target)?;
+                each_window(&file, length, |window| unfinished.write(window)).map_err(written)?;
+                unfinished.finish(target)?;
+                let _ = fs::remove_file(&path);
+            }
+            renamed => renamed.map_err(written)?,
+        }
+        Ok(Some(length))
     }
 
     /// Returns how many of the segments that follow one are here; `fetched` is that one, whose first page
@@ -153,6 +160,34 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+/// Returns the length of the segment that a file holds, if the digest behind it says that it is whole.
+fn whole(file: &File) -> Option<u64> {
+    let length = file.metadata().ok()?.len().checked_sub(DIGEST_BYTES as u64)?;
+    let mut hasher = blake3::Hasher::new();
+    each_window(file, length, |window| {
+        hasher.update(window);
+        Ok(())
+    })
+    .ok()?;
+    let mut digest = [0; DIGEST_BYTES];
+    file.read_exact_at(&mut digest, length).ok()?;
+    (hasher.finalize() == digest).then_some(length)
+}
+
+/// Reads the first bytes of a file piece by piece, which stay in a processor's cache.
+fn each_window(file: &File, length: u64, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut window = vec![0; WINDOW_BYTES];
+    let mut at = 0;
+    while at < length {
+        let rest = usize::try_from(length - at).unwrap_or(usize::MAX);
+        let some = window.get_mut(..rest.min(WINDOW_BYTES)).unwrap_or_default();
+        file.read_exact_at(some, at)?;
+        each(some)?;
+        at += some.len() as u64;
+    }
+    Ok(())
 }
 
 fn first_page(path: &Path) -> Option<FirstPage> {
