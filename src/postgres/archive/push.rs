@@ -22,7 +22,7 @@ const SMALL_FILE_BYTES_MAX: u64 = 16 << 20;
 /// Longest fact of a record.
 const FACT_BYTES_MAX: usize = 32 << 10;
 
-/// The fact that holds the beginning of a record which creates a tablespace and goes on in the next segment.
+/// The fact that holds the beginning of a record which creates something and goes on in the next segment.
 const BEGUN: &str = "record_begun";
 /// The fact that names created init forks, and what stands there where there are too many.
 pub(in crate::postgres) const INIT_FORKS: &str = "init_forks";
