@@ -81,13 +81,12 @@ impl ClusterLog {
         cluster: &ClusterName,
         replayed: &[String],
     ) -> Result<BTreeMap<String, Creations>, OpsError> {
-        let mut notes = self.created.clone();
         let mut created: BTreeMap<String, Creations> = BTreeMap::new();
         let mut begun = Vec::new();
         for name in replayed {
             let before =
                 std::mem::replace(&mut begun, self.created.begun.get(name).cloned().unwrap_or_default());
-            let mut of_stretch = notes.noted.remove(name).unwrap_or_default();
+            let mut of_stretch = self.created.noted.get(name).cloned().unwrap_or_default();
             for merge in self.created.merges.get(name).into_iter().flatten() {
                 let mut inside = CreationNotes::default();
                 for found in repository.merge_records(merge)? {

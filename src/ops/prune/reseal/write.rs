@@ -110,7 +110,7 @@ pub(super) fn write(
     })
 }
 
-impl<'a> Sealing<'a> {
+impl Sealing<'_> {
     /// Finds the differences of one pass whose bases go; those above one end are in one pass.
     fn differences(&self, pass: u64, passes: u64) -> Vec<Item> {
         let (chains, picked) = (self.chains, self.picked);
@@ -158,7 +158,8 @@ impl<'a> Sealing<'a> {
     /// Stores one blob of each chain whole, where it does not end on one that is needed. Once these are known, the others
     /// are stored as what differs from them.
     fn rebase(&self, items: Vec<Item>) -> Result<(), OpsError> {
-        let parts = spread(items, |item, workers| (item.chain % workers as u64) as usize);
+        let workers = workers_for(items.len());
+        let parts = spread(items, workers, |_, item| (item.chain % workers as u64) as usize);
         let above = self.each(parts, |worker, items| {
             let mut lowest: HashMap<u64, BlobId> = HashMap::new();
             let mut above = Vec::new();
@@ -190,12 +191,9 @@ impl<'a> Sealing<'a> {
 
     fn store_whole(&self, items: Vec<Item>) -> Result<(), OpsError> {
         // Those that lie together stay together.
-        let each = items.len().div_ceil(workers_for(items.len()));
-        let mut at = 0;
-        let parts = spread(items, |_, _| {
-            at += 1;
-            (at - 1) / each
-        });
+        let workers = workers_for(items.len());
+        let each = items.len().div_ceil(workers);
+        let parts = spread(items, workers, |number, _| number / each);
         self.each(parts, |worker, items| {
             for item in items {
                 if let Some(blob) = worker.read(&item)? {
@@ -415,13 +413,11 @@ fn workers_for(blobs: usize) -> usize {
     blobs.div_ceil(BLOBS_EACH).clamp(1, cores.min(WORKERS_MAX))
 }
 
-/// Spreads blobs over workers, in their order; there is no part without any.
-fn spread(items: Vec<Item>, mut part: impl FnMut(&Item, usize) -> usize) -> Vec<Vec<Item>> {
-    let workers = workers_for(items.len());
+/// Spreads blobs over workers, in their order, by their number and what they are; there is no part without any.
+fn spread(items: Vec<Item>, workers: usize, part: impl Fn(usize, &Item) -> usize) -> Vec<Vec<Item>> {
     let mut parts: Vec<Vec<Item>> = (0..workers).map(|_| Vec::new()).collect();
-    for item in items {
-        let number = part(&item, workers);
-        if let Some(part) = parts.get_mut(number) {
+    for (number, item) in items.into_iter().enumerate() {
+        if let Some(part) = parts.get_mut(part(number, &item)) {
             part.push(item);
         }
     }
