@@ -65,6 +65,10 @@
 #[forbid(unsafe_code)]
 pub mod base;
 
+// 0a what zstd does and its bindings have no safe form of
+#[allow(unsafe_code)]
+pub mod sequences;
+
 // 1  pure transforms: bytes in, bytes out
 #[forbid(unsafe_code)]
 pub mod chunker;

@@ -1,5 +1,5 @@
 //! The law of `src/lib.rs`: modules import only from earlier layers; the library never prints,
-//! never reads the environment, never exits; `unsafe` stands in one module.
+//! never reads the environment, never exits; `unsafe` stands in two modules.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -155,9 +155,13 @@ fn the_library_is_silent_and_blind() {
 }
 
 #[test]
-fn unsafe_code_stands_in_one_module() {
+fn unsafe_code_stands_in_two_modules() {
     for (name, (_, forbids)) in layers() {
-        assert_eq!(forbids, name != "mapping", "mod {name}: every module but `mapping` forbids unsafe code");
+        let allowed = ["mapping", "sequences"].contains(&name.as_str());
+        assert_eq!(
+            forbids, !allowed,
+            "mod {name}: every module but `mapping` and `sequences` forbids unsafe code"
+        );
     }
     assert!(fs::read_to_string(root().join("main.rs")).unwrap().contains("#![forbid(unsafe_code)]"));
 }

@@ -2,6 +2,7 @@
 //!
 //! - `encoding`: the numbers by which the format names an encoding
 //! - `compress`: plain bytes in, the smaller of stored and zstd out; differences against a base
+//! - `matches`: what a chunk has in common with a base that is nearly the same
 //! - `parity`: Reed-Solomon shards, and what they bring back
 //! - `decompress`: the inverse, total on hostile bytes and bounded by the length that was announced
 
@@ -9,6 +10,7 @@ mod compress;
 mod decompress;
 mod encoding;
 mod error;
+mod matches;
 mod parity;
 
 pub use compress::{Compressor, DEFAULT_LEVEL};
