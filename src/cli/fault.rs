@@ -66,7 +66,11 @@ impl Fault {
             _ => ErrorClass::Fatal,
         };
         let why = format!("cannot {doing} {}: {}", path.display(), system(error));
-        Self::Plain { class, why, advice: String::new() }
+        let advice = match class {
+            ErrorClass::NotFound => PATH_ADVICE.to_owned(),
+            _ => String::new(),
+        };
+        Self::Plain { class, why, advice }
     }
 
     fn class(&self) -> ErrorClass {
@@ -112,6 +116,11 @@ impl Fault {
                 Some("run the backup again: what was stored already is not stored twice")
             }
             Self::Ops(OpsError::Stopped { cure, .. }) => Some(*cure),
+            Self::Ops(error @ (OpsError::Local(_) | OpsError::Read { .. }))
+                if matches!(error.class(), ErrorClass::NotFound) =>
+            {
+                Some(PATH_ADVICE)
+            }
             Self::Plain { advice, .. } if !advice.is_empty() => return advice.clone(),
             _ => None,
         };
@@ -132,6 +141,9 @@ impl From<PostgresError> for Fault {
     }
 }
 
+/// For files of this machine.
+const PATH_ADVICE: &str = "check the path";
+
 fn of_class(class: ErrorClass) -> &'static str {
     match class {
         ErrorClass::Usage => "`chronolith help COMMAND` shows what can be asked for",
@@ -145,7 +157,7 @@ fn of_class(class: ErrorClass) -> &'static str {
             "use a key whose role permits it; `chronolith key list` shows keys and roles"
         }
         ErrorClass::TooNew => "install a newer chronolith",
-        ErrorClass::Interrupted => "run it again: what was stored already is found and not stored twice",
+        ErrorClass::Interrupted => "run it again",
         ErrorClass::Corrupt => "restore what is whole; a copy of the repository elsewhere may hold the rest",
         ErrorClass::Transient => "try again",
         ErrorClass::Fatal => "remove the cause and run it again",
@@ -157,7 +169,10 @@ fn of_repository(error: &RepoError) -> Option<&'static str> {
         RepoError::NoRepository { .. } => {
             "check the path after -r, or make one there: chronolith init -r PATH"
         }
-        RepoError::NotEmpty { .. } => "give a folder that is empty or does not exist",
+        RepoError::NotEmpty { .. } => {
+            "give a folder that is empty or does not exist; where an init was broken off nothing is stored yet: \
+             delete what it left"
+        }
         RepoError::NoSnapshot(_) => "`chronolith snapshots` shows what there is",
         RepoError::Ambiguous { .. } => "give one of them",
         RepoError::Snapshot { source, .. } => return of_repository(source),

@@ -6,7 +6,7 @@
 //! | `settings` | global options from the command line, the environment, a profile |
 //! | `edges`, `input`, `key_cache`, `signals` | what the machine offers: time, randomness, stdin, the keyring, signals |
 //! | `unlock` | passwords, key files, recovery sheets |
-//! | `several` | a repository in several places |
+//! | `places`, `several` | where a repository lies, also in several places |
 //! | `session` | one run: the store, the repository, what is being done |
 //! | `talk`, `events`, `render` | how results, progress and events are written |
 //! | `fault`, `contract` | errors in three lines, and exit codes |
@@ -25,6 +25,7 @@ mod fault;
 mod help;
 mod input;
 mod key_cache;
+mod places;
 mod profile;
 mod render;
 mod session;

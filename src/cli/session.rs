@@ -4,6 +4,7 @@ use super::edges::{SystemClock, SystemEntropy};
 use super::fault::Fault;
 use super::input::Input;
 use super::key_cache::KernelKeyCache;
+use super::places::{canonical, local_path};
 use super::settings::{CachePlace, Settings, Way};
 use super::several;
 use super::talk::Talk;
@@ -55,32 +56,6 @@ impl Named {
             false => format!("{}:{}", self.view.id.short(), show_path(&self.path)),
         }
     }
-}
-
-/// Kinds of places that later versions will know.
-const REMOTE: [&str; 12] =
-    ["s3", "gs", "gcs", "azure", "b2", "sftp", "ssh", "ftp", "http", "https", "webdav", "rest"];
-
-/// Takes the path of a repository from what the user wrote.
-fn local_path(place: &str) -> Result<PathBuf, Fault> {
-    if let Some(path) = place.strip_prefix("file://") {
-        return Ok(PathBuf::from(path));
-    }
-    let scheme = place.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-    let remote = scheme.is_some_and(|scheme| {
-        let word =
-            !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-        REMOTE.contains(&scheme.as_str()) || (word && place.contains("://"))
-    });
-    if remote {
-        return Err(Fault::usage(
-            format!(
-                "{place} is not on a local disk, and this version keeps repositories on local disks only"
-            ),
-            "give the path of a folder (a mounted one will do)",
-        ));
-    }
-    Ok(PathBuf::from(place))
 }
 
 impl Session {
@@ -226,12 +201,15 @@ impl Session {
     /// Opens a second store, beside that of the repository; `None` where nothing is there yet.
     pub fn open_other_store(&self, place: &str) -> Result<Option<LocalStore>, Fault> {
         let path = local_path(place)?;
-        let same = |one: PathBuf, other: &PathBuf| match (one.canonicalize(), other.canonicalize()) {
-            (Ok(one), Ok(other)) => one == other,
-            _ => false,
-        };
-        if self.local_folder().is_some_and(|own| same(own, &path)) {
-            return Err(Fault::usage(format!("{place} is the repository itself"), "give another place"));
+        for own in self.local_folders() {
+            let (Ok(own), Some(other)) = (own.canonicalize(), canonical(&path)) else { continue };
+            let why = match (other.starts_with(&own), own.starts_with(&other)) {
+                (true, true) => "is the repository itself",
+                (true, false) => "lies within the repository",
+                (false, true) => "holds the repository itself",
+                (false, false) => continue,
+            };
+            return Err(Fault::usage(format!("{place} {why}"), "give another place"));
         }
         match LocalStore::open(&path) {
             Ok(store) => Ok(Some(store)),
@@ -373,7 +351,7 @@ impl Session {
     }
 
     fn warned(&self, snapshots: Snapshots) -> Result<Snapshots, Fault> {
-        let snapshots = snapshots.in_zone(super::edges::zone());
+        let snapshots = snapshots.in_zone(super::edges::zone()).on_host(&super::edges::host_name());
         for (name, error) in &snapshots.refused {
             let why = super::fault::explain(error);
             let text = if why.contains(name.as_str()) { why } else { format!("{name}: {why}") };

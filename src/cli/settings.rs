@@ -4,6 +4,7 @@
 use super::arguments::Global;
 use super::edges;
 use super::fault::Fault;
+use super::places::local_path;
 use super::talk::{Level, Manner};
 use crate::base::SecretBytes;
 use serde::Deserialize;
@@ -175,8 +176,15 @@ fn profile(global: &Global) -> Result<Profile, Fault> {
 }
 
 impl Profile {
-    /// Paths of files in a profile are meant from where the configuration file stands.
+    /// Paths in a profile, those of repositories too, are meant from where the configuration file stands.
     fn resolve(&mut self, folder: &Path) {
+        for place in self.repo.iter_mut().chain(&mut self.also) {
+            if let Ok(path) = local_path(place)
+                && let Some(joined) = folder.join(path).to_str()
+            {
+                joined.clone_into(place);
+            }
+        }
         let paths = [&mut self.password_file, &mut self.key_file, &mut self.cache_dir, &mut self.program];
         for path in paths.into_iter().flatten() {
             *path = folder.join(&*path);

@@ -2,10 +2,12 @@
 //! is noticed before anything is read or written.
 
 use super::fault::Fault;
+use super::places::{canonical, local_path};
 use super::session::{open_local, require_repository};
 use crate::base::limits;
 use crate::format::config::Config;
 use crate::storage::{AbsentStore, Store};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Id and revision, as the copies of the configuration say them.
@@ -27,7 +29,16 @@ fn identity(store: &dyn Store) -> Option<(crate::base::RepositoryId, u64)> {
 pub fn open(places: &[&str], warn: impl Fn(&str)) -> Result<Vec<Arc<dyn Store>>, Fault> {
     let mut stores: Vec<(u64, Arc<dyn Store>)> = Vec::new();
     let (mut first, mut problem, mut present) = (None, None, 0);
+    let mut folders = HashMap::new();
     for place in places {
+        if let Some(folder) = local_path(place).ok().and_then(|path| canonical(&path))
+            && let Some(same) = folders.insert(folder, *place)
+        {
+            return Err(Fault::usage(
+                format!("{same} and {place} are one place"),
+                "name each place that holds the repository once",
+            ));
+        }
         let opened = open_local(place).and_then(|store| require_repository(&store, place).map(|()| store));
         let store = match opened {
             Ok(store) => store,

@@ -86,6 +86,8 @@ pub(super) struct Names {
 /// Walks one source. An iterator over [`ScanEvent`]s.
 pub struct Scan<'a> {
     source: Vec<u8>,
+    /// The one entry of the source that is walked, where that is not all of it.
+    entry: Option<Vec<u8>>,
     options: &'a ScanOptions,
     owners: &'a Owners,
     levels: Vec<Level>,
@@ -182,6 +184,7 @@ impl<'a> Scan<'a> {
         let length = source.iter().rposition(|byte| *byte != b'/').map_or(1, |last| last + 1);
         Self {
             source: source.get(..length).unwrap_or(source).to_owned(),
+            entry: None,
             options,
             owners,
             levels: Vec::new(),
@@ -191,12 +194,32 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn start(&mut self) -> Result<ScanEvent, LocalError> {
-        let (folder, name) = split(&self.source);
+    /// Begins a walk at one entry of a source that is a folder, as a walk over all of it would come to it: links
+    /// are not followed, and what is left out there is left out here.
+    pub fn of_entry(source: &[u8], entry: &[u8], options: &'a ScanOptions, owners: &'a Owners) -> Self {
+        Self { entry: Some(entry.to_owned()), ..Self::new(source, options, owners) }
+    }
+
+    /// Returns the path of the source, without slashes at its end.
+    pub fn source(&self) -> &[u8] {
+        &self.source
+    }
+
+    fn start(&mut self) -> Result<Option<ScanEvent>, LocalError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle = fs::open(folder, flags, fs::Mode::empty())
-            .map_err(|errno| LocalError::system("open", &self.source, errno))?;
-        let folder = Folder { handle, path: folder.to_owned() };
+        let open = |folder: &[u8]| match fs::open(folder, flags, fs::Mode::empty()) {
+            Ok(handle) => Ok(Folder { handle, path: folder.to_owned() }),
+            Err(errno) => Err(LocalError::system("open", &self.source, errno)),
+        };
+        if let Some(name) = &self.entry {
+            let (folder, name) = (open(&self.source)?, name.clone());
+            let stat = fs::fstat(&folder.handle);
+            let stat = stat.map_err(|errno| LocalError::system("open", &self.source, errno))?;
+            self.device = Some(stat.st_dev);
+            return Ok(self.look(Arc::new(folder), &name));
+        }
+        let (folder, name) = split(&self.source);
+        let folder = open(folder)?;
         let metadata = Metadata::read(folder.handle.as_fd(), &folder.path, name, true, self.owners).map_err(
             |error| match error {
                 LocalError::Vanished { path } => LocalError::system("open", &path, Errno::NOENT),
@@ -205,7 +228,7 @@ impl<'a> Scan<'a> {
         )?;
         self.device = Some(metadata.device);
         let entry = Entry { path: self.source.clone(), metadata, folder: Arc::new(folder), follow: true };
-        Ok(self.visit(entry))
+        Ok(Some(self.visit(entry)))
     }
 
     /// Looks at one name of the innermost folder; `None` if it is left out.
@@ -322,7 +345,7 @@ impl Iterator for Scan<'_> {
         }
         if !self.started {
             self.started = true;
-            return Some(self.start().unwrap_or_else(ScanEvent::Problem));
+            return self.start().unwrap_or_else(|error| Some(ScanEvent::Problem(error)));
         }
         loop {
             let level = self.levels.last_mut()?;

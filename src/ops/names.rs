@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 /// Fewest digits of an id that stand for the whole.
 const PREFIX_DIGITS_MIN: usize = 8;
+/// Most bytes of a label.
+pub const LABEL_BYTES_MAX: usize = 255;
 /// The name of the newest snapshot of all.
 const LATEST: &str = "latest";
 
@@ -104,6 +106,7 @@ pub struct Snapshots {
     views: Vec<SnapshotView>,
     places: HashMap<SnapshotId, usize>,
     zone: TimeZone,
+    host: Option<String>,
     ended: HashSet<SnapshotId>,
     /// The annotation by which each snapshot that is not there was forgotten, as far as one says so.
     ended_by: HashMap<SnapshotId, AnnotationId>,
@@ -126,7 +129,7 @@ pub fn is_label(text: &str) -> bool {
     !text.is_empty()
         && !id
         && text != LATEST
-        && text.len() <= 255
+        && text.len() <= LABEL_BYTES_MAX
         && !text.contains(|c: char| c == ':' || c == '@' || c.is_control())
 }
 
@@ -140,7 +143,7 @@ pub fn check_label(text: &str) -> Result<(), OpsError> {
         return Ok(());
     }
     Err(OpsError::Usage(format!(
-        "{text:?} cannot be a label: a label has no ':', no '@', no control characters and at most 255 bytes, \
+        "{text:?} cannot be a label: a label has no ':', no '@', no control characters and at most {LABEL_BYTES_MAX} bytes, \
          and is neither {LATEST:?} nor eight or more hexadecimal digits"
     )))
 }
@@ -207,6 +210,7 @@ impl Snapshots {
             views,
             places,
             zone: TimeZone::UTC,
+            host: None,
             ended,
             ended_by,
             forgotten_logs,
@@ -259,6 +263,13 @@ impl Snapshots {
     #[must_use]
     pub fn in_zone(mut self, zone: TimeZone) -> Self {
         self.zone = zone;
+        self
+    }
+
+    /// Sets the host whose snapshots a label means where several hosts have some under it.
+    #[must_use]
+    pub fn on_host(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
         self
     }
 
@@ -325,7 +336,8 @@ impl Snapshots {
     }
 
     /// Finds the snapshot that a name means: an id or a unique prefix of at least eight digits, a
-    /// label (its newest), `LABEL@{TIME}` (its newest at or before that time), or `latest`.
+    /// label (its newest), `LABEL@HOST`, `LABEL@{TIME}` (its newest at or before that time), `LABEL@HOST@{TIME}`, or
+    /// `latest`. Where several hosts have a label and none is given, it is this host's ([`Snapshots::on_host`]).
     ///
     /// # Errors
     ///
@@ -344,10 +356,26 @@ impl Snapshots {
             self.require_one_label()?;
             return self.iter().rev().find(in_time).ok_or_else(no_such);
         }
-        if time.is_none() && !is_label(base) {
+        let (label, host) = match base.split_once('@') {
+            Some((label, host)) => (label, Some(host)),
+            None => (base, None),
+        };
+        if time.is_none() && host.is_none() && !is_label(label) {
             return self.resolve_id(name);
         }
-        self.iter().rev().filter(|view| view.snapshot.label == base).find(in_time).ok_or_else(no_such)
+        let labelled = |view: &&SnapshotView| view.snapshot.label == label && in_time(view);
+        let hosts: BTreeSet<&str> =
+            self.iter().filter(labelled).map(|view| view.snapshot.host.as_str()).collect();
+        let host = match (host.or(self.host.as_deref().filter(|own| hosts.contains(own))), hosts.len()) {
+            (None, 2..) => {
+                let candidates =
+                    hosts.iter().map(|host| format!("{label}@{host}")).collect::<Vec<_>>().join(", ");
+                return Err(RepoError::Ambiguous { name: name.to_owned(), candidates }.into());
+            }
+            (host, _) => host,
+        };
+        let of_host = |view: &&SnapshotView| host.is_none_or(|host| view.snapshot.host == host);
+        self.iter().rev().filter(labelled).find(of_host).ok_or_else(no_such)
     }
 
     /// Finds the snapshot and the path that `SNAP[:PATH]` means. The path comes as its components;
@@ -428,7 +456,7 @@ impl Snapshots {
 
 fn unknown_form(name: &str) -> OpsError {
     OpsError::Usage(format!(
-        "{name:?} names no snapshot: give an id or at least {PREFIX_DIGITS_MIN} digits of it, a label, or LABEL@{{TIME}}"
+        "{name:?} names no snapshot: give an id or at least {PREFIX_DIGITS_MIN} digits of it, a label, LABEL@HOST or LABEL@{{TIME}}"
     ))
 }
 

@@ -3,6 +3,7 @@
 use super::error::OpsError;
 use crate::base::Observer;
 use crate::repo::RepoError;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -18,7 +19,18 @@ const LINE_BYTES: u64 = 4096;
 /// How often is looked whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-type Lines = Arc<Mutex<VecDeque<String>>>;
+/// What of our environment is no business of another program: the passwords of repositories.
+const SECRETS: [&str; 2] = ["CHRONOLITH_PASSWORD", "CHRONOLITH_TO_PASSWORD"];
+
+/// What a program said on its standard error.
+#[derive(Default)]
+struct Said {
+    last: VecDeque<String>,
+    /// How many lines came before those.
+    before: usize,
+}
+
+type Lines = Arc<Mutex<Said>>;
 
 /// A running program, in a process group of its own; dropped before it has ended, the group is ended.
 pub struct Program {
@@ -37,11 +49,12 @@ fn listen(stderr: ChildStderr, lines: &Lines) {
         match (&mut reader).take(LINE_BYTES).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
-                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                if lines.len() == LINES_SHOWN {
-                    lines.pop_front();
+                let mut said = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                if said.last.len() == LINES_SHOWN {
+                    said.last.pop_front();
+                    said.before += 1;
                 }
-                lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+                said.last.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
             }
         }
     }
@@ -64,8 +77,10 @@ impl Program {
     /// When it cannot be started.
     pub fn start(name: String, mut command: Command) -> Result<Self, OpsError> {
         let failed = |source| OpsError::Read { name: format!("the output of {name}"), source };
-        // The password of the repository is no business of another program.
-        command.env_remove("CHRONOLITH_PASSWORD").stderr(Stdio::piped()).process_group(0);
+        for name in SECRETS {
+            command.env_remove(name);
+        }
+        command.stderr(Stdio::piped()).process_group(0);
         let child = command.spawn().map_err(failed)?;
         let mut program =
             Self { name: name.clone(), child, lines: Lines::default(), listener: None, ended: false };
@@ -89,34 +104,67 @@ impl Program {
         self.child.stdout.take()
     }
 
-    /// Waits for its end.
+    /// Refuses to wait for a program that the system has stopped because it asked for something at the terminal: in
+    /// a process group of its own it will never get it, and would be waited for without end.
     ///
     /// # Errors
     ///
-    /// When it did not exit with 0, with its last lines of standard error; when the user has had enough, and
-    /// then it is ended.
+    /// That.
+    pub fn refuse_if_it_asks(&self) -> io::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = pid.and_then(|pid| waitid(WaitId::Pid(pid), look).ok().flatten());
+        let signal = status.and_then(|status| status.stopping_signal());
+        if signal.is_some_and(|signal| [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal)) {
+            return Err(io::Error::other(
+                "it asks for something at the terminal, where it is not heard; give it by an option, a file \
+                 or the environment (pg_dump: ~/.pgpass)",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits for its end, and passes on what it said on standard error.
+    ///
+    /// # Errors
+    ///
+    /// When it did not exit with 0, with its last lines of standard error; when the user has had enough or it asks
+    /// for something at the terminal, and then it is ended.
     pub fn finish(mut self, observer: &dyn Observer) -> Result<(), OpsError> {
         let status = loop {
             match self.child.try_wait() {
                 Ok(None) if observer.interrupted() => return Err(RepoError::Interrupted.into()),
-                Ok(None) => std::thread::sleep(LOOK_EVERY),
+                Ok(None) => {
+                    let named =
+                        |source| OpsError::Read { name: format!("the output of {}", self.name), source };
+                    self.refuse_if_it_asks().map_err(named)?;
+                    std::thread::sleep(LOOK_EVERY);
+                }
                 Ok(Some(status)) => break Ok(status),
                 Err(error) => break Err(error),
             }
         };
         self.ended = true;
         match status {
-            Ok(status) if status.success() => Ok(()),
+            Ok(status) if status.success() => {
+                let (lines, before) = self.last_lines();
+                if before > 0 {
+                    observer.note(&format!("{} said {before} lines more than these:", self.name));
+                }
+                lines.iter().for_each(|line| observer.note(&format!("{} said: {line}", self.name)));
+                Ok(())
+            }
             Ok(status) => Err(OpsError::Source {
                 name: self.name.clone(),
                 why: describe(status),
-                lines: self.last_lines(),
+                lines: self.last_lines().0,
             }),
             Err(source) => Err(OpsError::Read { name: format!("the output of {}", self.name), source }),
         }
     }
 
-    fn last_lines(&self) -> Vec<String> {
+    /// The last lines of standard error, and how many came before them.
+    fn last_lines(&self) -> (Vec<String>, usize) {
         // The listener may be a moment behind the end of the command. A grandchild may hold the pipe
         // open; what it still says does not matter.
         for _ in 0..20 {
@@ -125,7 +173,8 @@ impl Program {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let said = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        (said.last.iter().cloned().collect(), said.before)
     }
 }
 
@@ -135,9 +184,10 @@ impl Drop for Program {
         if self.ended {
             return;
         }
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            // It may have ended by itself.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself, or have been stopped: then it hears of its end only once it goes on.
+            let _ = rustix::process::kill_process_group(group, Signal::TERM);
+            let _ = rustix::process::kill_process_group(group, Signal::CONT);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

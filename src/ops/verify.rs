@@ -114,7 +114,15 @@ pub fn verify(
         }
     }
     if note {
-        keep(repository, &verified, program)?;
+        match keep(repository, &verified, program) {
+            Ok(()) => {}
+            Err(OpsError::Repo(error @ RepoError::Interrupted)) => return Err(error.into()),
+            // Who may not write here still learns what was found.
+            Err(error) => repository
+                .environment()
+                .observer
+                .warn(&format!("what was found could not be noted: {}", explain(&error))),
+        }
     }
     Ok(verified)
 }

@@ -6,6 +6,8 @@
 //!    vouches for its packs, an annotation that does so: it says nothing to anybody;
 //! 3. the snapshot: the backup is there, whole.
 //!
+//! A session that is broken off writes a run over the packs that are durable, if it still can.
+//!
 //! Any number of threads hand in frames at once. Memory is bounded: one pack being filled a class,
 //! [`PACKS_IN_FLIGHT`] being stored, and the records of at most [`RUN_RECORDS`] blobs plus one pack's.
 
@@ -27,6 +29,12 @@ use std::thread::JoinHandle;
 
 /// Records that make an index run worth writing while the session goes on.
 const RUN_RECORDS: usize = 1 << 17;
+/// Bytes of packs that do so too, or the part [`RUN_PART`] of all that the session has stored, whichever is more:
+/// of what a session that is killed has stored no more than that has to be stored again, and a long one
+/// writes few runs.
+const RUN_BYTES: u64 = 256 << 20;
+/// See [`RUN_BYTES`].
+const RUN_PART: u64 = 8;
 /// Packs that may wait for the store at once.
 const PACKS_IN_FLIGHT: usize = 1;
 /// Threads that store packs: one syncs while the other writes.
@@ -65,7 +73,8 @@ struct Shared {
     attests: Option<&'static str>,
 }
 
-/// A writer session. Dropping it without [`WriteSession::finish`] leaves unreferenced packs behind.
+/// A writer session. Dropping it without [`WriteSession::finish`] leaves packs behind to which no snapshot refers, and
+/// an index run by which the next session finds what they hold.
 pub struct WriteSession {
     shared: Arc<Shared>,
     queue: Option<Sender<FinishedPack>>,
@@ -120,7 +129,9 @@ impl Shared {
         lock(&self.buffers).push(pack.bytes);
         let records: usize =
             pending.iter().flat_map(|(_, frames)| frames).map(|frame| frame.blobs.len()).sum();
-        let due = (records >= RUN_RECORDS).then(|| std::mem::take(&mut *pending));
+        let bytes: u64 = pending.iter().map(|(pack, _)| u64::from(pack.length)).sum();
+        let many = RUN_BYTES.max(self.counts.stored_bytes.load(Ordering::Relaxed) / RUN_PART);
+        let due = (records >= RUN_RECORDS || bytes >= many).then(|| std::mem::take(&mut *pending));
         drop(pending);
         due.map_or(Ok(()), |packs| self.write_run(packs))
     }
@@ -448,6 +459,11 @@ impl Drop for WriteSession {
         if self.queue.is_some() {
             self.shared.fail(RepoError::Interrupted);
             self.join();
+            let pending = std::mem::take(&mut *lock(&self.shared.pending));
+            if !pending.is_empty() {
+                // Whoever broke off has his error already; without the run the next one stores this again.
+                let _ = self.shared.write_run(pending);
+            }
         }
     }
 }

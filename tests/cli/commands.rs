@@ -84,6 +84,13 @@ fn a_profile_holds_the_options() {
     command.env_remove("CHRONOLITH_REPO").env_remove("CHRONOLITH_PASSWORD");
     command.args(["snapshots", "--profile", "nightly", "--config"]).arg(&file);
     World::finish(command, b"").exits(0);
+    // Paths in it are meant from where it stands, wherever the program runs.
+    let text = "[profile.nightly]\nrepo = \"../repository\"\npassword-file = \"password\"\n";
+    world.write("conf/config.toml", text.as_bytes());
+    let mut command = world.command();
+    command.env_remove("CHRONOLITH_REPO").env_remove("CHRONOLITH_PASSWORD").current_dir("/");
+    command.args(["snapshots", "--profile", "nightly", "--config"]).arg(&file);
+    World::finish(command, b"").exits(0);
     let unknown = world.run(["snapshots", "--profile", "daily", "--config", file.to_str().unwrap()]).exits(2);
     assert!(unknown.err.contains("nightly"), "{}", unknown.err);
 }

@@ -77,6 +77,33 @@ fn a_mirror_of_something_else_is_refused() {
 }
 
 #[test]
+fn places_that_are_one_are_refused() {
+    let world = backed_up();
+    std::os::unix::fs::symlink("repository", world.path("link")).unwrap();
+    for also in ["repository", "link", "./repository/"] {
+        let refused = world.run(["snapshots", "--also", also]).exits(2);
+        assert!(refused.err.contains("are one place"), "{}", refused.err);
+    }
+    for to in ["repository/within", "link/within/deeper", "."] {
+        world.run(["mirror", "--to", to]).exits(2);
+    }
+    assert!(!world.path("repository/within").exists());
+}
+
+#[test]
+fn a_copy_of_what_does_not_exist_is_not_a_copy() {
+    let world = backed_up();
+    let mut init = world.command();
+    init.args(["init", "-q", "-r", "other"]);
+    World::finish(init, b"").exits(0);
+    let mut copy = world.command();
+    copy.env("CHRONOLITH_TO_PASSWORD", super::program::PASSWORD);
+    copy.args(["copy", "--to", "other", "--label", "misspelt"]);
+    let missed = World::finish(copy, b"").exits(4);
+    assert!(missed.err.contains("no snapshot has this label"), "{}", missed.err);
+}
+
+#[test]
 fn a_copy_goes_into_a_repository_with_another_password() {
     let world = backed_up();
     let password = world.write("other.password", b"another one\n");

@@ -53,6 +53,13 @@ fn snapshots_are_forgotten_by_name_but_not_the_last() {
 }
 
 #[test]
+fn a_filter_that_fits_nothing_is_warned_of() {
+    let (world, _) = backed_up(2);
+    let nothing = world.run(["forget", "-n", "--keep-last", "1", "--label", "misspelt"]).exits(0);
+    assert!(nothing.err.contains("warning: no snapshot has this"), "{}", nothing.err);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_and_nothing_happens() {
     let (world, ids) = backed_up(2);
     let id = ids[0].as_str();

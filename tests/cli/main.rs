@@ -9,4 +9,5 @@ mod keys;
 mod marks;
 mod program;
 mod pty;
+mod sources;
 mod terminal;

@@ -58,6 +58,20 @@ fn two_passwords_that_differ_make_nothing() {
 }
 
 #[test]
+fn who_says_no_to_a_second_way_is_believed() {
+    let world = World::new();
+    let mut terminal = Terminal::run(&world, &["init"], Streams::Terminal);
+    terminal.answers_hidden("new password: ", PASSWORD);
+    terminal.answers_hidden("again: ", PASSWORD);
+    terminal.answers("write it to a file (FILE)? ", "y");
+    terminal.answers("write it to a file (FILE)? ", "n");
+    terminal.shows("No second way in was made");
+    let (code, screen, _) = terminal.ends();
+    assert_eq!(code, 0, "{screen}");
+    assert!(!world.path("n").exists() && !world.path("y").exists(), "a sheet was written");
+}
+
+#[test]
 fn the_sheet_is_shown_on_the_terminal_only() {
     let world = World::new();
     let mut terminal = Terminal::run(&world, &["init"], Streams::Pipes);

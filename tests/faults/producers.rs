@@ -87,6 +87,19 @@ fn a_stream_that_breaks_commits_nothing() {
 }
 
 #[test]
+fn what_a_backup_that_broke_off_had_stored_is_not_stored_again() {
+    let owner = Client::init(Arc::new(MemoryStore::new()), 2);
+    let length = 68 << 20;
+    let reader = Box::new(Broken(noise(7, length), 0));
+    let source = Source::Stream { name: b"app.bin".to_vec(), reader };
+    backup(&owner.open(), vec![source], &owner.options()).unwrap_err();
+    let report = owner.try_back_up(&content([("app.bin", noise(7, length))])).unwrap();
+    // But for the packs that were not full yet, and those on their way.
+    assert!(report.summary.new_bytes < 40 << 20, "{}", report.summary.new_bytes);
+    owner.read(report.snapshot.unwrap()).unwrap();
+}
+
+#[test]
 fn a_dump_without_its_last_line_is_answered_with_advice() {
     let (owner, _) = owner();
     let mut cut = dump(2, 2000, 20);

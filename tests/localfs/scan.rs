@@ -193,6 +193,38 @@ fn excluded_entries_are_left_out() {
 }
 
 #[test]
+fn one_entry_of_a_source_is_walked_as_the_whole_walk_would() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path();
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    fs::write(root.join("a/keep"), "x").unwrap();
+    fs::write(root.join("top.tmp"), "x").unwrap();
+    symlink("a", root.join("link")).unwrap();
+    let walk = |entry: &str, options: &ScanOptions| -> Vec<ScanEvent> {
+        Scan::of_entry(raw(root), entry.as_bytes(), options, &Owners::load()).collect()
+    };
+    let excludes = Excludes::new(["/a/b", "*.tmp"]).unwrap();
+    let options = ScanOptions { excludes, ..ScanOptions::default() };
+    assert!(walk("top.tmp", &options).is_empty());
+    // A link is a link, and what is anchored is anchored at the source.
+    assert!(
+        matches!(&walk("link", &options)[..], [ScanEvent::Leaf(entry)] if entry.metadata().kind == FileKind::Symlink)
+    );
+    let [ScanEvent::Enter(entered), ScanEvent::Leaf(kept), ScanEvent::Leave] = &walk("a", &options)[..]
+    else {
+        panic!("{:?}", walk("a", &options));
+    };
+    assert_eq!((entered.path(), kept.name()), (raw(&root.join("a")), &b"keep"[..]));
+    let identity = fs::metadata(root.join("a")).unwrap();
+    let skipped = [(identity.dev(), identity.ino())].into();
+    assert!(walk("a", &ScanOptions { skipped, ..ScanOptions::default() }).is_empty());
+    // Another file system.
+    let options = ScanOptions { one_file_system: true, ..ScanOptions::default() };
+    let events: Vec<_> = Scan::of_entry(b"/", b"proc", &options, &Owners::load()).collect();
+    assert!(matches!(&events[..], [ScanEvent::Enter(_), ScanEvent::Leave]), "{events:?}");
+}
+
+#[test]
 fn a_source_may_be_a_file_a_link_or_end_in_slashes() {
     let folder = TempDir::new().unwrap();
     let root = folder.path();

@@ -1,5 +1,6 @@
 //! `chronolith copy`.
 
+use crate::base::ErrorClass;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
@@ -126,6 +127,13 @@ fn choose<'s>(
             && (arguments.label.is_empty() || arguments.label.contains(&view.snapshot.label))
             && (arguments.host.is_empty() || arguments.host.contains(&view.snapshot.host))
     };
+    if by_line && !snapshots.iter().any(in_line) {
+        return Err(Fault::Plain {
+            class: ErrorClass::NotFound,
+            why: "no snapshot has this label and host".to_owned(),
+            advice: "`chronolith snapshots` shows what there is".to_owned(),
+        });
+    }
     let wanted = |view: &&SnapshotView| arguments.all || named.contains(&view.id) || in_line(view);
     Ok(snapshots.iter().filter(wanted).collect())
 }

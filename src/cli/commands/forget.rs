@@ -3,7 +3,7 @@
 use super::keep::KeepRules;
 use super::prune;
 use super::snapshots::has_tag;
-use crate::base::SnapshotId;
+use crate::base::{Observer, SnapshotId};
 use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render::{self, Align, Table};
@@ -41,7 +41,7 @@ pub struct Arguments {
     #[arg(long, value_name = "K[=V]")]
     pub tag: Vec<String>,
     /// Shows what would be done
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Permits that a host and label loses its last snapshot
     #[arg(long)]
@@ -109,6 +109,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             session.talk.tell(&format!(
                 "{bases} with an archived log left alone: `pg forget` decides about them and the log together"
             ));
+        }
+        if arguments.filters() && left == 0 && !snapshots.iter().any(wanted) {
+            session.talk.warn("no snapshot has this host, label and tag: nothing is forgotten");
         }
         let plan = by_policy(&repository, &snapshots, &policy, &zone, wanted)?;
         show_plan(session, &snapshots, &plan)?;

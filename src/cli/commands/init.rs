@@ -101,11 +101,17 @@ fn second_way(repository: &Repository) -> Result<(), Fault> {
     )?;
     loop {
         let answer = unlock::ask_line(
-            "Show the sheet here, to be printed or written down (s), or write it to a file (FILE)? ",
+            "Show the sheet here, to be printed or written down (s), go without one (n), or write it to a file (FILE)? ",
         )?;
         let sheet = RecoverySheet::export(repository);
         match answer.trim() {
-            "" => {}
+            // Neither is the name of a file that anybody means.
+            "" | "y" | "Y" | "yes" => {}
+            "n" | "N" | "no" => {
+                return unlock::show(
+                    "No second way in was made. `chronolith key export --to FILE` makes one at any time.\n",
+                );
+            }
             "s" | "S" => {
                 unlock::show(&String::from_utf8_lossy(sheet.expose()))?;
                 return Ok(());

@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[derive(Args)]
 pub struct Arguments {
     /// Shows what would be announced
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     pub dry_run: bool,
     #[command(flatten)]
     pub bounds: Bounds,

@@ -69,7 +69,8 @@ impl Read for Producer {
             let mut watched = [PollFd::new(&self.output, PollFlags::IN)];
             match poll(&mut watched, Some(&WAIT)) {
                 // A command may think for hours before it says something.
-                Ok(0) | Err(Errno::INTR) => {}
+                Ok(0) => self.program.refuse_if_it_asks()?,
+                Err(Errno::INTR) => {}
                 Ok(_) => return self.output.read(buffer),
                 Err(errno) => return Err(errno.into()),
             }

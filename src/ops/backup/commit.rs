@@ -1,6 +1,7 @@
 //! From what is fed to a snapshot that counts: the same for all that is backed up.
 
 use super::super::error::OpsError;
+use super::super::names::{LABEL_BYTES_MAX, check_label};
 use super::super::settle::settle;
 use super::parent::Parent;
 use super::{BackupOptions, BackupReport, BasesFrom, Progress};
@@ -66,7 +67,13 @@ pub(in crate::ops) fn permit(
     options: &BackupOptions,
     label: &str,
 ) -> Result<(), OpsError> {
-    super::super::names::check_label(label)?;
+    check_label(label)?;
+    let host = &options.host;
+    if host.is_empty() || host.len() > LABEL_BYTES_MAX || host.chars().any(char::is_control) {
+        return Err(OpsError::Usage(format!(
+            "{host:?} cannot be a host: a host has 1 to {LABEL_BYTES_MAX} bytes and no control characters"
+        )));
+    }
     repository.require_writer()?;
     let identity = repository.keyring().identity.key;
     repository.registry().may_sign(&identity, Act::Snapshot { host: &options.host, label })?;

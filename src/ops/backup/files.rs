@@ -28,6 +28,10 @@ const SETTLED_NANOSECONDS: i64 = 2_000_000_000;
 /// Holes shorter than this are read as the zeros they are.
 const HOLE_BYTES_MIN: u64 = 64 << 10;
 
+/// Most bytes of a file that says it is empty: some file systems do not tell lengths (`/proc`, some of FUSE), and some
+/// of their files never end.
+const UNTOLD_BYTES_MAX: u64 = 64 << 20;
+
 /// What to take and how to cut it.
 pub(super) struct FileOptions {
     pub scan: ScanOptions,
@@ -174,16 +178,31 @@ impl<'a> FileFeeder<'a> {
         self.cursor.as_mut()?.find(name)?.content
     }
 
+    /// The walk over one source, or over one entry of the root folder where that is the source.
+    fn scan(&self, path: &Path, of_root: bool) -> Scan<'a> {
+        let (options, bytes) = (self.options, path.as_os_str().as_bytes());
+        match path.file_name() {
+            Some(name) if of_root => Scan::of_entry(b"/", name.as_bytes(), &options.scan, &options.owners),
+            _ => Scan::new(bytes, &options.scan, &options.owners),
+        }
+    }
+
     /// Feeds one source with everything below it.
+    ///
+    /// # Errors
+    ///
+    /// When the source itself cannot be read; what lies below it is only noted.
     pub fn source(
         &mut self,
         path: &Path,
+        of_root: bool,
         feeder: &mut Feeder,
         progress: &mut Progress,
     ) -> Result<(), OpsError> {
-        let options = self.options;
         let observer = self.session.repository().environment().observer.clone();
-        for event in Scan::new(path.as_os_str().as_bytes(), &options.scan, &options.owners) {
+        let scan = self.scan(path, of_root);
+        let whole = (!of_root).then(|| scan.source().to_vec());
+        for event in scan {
             if observer.interrupted() {
                 return Err(RepoError::Interrupted.into());
             }
@@ -198,15 +217,29 @@ impl<'a> FileFeeder<'a> {
                     self.leave();
                     feeder.event(Event::Close)?;
                 }
-                ScanEvent::Leaf(entry) => self.leaf(&entry, feeder, progress)?,
+                ScanEvent::Leaf(entry) => {
+                    let alone = whole.as_deref() == Some(entry.path());
+                    self.leaf(&entry, alone, feeder, progress)?;
+                }
+                ScanEvent::Problem(error) if whole.is_some() && error.path() == whole.as_deref() => {
+                    return Err(error.into());
+                }
                 ScanEvent::Problem(error) => note(progress, &error),
             }
         }
         Ok(())
     }
 
-    fn leaf(&mut self, entry: &Entry, feeder: &mut Feeder, progress: &mut Progress) -> Result<(), OpsError> {
+    /// Feeds what is no folder. One that is a source `alone` has to be readable.
+    fn leaf(
+        &mut self,
+        entry: &Entry,
+        alone: bool,
+        feeder: &mut Feeder,
+        progress: &mut Progress,
+    ) -> Result<(), OpsError> {
         let found = entry.metadata();
+        self.session.repository().environment().observer.item(&printable(entry.path()));
         let mut node = tree_entry(entry.name(), found);
         let before = self.cursor.as_mut().and_then(|cursor| cursor.find(entry.name()));
         if found.kind != FileKind::File {
@@ -222,6 +255,7 @@ impl<'a> FileFeeder<'a> {
         }
         let file = match entry.open() {
             Ok(file) => file,
+            Err(error) if alone => return Err(error.into()),
             Err(error) => {
                 note(progress, &error);
                 return Ok(());
@@ -237,6 +271,9 @@ impl<'a> FileFeeder<'a> {
                 Ok(())
             }
             Err(FeedError::Pipeline(error)) => Err(error.into()),
+            Err(FeedError::Source(source)) if alone => {
+                Err(OpsError::Read { name: printable(entry.path()), source })
+            }
             Err(FeedError::Source(source)) => {
                 feeder.event(Event::Drop)?;
                 let path = printable(entry.path());
@@ -301,6 +338,15 @@ impl<'a> FileFeeder<'a> {
         let mut digest = blake3::Hasher::new();
         let mut offset = 0;
         let source = |error: LocalError| FeedError::Source(io::Error::other(error.to_string()));
+        if file.size() == 0 {
+            let mut reader = RangeReader { file, offset, left: UNTOLD_BYTES_MAX, inspector: None };
+            offset = feeder.data(&mut reader, cut, UNTOLD_BYTES_MAX, &mut digest)?;
+            if offset == UNTOLD_BYTES_MAX {
+                return Err(FeedError::Source(io::Error::other(format!(
+                    "it says that it is empty, and holds more than {UNTOLD_BYTES_MAX} bytes"
+                ))));
+            }
+        }
         while offset < file.size() {
             let data =
                 if reading.holes { next_stretch(file, offset).map_err(source)? } else { offset..file.size() };
@@ -325,7 +371,7 @@ impl<'a> FileFeeder<'a> {
             read: Some(read),
         }))?;
         Ok(match file.check_unchanged() {
-            Ok(()) if offset == file.size() => Read1::Whole,
+            Ok(()) if offset == file.size() || file.size() == 0 => Read1::Whole,
             Ok(()) => Read1::Changed(LocalError::Changed { path: entry.path().to_vec(), what: "its length" }),
             Err(error) => Read1::Changed(error),
         })
@@ -396,7 +442,7 @@ impl FileFeeder<'_> {
     ) -> Result<(), OpsError> {
         for (name, place) in &place.children {
             match &place.source {
-                Some(Source::Path(path)) => self.look_at(path, summary, progress)?,
+                Some(Source::Path(path)) => self.look_at(path, place.of_root, summary, progress)?,
                 Some(_) => {}
                 None => {
                     summary.directories += 1;
@@ -412,18 +458,21 @@ impl FileFeeder<'_> {
     fn look_at(
         &mut self,
         path: &Path,
+        of_root: bool,
         summary: &mut SnapshotSummary,
         progress: &mut Progress,
     ) -> Result<(), OpsError> {
-        let options = self.options;
-        for event in Scan::new(path.as_os_str().as_bytes(), &options.scan, &options.owners) {
+        let observer = self.session.repository().environment().observer.clone();
+        for event in self.scan(path, of_root) {
             match event {
                 ScanEvent::Enter(entry) => {
+                    observer.item(&printable(entry.path()));
                     summary.directories += 1;
                     self.enter(entry.name())?;
                 }
                 ScanEvent::Leave => self.leave(),
                 ScanEvent::Leaf(entry) if entry.metadata().kind == FileKind::File => {
+                    observer.item(&printable(entry.path()));
                     summary.files += 1;
                     summary.bytes += entry.metadata().size;
                     let node = tree_entry(entry.name(), entry.metadata());
@@ -431,10 +480,16 @@ impl FileFeeder<'_> {
                     match before.as_ref().and_then(|before| self.unchanged(&node, before)) {
                         Some(_) => progress.unchanged_files += 1,
                         // An upper bound: deduplication is known only once the content is read.
-                        None => summary.new_bytes += entry.metadata().size,
+                        None => match entry.open() {
+                            Ok(_) => summary.new_bytes += entry.metadata().size,
+                            Err(error) => note(progress, &error),
+                        },
                     }
                 }
-                ScanEvent::Leaf(_) => summary.others += 1,
+                ScanEvent::Leaf(entry) => {
+                    observer.item(&printable(entry.path()));
+                    summary.others += 1;
+                }
                 ScanEvent::Problem(error) => note(progress, &error),
             }
         }

@@ -239,7 +239,9 @@ impl Feeding<'_> {
                     // Only a producer that says it succeeded may be committed.
                     producer.finish()?;
                 }
-                Some(Source::Path(path)) => files.source(&path, self.feeder, self.progress)?,
+                Some(Source::Path(path)) => {
+                    files.source(&path, place.of_root, self.feeder, self.progress)?;
+                }
                 None => {
                     let entry = place.folder_entry(&name, self.started);
                     files.enter(&name)?;

@@ -1,6 +1,7 @@
 //! Where each source will stand in the tree.
 
 use super::super::error::OpsError;
+use super::super::names::{LABEL_BYTES_MAX, is_label};
 use crate::base::Timestamp;
 use crate::format::tree::{EntryKind, TreeEntry};
 use crate::localfs::{check_component, printable};
@@ -35,6 +36,9 @@ pub enum Source {
 pub(super) struct Place {
     pub children: BTreeMap<Vec<u8>, Place>,
     pub source: Option<Source>,
+    /// Whether the root folder is the source, of which this is one entry: it is treated as a walk over all
+    /// of it would treat it.
+    pub of_root: bool,
     /// Where a folder on the way to a path lies on this machine.
     path: Option<PathBuf>,
 }
@@ -87,7 +91,12 @@ fn stream_path(name: &[u8]) -> Result<Vec<Vec<u8>>, OpsError> {
     if parts.is_empty() {
         return Err(OpsError::Usage("a stream needs a name, such as app.sql".to_owned()));
     }
-    parts.iter().try_for_each(|part| check_component(part))?;
+    if let Some(part) = parts.iter().find(|part| check_component(part).is_err()) {
+        let (name, part) = (printable(name), printable(part));
+        return Err(OpsError::Usage(format!(
+            "{name} cannot be the name of a stream: {part:?} is no name of a file"
+        )));
+    }
     Ok(parts)
 }
 
@@ -107,7 +116,11 @@ fn file_path(path: &Path) -> Result<Vec<Vec<u8>>, OpsError> {
 impl Plan {
     pub fn new(sources: Vec<Source>) -> Result<Self, OpsError> {
         let mut plan = Self { root: Place::default(), names: Vec::new(), kind: "files", streams: false };
-        for source in sources {
+        // What is named besides the root folder is a source of its own.
+        let (roots, sources): (Vec<_>, Vec<_>) = sources
+            .into_iter()
+            .partition(|source| matches!(source, Source::Path(path) if path.as_path() == Path::new("/")));
+        for source in sources.into_iter().chain(roots) {
             let (path, name, base) = match &source {
                 Source::Stream { name, .. } => {
                     (plan.kind, plan.streams) = ("stream", true);
@@ -142,13 +155,18 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The root folder itself: its entries are the sources.
+    /// The root folder itself: its entries become places, since streams may stand beside them.
     fn root_source(&mut self, source: Source, name: String) -> Result<(), OpsError> {
         let Source::Path(path) = source else { return Ok(()) };
         let failed = |source| OpsError::Read { name: name.clone(), source };
         for entry in std::fs::read_dir(&path).map_err(failed)? {
-            let entry = entry.map_err(failed)?.path();
-            self.root.put(&file_path(&entry)?, Some(Path::new("/")), Source::Path(entry))?;
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().as_bytes().to_vec();
+            if self.root.put(std::slice::from_ref(&name), Some(Path::new("/")), Source::Path(entry.path()))?
+                && let Some(place) = self.root.children.get_mut(&name)
+            {
+                place.of_root = true;
+            }
         }
         self.names.push(name);
         Ok(())
@@ -166,10 +184,21 @@ impl Plan {
         self.streams
     }
 
-    /// The label of a backup that was given none: what it is a backup of.
+    /// The label of a backup that was given none: what it is a backup of, each source once. What a label cannot
+    /// hold is replaced, and then a hash of all names tells it from others that look like it.
     pub fn default_label(&self) -> String {
         let mut names = self.names.clone();
         names.sort();
-        names.join(",").replace([':', '@'], "_")
+        names.dedup();
+        let whole = names.join(",");
+        if is_label(&whole) {
+            return whole;
+        }
+        let hash = blake3::hash(whole.as_bytes()).to_hex();
+        let hash = hash.get(..8).unwrap_or_default();
+        let most = LABEL_BYTES_MAX - hash.len() - 1;
+        let whole = whole.replace(|c: char| c == ':' || c == '@' || c.is_control(), "_");
+        let end = (0..=most.min(whole.len())).rev().find(|end| whole.is_char_boundary(*end)).unwrap_or(0);
+        format!("{}~{hash}", whole.get(..end).unwrap_or_default())
     }
 }

@@ -249,7 +249,15 @@ fn look(
     packs.look(BlobClass::Content, read, others, options.read_data.budget())?;
     if options.keep_ledger && options.read_data != ReadData::None {
         // What an interruption leaves undone does not make undone what was verified.
-        packs.keep_ledger(&options.program)?;
+        match packs.keep_ledger(&options.program) {
+            Ok(()) => {}
+            Err(OpsError::Repo(error @ RepoError::Interrupted)) => return Err(error.into()),
+            // Who may not write here still learns what is wrong.
+            Err(error) => environment.observer.warn(&format!(
+                "which packs were read could not be noted, so that the next check does not know: {}",
+                explain(&error)
+            )),
+        }
     }
     if environment.observer.interrupted() {
         return Err(RepoError::Interrupted.into());
