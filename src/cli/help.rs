@@ -75,7 +75,7 @@ pub fn screen() -> String {
     text.push_str(
         "\n-r PATH or CHRONOLITH_REPO names the repository; CHRONOLITH_PASSWORD, --password-file,\n\
          --password-command or --key-file unlocks it, else the terminal is asked. --json -q -v\n\
-         SNAP is an id (8 digits or more), a LABEL (its newest), LABEL@{TIME} or latest.\n",
+         SNAP is an id (8 digits or more), a LABEL (its newest), LABEL@HOST, LABEL@{TIME} or latest.\n",
     );
     text
 }

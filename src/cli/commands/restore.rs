@@ -30,7 +30,8 @@ pub enum Owners {
 /// Restores a snapshot, or a file or folder of it, into a folder, or a file to standard output
 ///
 /// Only what differs from what stands in the folder is written, so that an interrupted restore goes
-/// on when it is run again. A folder's content comes directly into the target.
+/// on when it is run again. A snapshot's files come under their whole paths (`DIR/etc/app`), a folder's content comes
+/// directly into the target.
 #[derive(Args)]
 pub struct Arguments {
     /// The snapshot, and a path in it
