@@ -122,7 +122,7 @@ impl ClusterLog {
             Ok(())
         };
         match holds_whole(&found) {
-            true => repository.read_segment(&found, &mut take)?,
+            true => repository.read_segment(&found, &mut take).map(drop)?,
             false => repository.read_joined(&found, &mut take).map(drop)?,
         }
         let first = FirstPage::read(&bytes).map_err(|error| OpsError::Stopped {

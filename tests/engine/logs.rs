@@ -65,14 +65,16 @@ fn read(repository: &Repository, name: &str) -> Result<Vec<u8>, RepoError> {
         Ok(())
     });
     match (&read, in_parts) {
-        (Ok(()), Ok(length)) => {
-            assert_eq!(length, bytes.len() as u64, "{name}");
+        (Ok(digest), Ok(in_parts)) => {
+            assert_eq!(digest, &in_parts, "{name}");
+            assert_eq!(digest.length, bytes.len() as u64, "{name}");
+            assert_eq!(&digest.blake3, blake3::hash(&bytes).as_bytes(), "{name}");
             assert!(placed.into_inner().unwrap() == bytes, "{name}");
         }
         (Err(error), Err(other)) => assert_eq!(error.to_string(), other.to_string(), "{name}"),
         (read, in_parts) => panic!("{name}: {read:?}, in parts {in_parts:?}"),
     }
-    read.map(|()| bytes)
+    read.map(|_| bytes)
 }
 
 /// Segments of all sorts: noise, text, zeros at the end (A9), zeros only, one byte.

@@ -100,9 +100,10 @@ fn get_file(
     }
     let mut unfinished = Unfinished::create(target)?;
     let bytes = if is_whole {
-        repository.read_segment_into(&listing.found, &|at, piece| {
+        let digest = repository.read_segment_into(&listing.found, &|at, piece| {
             unfinished.write_at(piece, at).map_err(|source| unfinished.unwritten(source))
-        })?
+        })?;
+        digest.length
     } else {
         let mut write = |piece: &[u8]| unfinished.write(piece).map_err(|source| unfinished.unwritten(source));
         let zeros = vec![0; 1 << 20];

@@ -12,10 +12,12 @@ use crate::postgres::lineage::{ClusterName, lineages};
 use crate::postgres::segment::{LogFile, SegmentName};
 use crate::postgres::wal::FirstPage;
 use crate::repo::{RepoError, Repository, holds_whole};
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_root};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -63,7 +65,7 @@ impl Spool {
         match fs::rename(&path, target) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 let mut unfinished = Unfinished::create(target)?;
-                each_window(&file, length, |window| unfinished.write(window)).map_err(written)?;
+                each_window(&file, 0..length, |window| unfinished.write(window)).map_err(written)?;
                 unfinished.finish(target)?;
                 let _ = fs::remove_file(&path);
             }
@@ -131,17 +133,15 @@ impl Spool {
             let partial = self.folder.join(format!("{name}.partial"));
             let mut options = File::options();
             options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&partial).map_err(local)?;
-            let mut hasher = blake3::Hasher::new();
-            repository.read_segment(&found, &mut |piece| {
-                hasher.update(piece);
-                file.write_all(piece).map_err(|source| RepoError::Local {
+            let file = options.open(&partial).map_err(local)?;
+            let digest = repository.read_segment_into(&found, &|at, piece| {
+                file.write_all_at(piece, at).map_err(|source| RepoError::Local {
                     doing: "cannot write",
                     path: partial.display().to_string(),
                     source,
                 })
             })?;
-            file.write_all(hasher.finalize().as_bytes()).map_err(local)?;
+            file.write_all_at(&digest.blake3, digest.length).map_err(local)?;
             fs::rename(&partial, &path).map_err(local)?;
             fetched += 1;
         }
@@ -165,23 +165,44 @@ impl Spool {
 /// Returns the length of the segment that a file holds, if the digest behind it says that it is whole.
 fn whole(file: &File) -> Option<u64> {
     let length = file.metadata().ok()?.len().checked_sub(DIGEST_BYTES as u64)?;
-    let mut hasher = blake3::Hasher::new();
-    each_window(file, length, |window| {
-        hasher.update(window);
-        Ok(())
-    })
-    .ok()?;
     let mut digest = [0; DIGEST_BYTES];
     file.read_exact_at(&mut digest, length).ok()?;
-    (hasher.finalize() == digest).then_some(length)
+    (digest_of(file, length).ok()? == digest).then_some(length)
 }
 
-/// Reads the first bytes of a file piece by piece, which stay in a processor's cache.
-fn each_window(file: &File, length: u64, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+/// Hashes the first bytes of a file: the halves at once, which are subtrees of the whole's BLAKE3 where the length
+/// is that of a segment, since the server waits.
+fn digest_of(file: &File, length: u64) -> io::Result<blake3::Hash> {
+    let half = length / 2;
+    let hash = |range: Range<u64>| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(range.start);
+        each_window(file, range, |window| {
+            hasher.update(window);
+            Ok(())
+        })?;
+        Ok::<_, io::Error>(hasher)
+    };
+    if !length.is_power_of_two() || half < blake3::CHUNK_LEN as u64 {
+        return Ok(hash(0..length)?.finalize());
+    }
+    let (left, right) = std::thread::scope(|scope| {
+        let right = scope.spawn(|| hash(half..length));
+        (hash(0..half), right.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))))
+    });
+    Ok(merge_subtrees_root(&left?.finalize_non_root(), &right?.finalize_non_root(), Mode::Hash))
+}
+
+/// Reads a part of a file piece by piece, which stay in a processor's cache.
+fn each_window(
+    file: &File,
+    range: Range<u64>,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut window = vec![0; WINDOW_BYTES];
-    let mut at = 0;
-    while at < length {
-        let rest = usize::try_from(length - at).unwrap_or(usize::MAX);
+    let mut at = range.start;
+    while at < range.end {
+        let rest = usize::try_from(range.end - at).unwrap_or(usize::MAX);
         let some = window.get_mut(..rest.min(WINDOW_BYTES)).unwrap_or_default();
         file.read_exact_at(some, at)?;
         each(some)?;

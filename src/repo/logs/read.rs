@@ -39,6 +39,15 @@ pub struct OpenedLog {
 /// A decoded blob: its frame's bytes, and where in them it lies.
 type Decoded = (Arc<Vec<u8>>, Range<usize>);
 
+/// How far the pieces of a segment are wanted.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// Up to the end of the whole, whose digest one of them names.
+    Whole,
+    /// As far as they join.
+    Joined,
+}
+
 /// What a record stands for, verified, in pieces as they were decoded.
 pub(super) struct Decoding(Vec<Decoded>);
 
@@ -153,22 +162,26 @@ impl Repository {
     ///
     /// When they are damaged, this key may not read content, or the store fails.
     pub fn read_log(&self, log: &FoundLog) -> Result<Vec<u8>, RepoError> {
-        Ok(self.decode_log(log)?.whole())
+        Ok(self.decode_log(log)?.0.whole())
     }
 
-    fn decode_log(&self, log: &FoundLog) -> Result<Decoding, RepoError> {
+    /// Decodes what a record stands for; returns its digest too, which was verified.
+    fn decode_log(&self, log: &FoundLog) -> Result<(Decoding, LogDigest), RepoError> {
         match &log.record.content {
-            Some(content) if !content.chunks.is_empty() => match is_merged(&log.object) {
-                true => self.read_merged(log, content),
-                false => self.open_log(log)?.read(self, content),
-            },
+            Some(content) if !content.chunks.is_empty() => {
+                let decoding = match is_merged(&log.object) {
+                    true => self.read_merged(log, content),
+                    false => self.open_log(log)?.read(self, content),
+                };
+                Ok((decoding?, content.digest))
+            }
             _ => Err(RepoError::Usage(format!("{} is archived without its bytes", log.record.name))),
         }
     }
 
     /// Reads a segment from whichever of these is whole, what counts first: a log pack of it, or pieces
     /// that join ([LOG-PACK-6]). `sink` receives the bytes in order, each piece verified; the whole is
-    /// verified when this returns.
+    /// verified when this returns. Returns the digest that it was found to have.
     ///
     /// # Errors
     ///
@@ -177,19 +190,18 @@ impl Repository {
         &self,
         found: &[FoundLog],
         sink: &mut dyn FnMut(&[u8]) -> Result<(), RepoError>,
-    ) -> Result<(), RepoError> {
+    ) -> Result<LogDigest, RepoError> {
         let mut problem = None;
         for log in found.iter().filter(|log| log.record.piece_offset.is_none()) {
             match self.decode_log(log) {
-                Ok(decoding) => return decoding.pieces().try_for_each(&mut *sink),
+                Ok((decoding, digest)) => {
+                    decoding.pieces().try_for_each(&mut *sink)?;
+                    return Ok(digest);
+                }
                 Err(error) => drop(problem.get_or_insert(error)),
             }
         }
-        let whole = found.iter().find_map(|log| log.record.whole);
-        match self.read_pieces(found, Some(whole), sink) {
-            Err(error) => Err(problem.unwrap_or(error)),
-            Ok(_) => Ok(()),
-        }
+        self.read_pieces(found, Wanted::Whole, sink).map_err(|error| problem.unwrap_or(error))
     }
 
     /// Reads the beginning of a segment that is not there as a whole, as far as its pieces join; returns its
@@ -204,20 +216,23 @@ impl Repository {
         found: &[FoundLog],
         sink: &mut dyn FnMut(&[u8]) -> Result<(), RepoError>,
     ) -> Result<u64, RepoError> {
-        self.read_pieces(found, None, sink)
+        Ok(self.read_pieces(found, Wanted::Joined, sink)?.length)
     }
 
     /// Reads pieces in order: up to the end of the whole where that is wanted, else as far as they join.
     fn read_pieces(
         &self,
         found: &[FoundLog],
-        wanted: Option<Option<LogDigest>>,
+        wanted: Wanted,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), RepoError>,
-    ) -> Result<u64, RepoError> {
+    ) -> Result<LogDigest, RepoError> {
         let name = found.first().map_or("the segment", |log| log.record.name.as_str());
         let missing =
             |at: u64| RepoError::Usage(format!("{name} is not whole: no piece of it begins at {at}"));
-        let whole = wanted.map(|whole| whole.ok_or_else(|| missing(0))).transpose()?;
+        let whole = match wanted {
+            Wanted::Whole => Some(found.iter().find_map(|log| log.record.whole).ok_or_else(|| missing(0))?),
+            Wanted::Joined => None,
+        };
         let end = whole.map_or_else(|| joined_length(found), |whole| whole.length);
         let mut usable: Vec<&FoundLog> = found.iter().collect();
         let broken = || {
@@ -259,10 +274,9 @@ impl Repository {
                 }
             }
         }
-        if at == end && whole.is_none_or(|whole| hasher.finalize() == whole.blake3) {
-            return Ok(at);
-        }
-        Err(broken())
+        let read = LogDigest { length: at, blake3: *hasher.finalize().as_bytes() };
+        let is_right = at == end && whole.is_none_or(|whole| read == whole);
+        if is_right { Ok(read) } else { Err(broken()) }
     }
 }
 

@@ -12,7 +12,7 @@ use super::find::FoundLog;
 use super::merged::is_merged;
 use super::read::{OpenedLog, THREADS, key_of};
 use crate::base::BlobId;
-use crate::format::log::LogContent;
+use crate::format::log::{LogContent, LogDigest};
 use crate::format::pack::FrameRecord;
 use crate::repo::error::RepoError;
 use crate::repo::frames::FrameDecoder;
@@ -40,19 +40,23 @@ enum Failure {
 impl Repository {
     /// Reads a segment as [`Self::read_segment`] does, from several threads and each part into its own place. Nothing that
     /// `sink` receives counts before this returns, and it may receive the bytes of a place twice; the last count.
-    /// Returns the length.
+    /// Returns the digest that the whole was found to have.
     ///
     /// # Errors
     ///
     /// As [`Self::read_segment`].
-    pub fn read_segment_into(&self, found: &[FoundLog], sink: &PlacedSink<'_>) -> Result<u64, RepoError> {
+    pub fn read_segment_into(
+        &self,
+        found: &[FoundLog],
+        sink: &PlacedSink<'_>,
+    ) -> Result<LogDigest, RepoError> {
         let whole = found.iter().find(|log| log.record.piece_offset.is_none());
         if let Some(log) = whole.filter(|log| !is_merged(&log.object))
             && let Some(content) = log.record.content.as_ref().filter(|content| is_even(content))
             && let Ok(opened) = self.open_log(log)
         {
             match opened.read_parts(self, content, sink) {
-                Ok(true) => return Ok(content.digest.length),
+                Ok(true) => return Ok(content.digest),
                 Err(Failure::Sink(error)) => return Err(error),
                 // What is wrong, if anything is, is said by the other way, which also looks for another copy.
                 Ok(false) | Err(Failure::Unreadable) => {}
@@ -63,8 +67,7 @@ impl Repository {
             sink(at, piece)?;
             at += piece.len() as u64;
             Ok(())
-        })?;
-        Ok(at)
+        })
     }
 }
 
