@@ -2,8 +2,9 @@
 
 One server for all of them, since the log that a server writes is never the same twice. What it archives while an
 engine takes a base backup goes to that engine; what is written between goes to a folder, from which every
-engine then archives the same segments, a process each, as `archive_command` does. A restore is right when a
-server that is started on it recovers and answers what the first one answered.
+engine then archives the same segments, a process each, as `archive_command` does, and brings them back: once from the
+repository, once out of what it fetched ahead. A restore is right when a server that is started on it recovers and
+answers what the first one answered.
 """
 
 import contextlib
@@ -58,6 +59,10 @@ class LiveServer(Postgres):
             self.__exit__()
             raise
         return self
+
+    @property
+    def segment_bytes(self):
+        return os.path.getsize(os.path.join(self.log, segments(self)[0]))
 
     def give(self, path):
         if self.identity:
@@ -184,6 +189,7 @@ def play(server, lives, scale, say):
         server.settle()
     names = segments(server)[: max(2, round(SEGMENTS * min(1, scale / 40)))]
     each(lambda life: log(life, server, names, do))
+    each(lambda life: log_ahead(life, server, names, do))
     server.down()
     each(lambda life: restores(life, server, answers, do))
 
@@ -201,19 +207,54 @@ def log(life, server, names, do):
     for name in names:
         bench_measure.warm(os.path.join(server.log, name))
 
-    def loop(command):
-        return ["sh", "-c", f'for name; do {command} || exit 1; done', "sh", *names]
-
     push = shlex.join(life.engine.push()) + f" {shlex.quote(server.log)}/$name"
-    do(life, f"push {len(names)}", loop(push), size=size)
+    do(life, f"push {len(names)}", loop(push, names), size=size)
+    get = shlex.join(life.engine.get()) + f" $name {shlex.quote(target)}/$name"
+    do(life, f"get {len(names)}", loop(get, names), size=size, judge=lambda: same(server, target, names))
+    shutil.rmtree(target)
+
+
+def log_ahead(life, server, names, do):
+    """Segments that lie ready, fetched ahead, a process each. So few that none of the engines, all of which do so when
+    half is used up, fetches more meanwhile: what that costs is seen where each comes from the repository."""
+    argv = life.engine.get_ahead(len(names) - 1)
+    if argv is None:
+        return
+    # A data directory as far as one is looked at.
+    data = os.path.join(life.home, "recovering")
+    wal, control = os.path.join(data, "pg_wal"), os.path.join(data, "global", "pg_control")
+    for folder in (data, wal, os.path.dirname(control)):
+        os.makedirs(folder)
+        server.give(folder)
+    shutil.copy(os.path.join(server.data, "global", "pg_control"), control)
+    server.give(control)
+    get = shlex.join(argv) + f" $name {shlex.quote(wal)}/$name"
+    do(life, "before ahead", loop(get, names[:1]))
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not set(names[1:]) <= life.engine.ahead():
+        if time.monotonic() > until:
+            raise Failed(f"{life.engine.name} did not fetch ahead: {len(life.engine.ahead())} of {len(names) - 1} segments")
+        time.sleep(0.05)
+    asked = names[1 : 1 + max(1, len(names) // 2 - 2)]
+    size = sum(os.path.getsize(os.path.join(server.log, name)) for name in asked)
 
     def right():
-        pairs = [(os.path.join(server.log, name), os.path.join(target, name)) for name in names]
-        return all(subprocess.run(["cmp", "-s", *pair]).returncode == 0 for pair in pairs)
+        # What was handed over lies ready no more: so it did not come from the repository.
+        return same(server, wal, asked) and not life.engine.ahead() & set(asked)
 
-    get = shlex.join(life.engine.get()) + f" $name {shlex.quote(target)}/$name"
-    do(life, f"get {len(names)}", loop(get), size=size, judge=right)
-    shutil.rmtree(target)
+    do(life, f"ahead {len(asked)}", loop(get, asked), size=size, judge=right)
+    shutil.rmtree(data)
+
+
+def loop(command, names):
+    """The command for each name, a process each, until one fails."""
+    return ["sh", "-c", f"for name; do {command} || exit 1; done", "sh", *names]
+
+
+def same(server, folder, names):
+    """Whether the segments in a folder are those of the server, byte for byte."""
+    pairs = [(os.path.join(server.log, name), os.path.join(folder, name)) for name in names]
+    return all(subprocess.run(["cmp", "-s", *pair]).returncode == 0 for pair in pairs)
 
 
 def restores(life, server, answers, do):

@@ -99,6 +99,12 @@ class Engine:
     def get(self):
         """Brings a segment back; its name and a path follow."""
 
+    def get_ahead(self, count):
+        """Brings a segment back and has so many that follow fetched ahead; its name and a path follow."""
+
+    def ahead(self):
+        """The names of the segments that are fetched ahead and lie ready."""
+
     def take_cluster(self, name):
         """Takes a base backup of the running server."""
 
@@ -172,6 +178,12 @@ class Chronolith(Engine):
 
     def get(self):
         return self.cluster("archive-get")
+
+    def get_ahead(self, count):
+        return self.cluster("archive-get", "--prefetch", str(count), "--spool", os.path.join(self.home, "ahead"))
+
+    def ahead(self):
+        return segments_below(os.path.join(self.home, "ahead"))
 
     def take_cluster(self, name):
         where = ["--host", self.server.sockets, "--user", "postgres", "--pgdata", self.server.data]
@@ -357,7 +369,7 @@ class PgBackRest(Engine):
     @property
     def settings(self):
         blocks = ", bundles and block incremental" if self.blocks else ""
-        return f"zst 3, aes-256-cbc, {os.cpu_count()} processes{blocks}; data directories, offline, and a live server only"
+        return f"zst 3, aes-256-cbc, {os.cpu_count()} processes{blocks}; segments are fetched ahead with archive-async; data directories, offline, and a live server only"
 
     def prepare(self, folder):
         lines = [
@@ -415,6 +427,14 @@ class PgBackRest(Engine):
     def get(self):
         return self.command("archive-get")
 
+    def get_ahead(self, count):
+        # The segment that is asked for goes through the queue, too.
+        queue = f"--archive-get-queue-max={(count + 1) * self.server.segment_bytes}B"
+        return self.command("archive-get", "--archive-async", queue)
+
+    def ahead(self):
+        return segments_below(os.path.join(self.home, "spool"))
+
     def take_cluster(self, name):
         kind, self.first = "full" if self.first else "incr", False
         return self.command("backup", "--type=" + kind)
@@ -429,6 +449,11 @@ class PgBackRest(Engine):
     def digest(self, folder):
         # What it leaves out on purpose, since a server makes it anew.
         return bench_measure.tree_digest(folder, {"backup_label", "backup_manifest", "pgsql_tmp"})
+
+
+def segments_below(folder):
+    """The names of whole segments of a PostgreSQL server's log in a folder, however deep."""
+    return {name for _, _, names in os.walk(folder) for name in names if re.fullmatch("[0-9A-F]{24}", name)}
 
 
 ENGINES = {engine.name: engine for engine in (Chronolith, Restic, Rustic, Borg, Bupstash, PgBackRest)}

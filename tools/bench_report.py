@@ -60,6 +60,7 @@ def in_words(kind, work):
             "later": f"base backup after changes ({name})",
             "push": f"{name} segments of the log archived, a process each",
             "get": f"{name} segments brought back, a process each",
+            "ahead": f"{name} segments that were fetched ahead, a process each",
             "give": "the newest to an empty folder, synced",
             "delta": "the newest over the one before it, synced",
             "cold": "the same, and nothing in memory",

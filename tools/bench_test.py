@@ -20,6 +20,8 @@ MACHINE = {
     "kernel": "6.1", "hash": "SHA-256", "small_time": True,
 }  # fmt: skip
 
+TWO = (("chronolith", 0.3), ("pgbackrest", 0.2))
+
 
 def about(**versions):
     engines = {name: {"version": version, "settings": "defaults"} for name, version in versions.items()}
@@ -110,6 +112,14 @@ class Report(Folder):
         self.assertIn(
             "| list, key kept from the command before | 1.00 | 4.00 (borg) | 0.25 |", bench_report.text(self.results(*rows))
         )
+
+    def test_segments_that_were_fetched_ahead_have_a_row(self):
+        rows = [about(chronolith="1.0", pgbackrest="2.4")]
+        rows += [measured("chronolith", "before ahead", 1.0, kind="postgres")]
+        rows += [measured(name, "ahead 28", seconds, kind="postgres", right=True, sync=9.0) for name, seconds in TWO]
+        text = bench_report.text(self.results(*rows))
+        self.assertIn("| 28 segments that were fetched ahead, a process each | 0.30 | 0.20 (pgbackrest) | 1.50 |", text)
+        self.assertNotIn("before ahead", text)
 
     def test_rows_that_do_not_go_together_are_refused(self):
         row = measured("restic", "list", 1.0)
