@@ -11,16 +11,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_chronolith");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_chronolith");
 
 /// A server that archives, a repository with a base backup of it, and scripts that connect.
-struct World {
-    archive: Archive,
-    server: Server,
+pub struct World {
+    pub archive: Archive,
+    pub server: Server,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let archive = Archive::new();
         let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
         let server = Server::start_with(&["--data-checksums"], &["archive_mode=on", &push]);

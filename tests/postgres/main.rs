@@ -21,6 +21,7 @@ mod replication;
 mod restore;
 mod server;
 mod setup;
+mod ssh;
 mod timeline;
 mod tls;
 mod tls_certificates;
