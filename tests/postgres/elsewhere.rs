@@ -9,7 +9,7 @@ use super::support::server::{as_user, check};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_chronolith");
 
@@ -56,13 +56,27 @@ impl World {
     }
 
     fn restore(&self, script: &Path, data: &Path, more: &[&str]) -> Output {
-        let command = format!("{} -p 22", script.display());
-        let mut words =
-            vec!["restore", "--cluster", "main", "--remote", "dba@other", "--ssh-command", &command];
-        words.extend(["--remote-program", BINARY, "--pgdata", data.to_str().unwrap()]);
-        words.extend(more);
+        self.restore_with(self.archive.command(&[]), script, data, more)
+    }
+
+    /// Restores with a command that has the repository and a key.
+    fn restore_with(&self, mut command: Command, script: &Path, data: &Path, more: &[&str]) -> Output {
+        let ssh = format!("{} -p 22", script.display());
+        command.args(["restore", "--cluster", "main", "--remote", "dba@other", "--ssh-command", &ssh]);
+        command.args(["--remote-program", BINARY, "--pgdata", data.to_str().unwrap()]).args(more);
         // The key on the command line counts, and this is not for whoever connects.
-        self.archive.command(&words).env("CHRONOLITH_PASSWORD", "top secret").output().unwrap()
+        command.env("CHRONOLITH_PASSWORD", "top secret").output().unwrap()
+    }
+
+    /// A command with a key that reads and cannot archive.
+    fn reader(&self) -> Command {
+        let reader = self.archive.home().join("reader");
+        let add = ["key", "add", "--role", "reader", "--name", "r", "--new-key-file"];
+        expect(&self.archive.engine(&add).arg(&reader).output().unwrap(), 0);
+        let mut command = as_user(USER, Path::new(BINARY));
+        command.arg("-r").arg(self.archive.repository()).arg("--key-file").arg(&reader);
+        command.args(["--no-cache", "pg"]);
+        command
     }
 }
 
@@ -171,8 +185,9 @@ fn what_a_restore_refuses_here_it_refuses_there() {
     assert!(said.contains("nobody is there to type its name"), "{said}");
     let said = expect(&world.restore(&ssh, &live, &["--delta", "--confirm", "other"]), 2);
     assert!(said.contains("is not the name of the cluster"), "{said}");
-    let said = expect(&world.restore(&ssh, &live, &["--delta", "--confirm", "main"]), 1);
-    assert!(said.contains("can only be read") && said.contains("nothing was changed"), "{said}");
+    let output = world.restore_with(world.reader(), &ssh, &live, &["--delta", "--confirm", "main"]);
+    let said = expect(&output, 1);
+    assert!(said.contains("could not be archived") && said.contains("nothing was changed"), "{said}");
     assert_eq!(fs::read(live.join("global/pg_control")).unwrap(), control);
     let output = world.restore(&ssh, &live, &["--delta", "--confirm", "main", "--force", "--json"]);
     expect(&output, 0);
@@ -180,6 +195,70 @@ fn what_a_restore_refuses_here_it_refuses_there() {
         String::from_utf8_lossy(&output.stdout).lines().last().unwrap().parse().unwrap();
     assert!(Path::new(summary["kept_aside"].as_str().unwrap()).join("pg_control").exists());
     drop(folder);
+}
+
+/// R, A15: what only the cluster of the other host has of its log comes here and is archived, before anything of
+/// the cluster is touched; and then it comes along.
+#[test]
+fn log_that_only_the_other_host_has_is_archived_here_first() {
+    let mut world = World::new();
+    archive_all(&world.server);
+    let ssh = world.script("ssh", "exec sh -c \"$there\"");
+    world.server.stop("fast");
+    world.server.set(&["archive_mode=on".to_owned(), "archive_command=false".to_owned()]);
+    world.server.launch();
+    let switch = "INSERT INTO t VALUES (-1, 'only there'); SELECT pg_walfile_name(pg_switch_wal())";
+    let whole = world.server.sql("postgres", switch).trim().to_owned();
+    let expected = digests(&world.server);
+    world.server.sql("postgres", "INSERT INTO t VALUES (-2, 'in the segment in use')");
+    let now = "SELECT pg_walfile_name(pg_current_wal_insert_lsn())";
+    let open = world.server.sql("postgres", now).trim().to_owned();
+    world.server.stop("immediate");
+    let live = world.server.data();
+    let control = fs::read(live.join("global/pg_control")).unwrap();
+    let fetched = world.archive.home().join("fetched");
+
+    // Whoever sends log without a yes to its cluster, or for another one, is not heard.
+    let frame = |kind: u8, bytes: &[u8]| {
+        let length = (bytes.len() as u64).to_le_bytes();
+        [length.as_slice(), &[kind, 0, 0, 0, 0], bytes].concat()
+    };
+    let segment = fs::read(live.join("pg_wal").join(&whole)).unwrap();
+    let identifier = u64::from_le_bytes(control[..8].try_into().unwrap());
+    let sent = format!("{{\"name\":\"{whole}\",\"system_identifier\":{identifier}}}\n");
+    let version = frame(0, env!("CARGO_PKG_VERSION").as_bytes());
+    let greeting = b"chronolith is here to restore, 1\n".to_vec();
+    let pushy = [greeting, version, frame(8, &[sent.as_bytes(), &segment].concat())].concat();
+    fs::write(world.archive.home().join("pushy.says"), pushy).unwrap();
+    let body = format!("cat {}/pushy.says; exec cat > /dev/null", world.archive.home().display());
+    let pushy = world.script("pushy", &body);
+    for more in [&["--delta", "--confirm", "main"][..], &["--force"]] {
+        let said = expect(&world.restore(&pushy, &live, more), 1);
+        assert!(said.contains("what is not its turn"), "{said}");
+        assert_eq!(world.archive.get(&whole, &fetched).status.code(), Some(1), "{more:?}");
+    }
+
+    let summary = |output: &Output| -> serde_json::Value {
+        expect(output, 0);
+        String::from_utf8_lossy(&output.stdout).lines().last().unwrap().parse().unwrap()
+    };
+    let names = serde_json::json!([whole, format!("{open}.partial")]);
+    let shown = summary(&world.restore(&ssh, &live, &["--delta", "--dry-run", "--json"]));
+    assert_eq!((&shown["unarchived"], &shown["log_archived"]), (&names, &serde_json::json!([])));
+    assert_eq!(fs::read(live.join("global/pg_control")).unwrap(), control);
+    let done = summary(&world.restore(&ssh, &live, &["--delta", "--confirm", "main", "--json"]));
+    assert_eq!((&done["unarchived"], &done["log_archived"]), (&names, &names));
+    let aside = PathBuf::from(done["kept_aside"].as_str().unwrap());
+    for (name, file) in [(&whole, &whole), (&format!("{open}.partial"), &open)] {
+        assert_eq!(world.archive.get(name, &fetched).status.code(), Some(0), "{name}");
+        assert!(fs::read(&fetched).unwrap() == fs::read(aside.join("pg_wal").join(file)).unwrap(), "{name}");
+        fs::remove_file(&fetched).unwrap();
+    }
+    // The server is told of no archive: the log up to where the cluster itself had switched came along.
+    world.server.set(&[]);
+    world.server.launch();
+    while world.server.sql("postgres", "SELECT pg_is_in_recovery()").trim() != "f" {}
+    assert_eq!(digests(&world.server), expected);
 }
 
 #[test]

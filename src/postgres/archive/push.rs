@@ -80,19 +80,54 @@ pub fn push_as(
     let file: LogFile = name.parse().map_err(|error| OpsError::Usage(format!("{error}")))?;
     let mut source = File::open(path).map_err(read_error(path))?;
     let length = source.metadata().map_err(read_error(path))?.len();
+    let of_directory = data::system_identifier(path);
     match file {
         LogFile::Segment(segment) | LogFile::Partial(segment) => {
-            let mut pieces = Pieces { path, name, segment, source, length };
-            pieces.push(repository, archiver)
+            let mut pieces = Pieces { path, name, segment, source, length, of_directory };
+            pieces.push(repository, archiver, || whole_digest(path))
         }
         LogFile::History { .. } | LogFile::BackupLabel { .. } => {
-            if length == 0 || length > SMALL_FILE_BYTES_MAX {
-                return Err(refused(name, format!("it has {length} bytes")));
-            }
+            check_small(name, length)?;
             let mut bytes = Vec::new();
             source.read_to_end(&mut bytes).map_err(read_error(path))?;
-            push_small(repository, archiver, path, name, file, &bytes)
+            let beside = data::neighbour(path).map(|first| Lineage::of(&first));
+            push_small(repository, archiver, (beside, of_directory), name, file, &bytes)
         }
+    }
+}
+
+/// Archives a file of the log as [`push`] does, whose bytes came from elsewhere: out of the data directory of this
+/// system, as whoever sent them says.
+///
+/// # Errors
+///
+/// As [`push`].
+pub fn push_bytes(
+    repository: &Repository,
+    archiver: &Archiver,
+    system_identifier: u64,
+    name: &str,
+    bytes: &[u8],
+) -> Result<Pushed, OpsError> {
+    let file: LogFile = name.parse().map_err(|error| OpsError::Usage(format!("{error}")))?;
+    let (path, length) = (Path::new(name), bytes.len() as u64);
+    let of_directory = Some(system_identifier);
+    match file {
+        LogFile::Segment(segment) | LogFile::Partial(segment) => {
+            let mut pieces = Pieces { path, name, segment, source: bytes, length, of_directory };
+            pieces.push(repository, archiver, || Ok(digest_of(bytes)))
+        }
+        LogFile::History { .. } | LogFile::BackupLabel { .. } => {
+            check_small(name, length)?;
+            push_small(repository, archiver, (None, of_directory), name, file, bytes)
+        }
+    }
+}
+
+fn check_small(name: &str, length: u64) -> Result<(), OpsError> {
+    match length {
+        1..=SMALL_FILE_BYTES_MAX => Ok(()),
+        _ => Err(refused(name, format!("it has {length} bytes"))),
     }
 }
 
@@ -100,18 +135,16 @@ pub(in crate::postgres) fn digest_of(bytes: &[u8]) -> LogDigest {
     LogDigest { length: bytes.len() as u64, blake3: *blake3::hash(bytes).as_bytes() }
 }
 
-/// Archives a file that does not say which cluster it belongs to: the data directory around it does, or
-/// else the name, where it has only one lineage.
+/// Archives a file that does not say which cluster it belongs to: what lies beside it and the data directory around
+/// it do, or else the name, where it has only one lineage.
 fn push_small(
     repository: &Repository,
     archiver: &Archiver,
-    path: &Path,
+    (beside, identifier): (Option<Lineage>, Option<u64>),
     name: &str,
     file: LogFile,
     bytes: &[u8],
 ) -> Result<Pushed, OpsError> {
-    let beside = data::neighbour(path).map(|first| Lineage::of(&first));
-    let identifier = data::system_identifier(path);
     let of_directory = beside.filter(|lineage| identifier.is_none_or(|id| id == lineage.system_identifier));
     let lineage = match of_directory {
         Some(lineage) => lineage,
@@ -157,31 +190,37 @@ fn short(lines: &[String]) -> String {
 }
 
 /// A segment on its way, in one piece or several.
-struct Pieces<'a> {
+struct Pieces<'a, R> {
     path: &'a Path,
     name: &'a str,
     segment: SegmentName,
-    source: File,
+    source: R,
     length: u64,
+    /// The system whose data directory it lies in.
+    of_directory: Option<u64>,
 }
 
-impl Pieces<'_> {
-    fn push(&mut self, repository: &Repository, archiver: &Archiver) -> Result<Pushed, OpsError> {
+impl<R: Read> Pieces<'_, R> {
+    /// Archives it; `digest` is that of the whole, for the record of a conflict.
+    fn push(
+        &mut self,
+        repository: &Repository,
+        archiver: &Archiver,
+        digest: impl FnOnce() -> Result<LogDigest, OpsError>,
+    ) -> Result<Pushed, OpsError> {
         let piece_bytes = limits::LOG_PIECE_BYTES_MAX;
         let mut bytes = self.read(piece_bytes.min(self.length))?;
         let first = FirstPage::read(&bytes).map_err(|why: PageError| refused(self.name, why))?;
         self.check(&first)?;
         let lineage = Lineage::of(&first);
-        let beside = data::system_identifier(self.path);
-        if let Some(of_directory) = beside.filter(|id| *id != lineage.system_identifier) {
+        if let Some(of_directory) = self.of_directory.filter(|id| *id != lineage.system_identifier) {
             let why = format!(
                 "it was written by system {}, but lies in the data directory of system {of_directory}",
                 lineage.system_identifier
             );
             return Err(refused(self.name, why));
         }
-        let path = self.path;
-        admit(repository, archiver, &lineage, self.name, || whole_digest(path))?;
+        admit(repository, archiver, &lineage, self.name, digest)?;
         let stream = lineage.stream(&archiver.cluster);
         let mut entry = archiver.entry(stream.clone(), self.name, &lineage);
         entry.timeline = Some(self.segment.timeline());
@@ -222,7 +261,7 @@ impl Pieces<'_> {
     fn read(&mut self, limit_bytes: u64) -> Result<Vec<u8>, OpsError> {
         let capacity = usize::try_from(self.length.min(limit_bytes)).unwrap_or(0);
         let mut bytes = Vec::with_capacity(capacity);
-        (&self.source).take(limit_bytes).read_to_end(&mut bytes).map_err(read_error(self.path))?;
+        self.source.by_ref().take(limit_bytes).read_to_end(&mut bytes).map_err(read_error(self.path))?;
         Ok(bytes)
     }
 

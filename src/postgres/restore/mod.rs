@@ -25,13 +25,13 @@ pub(super) use place::servers_in;
 pub use place::{Standing, TablespacePlace};
 pub(super) use programs::as_owner;
 pub use programs::{find_programs, start};
-pub use rescue::Unarchived;
+pub use rescue::{Rescuer, Unarchived};
 
 use super::base::{BackupLabel, Base, bases_of, read_control};
 use super::control::ControlFile;
 use super::error::PostgresError;
 use super::layout::RelationId;
-use super::lineage::{Archiver, ClusterName, Lineage, stream_of};
+use super::lineage::{ClusterName, Lineage, stream_of};
 use super::segment::Lsn;
 use super::stream::{ClusterLog, log_base, read_cluster};
 use crate::base::{SnapshotId, Timestamp};
@@ -103,8 +103,6 @@ pub struct RestoreOptions {
     pub programs: Vec<PathBuf>,
     /// Folders that must not be written to.
     pub protected: Vec<PathBuf>,
-    /// Who archives what only the cluster that stands there has of its log.
-    pub archiver: Option<Archiver>,
     /// Keeps the restored server within this folder, in which the data directory is to be: tablespaces go below it,
     /// its configuration is generated, and log that reaches elsewhere is refused.
     pub contained: Option<PathBuf>,
@@ -130,7 +128,6 @@ impl RestoreOptions {
             bring_log: false,
             programs: Vec::new(),
             protected: Vec::new(),
-            archiver: None,
             contained: None,
         }
     }
@@ -174,6 +171,8 @@ pub struct ClusterRestore {
     pub standing: Standing,
     /// What only the cluster that stands there has of its log: it is archived first.
     pub unarchived: Vec<Unarchived>,
+    /// What of that is archived by now, once that was done.
+    rescued: Option<Vec<String>>,
     /// Where tablespaces go.
     pub places: Vec<TablespacePlace>,
     /// Where the server's programs are.
@@ -289,6 +288,7 @@ impl ClusterRestore {
             plan,
             standing,
             unarchived,
+            rescued: None,
             places,
             programs,
             archived,

@@ -1,12 +1,12 @@
 //! What the log of a cluster that a restore goes over holds, and the archive does not: it is archived before
 //! anything of the cluster is touched, so that whatever was committed in it can still be recovered.
 
-use super::ClusterRestore;
+use super::{ClusterRestore, RestoreOptions};
 use crate::base::{Classify, ErrorClass, explain};
 use crate::ops::OpsError;
-use crate::postgres::archive::push_as;
 use crate::postgres::control::{ClusterState, ControlFile};
 use crate::postgres::error::PostgresError;
+use crate::postgres::lineage::ClusterName;
 use crate::postgres::segment::{LogFile, SegmentName};
 use crate::postgres::stream::ClusterLog;
 use crate::postgres::wal::{FirstPage, LONG_HEADER_BYTES};
@@ -21,8 +21,14 @@ use std::path::{Path, PathBuf};
 pub struct Unarchived {
     /// The name under which it is archived: a segment that the server still wrote to is `NAME.partial`.
     pub name: String,
-    path: PathBuf,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The system whose it is.
+    pub system_identifier: u64,
 }
+
+/// Archives such a file: success means that it is durable in the repository.
+pub type Rescuer<'a> = dyn Fn(&Unarchived) -> Result<(), OpsError> + 'a;
 
 /// Finds what a stopped cluster has of its log that is not archived, histories first. Segments that were made
 /// ahead of their use, or are left from an earlier one, hold nothing.
@@ -33,6 +39,7 @@ pub(super) fn look(
 ) -> Result<Vec<Unarchived>, PostgresError> {
     let folder = data_directory.join("pg_wal");
     let archived: BTreeSet<&str> = log.others.iter().map(String::as_str).collect();
+    let unarchived = |name, path| Unarchived { name, path, system_identifier: control.system_identifier };
     let is_archived = |segment: SegmentName| {
         let start = segment.start(log.lineage.segment_size);
         let held = start.and_then(|start| log.stream.holding(segment.timeline(), start.0));
@@ -49,7 +56,7 @@ pub(super) fn look(
             }
             Ok(LogFile::Segment(_)) | Err(_) => {}
             Ok(_) if archived.contains(name.as_str()) => {}
-            Ok(_) => small.push(Unarchived { name, path }),
+            Ok(_) => small.push(unarchived(name, path)),
         }
     }
     small.sort_by(|a, b| a.name.cmp(&b.name));
@@ -68,7 +75,7 @@ pub(super) fn look(
             }
             // Never taken for the whole: what follows in it may be of an earlier use of the file.
             let name = if is_open { format!("{name}.partial") } else { name };
-            small.push(Unarchived { name, path });
+            small.push(unarchived(name, path));
         }
     }
     Ok(small)
@@ -94,23 +101,40 @@ fn holds_nothing(segment: SegmentName, control: &ControlFile) -> bool {
 }
 
 impl ClusterRestore {
-    /// Archives what only the cluster that stands there has of its log; returns the names.
-    pub(super) fn rescue(&self) -> Result<Vec<String>, PostgresError> {
+    /// Archives what only the cluster that stands there has of its log, and plans anew with it: it may lead further,
+    /// along another timeline, and create what has to have a place. Nothing of the cluster is touched.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be archived, unless that was forced, or what it leads to cannot be restored.
+    pub fn archive_first(&mut self, rescuer: &Rescuer<'_>) -> Result<(), PostgresError> {
+        if self.unarchived.is_empty() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        self.look_again()?;
+        let rescued = self.rescue(rescuer)?;
+        if !rescued.is_empty() {
+            let cluster = ClusterName::new(&self.base.facts.cluster)?;
+            // Of which a session may say already that it is read.
+            let options = RestoreOptions { base: Some(self.base.view.id), ..self.options.clone() };
+            let found = std::mem::take(&mut self.unarchived);
+            *self = Self::prepare(&self.repository, &cluster, options)?;
+            self.unarchived = found;
+        }
+        self.rescued = Some(rescued);
+        Ok(())
+    }
+
+    fn rescue(&self, rescuer: &Rescuer<'_>) -> Result<Vec<String>, PostgresError> {
         let observer = &self.repository.environment().observer;
         let mut done = Vec::new();
         for file in &self.unarchived {
             if observer.interrupted() {
                 return Err(RepoError::Interrupted.into());
             }
-            let pushed = match &self.options.archiver {
-                Some(archiver) => push_as(&self.repository, archiver, &file.path, &file.name),
-                None => Err(OpsError::Stopped {
-                    why: "from here the repository can only be read".to_owned(),
-                    cure: "archive it there first",
-                }),
-            };
-            match pushed {
-                Ok(_) => done.push(file.name.clone()),
+            match rescuer(file) {
+                Ok(()) => done.push(file.name.clone()),
                 Err(error) if error.class() == ErrorClass::Interrupted => return Err(error.into()),
                 Err(error) if self.options.force => observer.warn(&format!(
                     "{} could not be archived before the restore: {}; it is only kept aside",

@@ -105,7 +105,7 @@ impl ClusterRestore {
 
     /// Restores. Steps, and what a crash after each leaves:
     ///
-    /// 0. what only a cluster that stands there has of its log is archived;
+    /// 0. what only a cluster that stands there has of its log is archived: [`Self::archive_first`];
     /// 1. a marker says what is going on, and where to; without one nothing is taken for our own work;
     /// 2. a cluster that stands there loses its control file and its log, which are kept beside it: it
     ///    cannot start any more, and the next attempt goes on with this;
@@ -121,16 +121,14 @@ impl ClusterRestore {
     /// When something cannot be read or written; what is there cannot start then. Nothing is written when
     /// the folder is not as it was when it was looked at, or another restore is at work on it.
     pub fn run(&self) -> Result<RestoreReport, PostgresError> {
-        let mut report = RestoreReport::default();
+        let Some(archived) = self.rescued.clone().or_else(|| self.unarchived.is_empty().then(Vec::new))
+        else {
+            return Err(PostgresError::refused("there is log that was not archived first", ""));
+        };
+        let mut report = RestoreReport { archived, ..RestoreReport::default() };
         make_folder(self.folder())?;
         let _lock = self.lock()?;
-        if place::look(&self.options, &self.base)? != self.standing {
-            return Err(PostgresError::refused(
-                format!("{} has changed since it was looked at", self.folder().display()),
-                "make sure that nobody else writes there, and run it again",
-            ));
-        }
-        report.archived = self.rescue()?;
+        self.look_again()?;
         let aside = match self.standing {
             Standing::Nothing => None,
             Standing::Unfinished => place::aside(self.folder()),
@@ -168,8 +166,19 @@ impl ClusterRestore {
         Ok(report)
     }
 
+    /// Makes sure that what stands there is what was looked at.
+    pub(super) fn look_again(&self) -> Result<(), PostgresError> {
+        match place::look(&self.options, &self.base)? == self.standing {
+            true => Ok(()),
+            false => Err(PostgresError::refused(
+                format!("{} has changed since it was looked at", self.folder().display()),
+                "make sure that nobody else writes there, and run it again",
+            )),
+        }
+    }
+
     /// Keeps other restores away as long as it is held.
-    fn lock(&self) -> Result<File, PostgresError> {
+    pub(super) fn lock(&self) -> Result<File, PostgresError> {
         let folder = File::open(self.folder()).map_err(PostgresError::file("open", self.folder()))?;
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Err(PostgresError::refused(

@@ -10,11 +10,12 @@ use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::ops::read_time;
+use crate::ops::{OpsError, read_time};
 use crate::postgres::Lsn;
+use crate::postgres::archive::push_as;
 use crate::postgres::lineage::{Archiver, ClusterName};
 use crate::postgres::restore::{
-    ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, start,
+    ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, Unarchived, start,
 };
 use crate::repo::{Presence, Repository};
 use crate::timeline::{Certainty, Target};
@@ -291,6 +292,8 @@ pub trait Asker {
     fn confirm(&self, what: &str, whose: &str) -> Result<(), Fault>;
     /// Says to whoever deletes that the backup is read, until what is returned is dropped; or why nobody is told.
     fn hold(&self, restore: &ClusterRestore) -> Result<Option<Presence>, String>;
+    /// Archives a file of the log that only the cluster has which stands there; success means that it is durable.
+    fn archive(&self, repository: &Repository, file: &Unarchived) -> Result<(), OpsError>;
     /// Tells programs what was done.
     fn summary(&self, session: &Session, fields: Value) -> Result<(), Fault>;
 }
@@ -312,9 +315,19 @@ impl Asker for Here<'_> {
         held.map(Some).map_err(|error| explain(&error))
     }
 
+    fn archive(&self, repository: &Repository, file: &Unarchived) -> Result<(), OpsError> {
+        push_as(repository, &archiver(self.cluster), &file.path, &file.name).map(drop)
+    }
+
     fn summary(&self, session: &Session, fields: Value) -> Result<(), Fault> {
         session.talk.event("summary", fields)
     }
+}
+
+/// Names this host and program as those who archive.
+pub fn archiver(cluster: &ClusterName) -> Archiver {
+    let program = concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned();
+    Archiver { cluster: cluster.clone(), host: edges::host_name(), program }
 }
 
 /// Reads arguments that came from another host.
@@ -343,9 +356,7 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let cluster = arguments.cluster.name(session)?;
     session.doing(format!("restore {cluster} into {}", arguments.pgdata.display()));
     let command = server_command(session, &cluster, "archive-get", "%f %p");
-    let mut options = arguments.options(session, command.as_ref().ok().cloned())?;
-    let program = concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned();
-    options.archiver = Some(Archiver { cluster: cluster.clone(), host: edges::host_name(), program });
+    let options = arguments.options(session, command.as_ref().ok().cloned())?;
     let repository = session.open()?;
     let asker = Here { session, arguments, cluster: &cluster };
     perform(session, arguments, &repository, options, command, &asker)
@@ -371,7 +382,7 @@ pub fn perform(
     if let Some(name) = &arguments.base {
         options.base = Some(session.snapshots(repository)?.resolve(name)?.id);
     }
-    let restore = ClusterRestore::prepare(repository, &cluster, options.clone())?;
+    let mut restore = ClusterRestore::prepare(repository, &cluster, options.clone())?;
     if restore.archived && !arguments.bring_log {
         command?;
     }
@@ -392,6 +403,7 @@ pub fn perform(
         let text = format!("no session could be stored, so that a prune waits for nobody: {why}");
         session.talk.warn(&text);
     }
+    restore.archive_first(&|file| asker.archive(repository, file))?;
     let report = restore.run()?;
     session.talk.end();
     summary(session, asker, &restore, &options, &report, false, began)?;

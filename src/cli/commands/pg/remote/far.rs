@@ -2,17 +2,19 @@
 
 use super::super::restore::{Asker, parse, perform};
 use super::frames::{self, Frame, GREETING, Kind};
-use super::{Ending, Held, Order, Question, confused};
+use super::{Ending, Held, Order, Question, Sent, confused};
 use crate::base::SecretBytes;
 use crate::cli::edges::{SystemClock, SystemEntropy};
 use crate::cli::fault::{Fault, output, system};
 use crate::cli::session::Session;
-use crate::postgres::restore::ClusterRestore;
-use crate::repo::{Environment, NoKeyCache, Presence, open_lent};
+use crate::ops::OpsError;
+use crate::postgres::restore::{ClusterRestore, Unarchived};
+use crate::repo::{Environment, NoKeyCache, Presence, Repository, open_lent};
 use crate::storage::{LentStore, Line};
 use crossbeam_channel::{Sender, bounded};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -117,6 +119,20 @@ impl Asker for Through {
         };
         let answered = self.0.ask_json(Kind::Hold, &held).and_then(Ending::into_result);
         answered.map(|_| None).map_err(|fault| fault.why())
+    }
+
+    fn archive(&self, _repository: &Repository, file: &Unarchived) -> Result<(), OpsError> {
+        let read = |source| OpsError::Read { name: file.path.display().to_string(), source };
+        let sent = Sent { name: file.name.clone(), system_identifier: file.system_identifier };
+        let bytes = File::open(&file.path).and_then(|file| sent.with(file)).map_err(read)?;
+        let answered = self.0.question(Kind::Archive, &bytes).map_err(lost);
+        let ended = answered.and_then(|answer| {
+            serde_json::from_slice::<Ending>(&answer).map_err(|_| confused("an answer"))?.into_result()
+        });
+        ended.map(drop).map_err(|fault| OpsError::Stopped {
+            why: fault.why(),
+            cure: "give a key that may archive, on the host that has the repository",
+        })
     }
 
     fn summary(&self, _session: &Session, fields: Value) -> Result<(), Fault> {

@@ -26,9 +26,11 @@ pub enum Kind {
     Summary,
     /// How it ended; nothing follows.
     End,
+    /// A file of the log that is to be archived.
+    Archive,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Version,
     Kind::Order,
     Kind::Store,
@@ -37,6 +39,7 @@ const KINDS: [Kind; 8] = [
     Kind::Answer,
     Kind::Summary,
     Kind::End,
+    Kind::Archive,
 ];
 
 /// A frame.

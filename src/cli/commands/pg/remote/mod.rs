@@ -10,6 +10,7 @@
 //! | far | a request to the store, which is only read | with the store's answer |
 //! | far | whether the cluster is meant that stands there | with yes, or why not |
 //! | far | that the base backup be held while it is read | with yes, or why not |
+//! | far | a file of the log that only the cluster has which is restored over | that it is archived, or why not |
 //! | far | the summary; how it ended | |
 //!
 //! No secret stands in an argument or in the environment. The end of either process ends the other: what is then on
@@ -25,6 +26,7 @@ pub use near::{Remote, run};
 use crate::base::ErrorClass;
 use crate::cli::fault::{Fault, exit};
 use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
 use zeroize::Zeroize;
 
 /// What the far side is to do.
@@ -56,6 +58,31 @@ struct Question {
 struct Held {
     snapshot: String,
     system_identifier: u64,
+}
+
+/// A file of the log that is to be archived: this as JSON in a line, and its bytes.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    name: String,
+    system_identifier: u64,
+}
+
+impl Sent {
+    /// Puts the file behind what is said of it; a segment may have a gigabyte, and is in memory once.
+    fn with(&self, mut file: impl Read) -> io::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)?;
+        bytes.push(b'\n');
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Takes both apart.
+    fn read(bytes: &[u8]) -> Result<(Self, &[u8]), Fault> {
+        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| confused("what is no file"))?;
+        let (head, content) = bytes.split_at(end);
+        let sent = serde_json::from_slice(head).map_err(|_| confused("what is no file"))?;
+        Ok((sent, content.get(1..).unwrap_or_default()))
+    }
 }
 
 /// How something ended.
@@ -96,4 +123,24 @@ fn confused(what: &str) -> Fault {
         format!("the other side sent {what}, which makes no sense here"),
         "see that nothing but this program writes to its standard output on the other host",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_comes_as_it_went_and_nothing_else_is_one() {
+        let sent = Sent { name: "00000002.history".to_owned(), system_identifier: u64::MAX };
+        let content = b"1\t0/3000000\tno\n\n\xff";
+        let bytes = sent.with(&content[..]).unwrap();
+        let (read, rest) = Sent::read(&bytes).ok().unwrap();
+        assert_eq!(
+            (read.name, read.system_identifier, rest),
+            (sent.name, sent.system_identifier, &content[..])
+        );
+        for wrong in [&b""[..], b"\n", b"{}\n", b"no line", b"{\"name\":1,\"system_identifier\":2}\n"] {
+            assert!(Sent::read(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

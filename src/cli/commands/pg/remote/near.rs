@@ -1,8 +1,8 @@
 //! The near side: has the repository, and lends it to this program on another host.
 
-use super::super::restore::Arguments;
+use super::super::restore::{Arguments, archiver};
 use super::frames::{self, Frame, GREETING, Kind};
-use super::{Ending, Held, Order, Question, confused};
+use super::{Ending, Held, Order, Question, Sent, confused};
 use crate::base::{Observer, SecretBytes, SnapshotId};
 use crate::cli::edges;
 use crate::cli::fault::{Fault, exit, system};
@@ -10,7 +10,8 @@ use crate::cli::render;
 use crate::cli::session::Session;
 use crate::cli::talk::Level;
 use crate::format::session::SessionPurpose;
-use crate::postgres::lineage::{ClusterName, stream_of};
+use crate::postgres::archive::push_bytes;
+use crate::postgres::lineage::{ClusterName, lineages, stream_of};
 use crate::repo::{Presence, RecoverySheet, Repository};
 use crate::storage::answer;
 use clap::Args;
@@ -302,6 +303,8 @@ impl Lender<'_> {
     ) -> Result<Option<Ending>, Fault> {
         let mut order = Some(order);
         let mut held = Vec::new();
+        // Without a yes to this cluster nothing of it is taken.
+        let mut is_meant = self.arguments.force;
         loop {
             let Ok(Some(Frame { kind, number, bytes })) = frames::read(output) else { return Ok(None) };
             match kind {
@@ -317,12 +320,17 @@ impl Lender<'_> {
                 }
                 Kind::Confirm => {
                     let answered = self.confirm(&read(&bytes, "a question")?).map(|()| exit::DONE);
+                    is_meant |= answered.is_ok();
                     send(Kind::Answer, number, &ending(&answered)?);
                 }
                 Kind::Hold => {
                     let answered = self.hold(&read(&bytes, "what to hold")?);
                     let said = answered.map(|presence| held.push(presence)).map(|()| exit::DONE);
                     send(Kind::Answer, number, &ending(&said)?);
+                }
+                Kind::Archive if self.arguments.delta && !self.arguments.dry_run && is_meant => {
+                    let answered = self.archive(&bytes).map(|()| exit::DONE);
+                    send(Kind::Answer, number, &ending(&answered)?);
                 }
                 Kind::Summary => {
                     let mut fields: Value = read(&bytes, "a summary")?;
@@ -332,7 +340,9 @@ impl Lender<'_> {
                     self.session.talk.event("summary", fields)?;
                 }
                 Kind::End => return Ok(Some(read(&bytes, "an end")?)),
-                Kind::Store | Kind::Order | Kind::Answer => return Err(confused("what is not its turn")),
+                Kind::Store | Kind::Order | Kind::Answer | Kind::Archive => {
+                    return Err(confused("what is not its turn"));
+                }
             }
         }
     }
@@ -353,6 +363,19 @@ impl Lender<'_> {
         // It comes from there, and goes to a terminal here.
         let what = format!("{} on {}", render::visible(&question.what), self.host);
         super::super::confirm(self.session, given, self.cluster, &what, &question.whose)
+    }
+
+    /// Archives a file that the other side sent, with the key that was given here.
+    fn archive(&self, bytes: &[u8]) -> Result<(), Fault> {
+        let (sent, content) = Sent::read(bytes)?;
+        // A name that no log was archived under yet is not there for it to take.
+        let known = lineages(self.repository, self.cluster)?;
+        if !known.iter().any(|lineage| lineage.system_identifier == sent.system_identifier) {
+            return Err(confused("log of another cluster"));
+        }
+        let archiver = archiver(self.cluster);
+        push_bytes(self.repository, &archiver, sent.system_identifier, &sent.name, content)?;
+        Ok(())
     }
 
     fn hold(&self, held: &Held) -> Result<Presence, Fault> {
