@@ -108,11 +108,11 @@ impl FrameWriter {
         };
         self.set(ZSTD_cParameter::ZSTD_c_windowLog, window)?;
         let from = out.len();
-        out.resize(from + zstd::zstd_safe::compress_bound(plain.len()), 0);
-        let space = out.get_mut(from..).unwrap_or_default();
-        // SAFETY: the pointers and lengths are those of slices that live through the call and do not overlap. The
-        // context is ours and nobody else uses it meanwhile. zstd trusts the sequences to end in blocks of at most
-        // 128 KiB and to add up to the length of the input: `blocks` made them so or refused.
+        out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        let space = out.spare_capacity_mut();
+        // SAFETY: the pointers and lengths are those of slices that live through the call and do not overlap; zstd only
+        // writes into the space. The context is ours and nobody else uses it meanwhile. zstd trusts the sequences to
+        // end in blocks of at most 128 KiB and to add up to the length of the input: `blocks` made them so or refused.
         let written = unsafe {
             zstd_sys::ZSTD_compressSequences(
                 self.context.as_ptr(),
@@ -125,10 +125,10 @@ impl FrameWriter {
             )
         };
         if is_error(written) {
-            out.truncate(from);
             return Err(Refusal::Zstd(written));
         }
-        out.truncate(from + written);
+        // SAFETY: so many bytes behind the old length were written, and there is room for them.
+        unsafe { out.set_len(from + written) };
         Ok(())
     }
 }

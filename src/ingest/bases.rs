@@ -61,6 +61,11 @@ impl<'a> Bases<'a> {
         self.window = window;
     }
 
+    /// Returns the sketch of a chunk that stands where it stood in the parent: there it need not be computed again.
+    pub fn sketch_of(&self, id: &BlobId, offset: u64) -> Option<Sketch> {
+        self.window.as_ref()?.sketch_of(id, self.place(offset))
+    }
+
     /// Learns from a chunk that is stored already where in the parent the stream is.
     pub fn known(&mut self, id: &BlobId, sketch: Sketch, offset: u64) {
         if self.session.repository().base_cache().is_some() {

@@ -58,6 +58,14 @@ impl Chunks {
         self.held.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
+    /// Returns the chunk that stood at a place.
+    fn at(&self, place: u64) -> Option<&Held> {
+        let after = self.held.partition_point(|held| held.candidate.offset <= place);
+        let held = self.held.get(after.checked_sub(1)?)?;
+        let end = held.candidate.offset.saturating_add(u64::from(held.length));
+        (place < end).then_some(held)
+    }
+
     fn push(&mut self, candidate: Candidate, length: u32, sketch: Sketch) {
         let number = self.first + self.held.len() as u64;
         let mut earlier = [None; 3];
@@ -131,10 +139,14 @@ impl ParentWindow {
     /// Returns the chunk that stood at a place of the parent.
     pub(super) fn at(&self, place: u64) -> Option<Candidate> {
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
-        let after = chunks.held.partition_point(|held| held.candidate.offset <= place);
-        let held = chunks.held.get(after.checked_sub(1)?)?;
-        let end = held.candidate.offset.saturating_add(u64::from(held.length));
-        (place < end).then_some(held.candidate)
+        chunks.at(place).map(|held| held.candidate)
+    }
+
+    /// Returns the sketch of the chunk that stood at a place of the parent, if it is this one and has a sketch.
+    pub(super) fn sketch_of(&self, id: &BlobId, place: u64) -> Option<Sketch> {
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let same = chunks.at(place).filter(|held| held.candidate.id == *id);
+        same.map(|held| held.sketch).filter(|sketch| *sketch != Sketch::NONE)
     }
 }
 
@@ -244,6 +256,8 @@ mod tests {
         assert_eq!(window.at(0).map(|found| found.offset), Some(0));
         assert_eq!(window.at(199).map(|found| found.offset), Some(100));
         assert_eq!(window.at(200), None);
+        assert_eq!(window.sketch_of(&id(1), 150), Some(Sketch([4, 5, 6])));
+        assert_eq!(window.sketch_of(&id(1), 50), None);
         let candidate = window.at(0).unwrap();
         assert_eq!(window.matched(70, &candidate), -70);
         assert_eq!(window.drift(), -70);

@@ -62,7 +62,11 @@ impl<'a> Worker<'a> {
             // One that repeats its neighbour needs no other name.
             let (id, sketch) = match before {
                 Some((same, id, sketch)) if same == bytes => (id, sketch),
-                _ => (ids.blob_id(bytes), self.sketcher.sketch(bytes)),
+                _ => {
+                    let id = ids.blob_id(bytes);
+                    let known = self.bases.sketch_of(&id, offset);
+                    (id, known.unwrap_or_else(|| self.sketcher.sketch(bytes)))
+                }
             };
             before = Some((bytes, id, sketch));
             if self.session.claim(BlobClass::Content, &id) {

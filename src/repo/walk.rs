@@ -5,6 +5,7 @@
 use super::blobs::BlobReader;
 use super::error::RepoError;
 use crate::base::{BlobId, limits};
+use crate::chunker::{SKETCH_ALGORITHM, Sketch};
 use crate::format::FormatError;
 use crate::format::pack::BlobClass;
 use crate::format::recipe::{RecipeChild, RecipeEntry, RecipeNode, RecipeRoot};
@@ -153,6 +154,18 @@ pub struct Pieces {
     failed: bool,
 }
 
+/// Takes the sketches of another algorithm away: here they say nothing, and must not go into a recipe of this one.
+fn understood(sketch_algorithm: u8, mut entries: Vec<RecipeEntry>) -> Vec<RecipeEntry> {
+    if sketch_algorithm != SKETCH_ALGORITHM {
+        for entry in &mut entries {
+            if let RecipeEntry::Chunk { sketch, .. } = entry {
+                *sketch = Sketch::NONE;
+            }
+        }
+    }
+    entries
+}
+
 impl Pieces {
     /// Begins with the recipe of a file.
     ///
@@ -182,7 +195,9 @@ impl Pieces {
 
     fn enter(&mut self, node: RecipeNode) {
         match node {
-            RecipeNode::Leaf { entries, .. } => self.entries = entries.into_iter(),
+            RecipeNode::Leaf { sketch_algorithm, entries } => {
+                self.entries = understood(sketch_algorithm, entries).into_iter();
+            }
             RecipeNode::Branch { level, children } => self.levels.push((level, children.into_iter())),
         }
     }
@@ -234,5 +249,19 @@ impl Pieces {
     /// Returns how many bytes are still to come.
     pub fn left(&self) -> u64 {
         self.left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sketches_of_another_algorithm_say_nothing() {
+        let chunk = |sketch| RecipeEntry::Chunk { id: BlobId::new([1; 32]), length: 7, sketch };
+        let entries = vec![chunk(Sketch([1, 2, 3])), RecipeEntry::Hole { length: 9 }];
+        assert_eq!(understood(SKETCH_ALGORITHM, entries.clone()), entries);
+        let without = [chunk(Sketch::NONE), RecipeEntry::Hole { length: 9 }];
+        assert_eq!(understood(SKETCH_ALGORITHM + 1, entries), without);
     }
 }
