@@ -27,3 +27,4 @@ mod tls;
 mod tls_certificates;
 mod versions;
 mod wal;
+mod whose;

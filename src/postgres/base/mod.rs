@@ -2,8 +2,8 @@
 //!
 //! Steps, and what a crash after each leaves (the server ends the backup when the session ends):
 //!
-//! 1. one session with the server, held open (B1); a slot of that session holds the log, where the log
-//!    goes into the snapshot;
+//! 1. one session with the server, held open (B1); what it writes must come into the folder that is read
+//!    (`whose`); a slot of that session holds the log, where the log goes into the snapshot;
 //! 2. `pg_backup_start`, which makes a checkpoint;
 //! 3. the data directory and the tablespaces are read, as they change; then `pg_control` (B4);
 //! 4. `pg_backup_stop`, whose `backup_label` and `tablespace_map` are taken byte for byte (B2, B3);
@@ -27,6 +27,7 @@ mod label;
 mod remote;
 mod rules;
 mod server;
+mod whose;
 
 #[cfg(test)]
 pub(super) use facts::sample_facts;
@@ -171,6 +172,7 @@ pub fn base_backup(
             "name the data directory of that server with --pgdata; a server on another host cannot be read from here",
         ));
     }
+    server.require_works_in(&data_directory, about.data_directory.as_deref())?;
     rules::linked(&data_directory).map_or(Ok(()), |link| Err(refuse_link(&link)))?;
     let log = choose_log(options.log, about.archives);
     let mut backup = options.backup;
@@ -218,16 +220,16 @@ const fn choose_log(choice: LogChoice, archives: bool) -> LogPlace {
     }
 }
 
-/// Says whether the files of a server can be read here: the folder that it names is there and holds its own
-/// cluster.
+/// Says whether the files of a server can be read here: the folder that it names is there, this user may read
+/// it, and what the server writes comes into it.
 ///
 /// # Errors
 ///
 /// When the server refuses to be asked.
 pub fn is_here(server: &mut Server) -> Result<bool, PostgresError> {
-    let about = server.about()?;
-    let control = about.data_directory.as_deref().map(read_control);
-    Ok(matches!(control, Some(Ok((_, control))) if control.system_identifier == about.system_identifier))
+    let Some(folder) = server.about()?.data_directory else { return Ok(false) };
+    // Where nothing proves it, the server sends its files.
+    Ok(read_control(&folder).is_ok() && server.works_in(&folder).unwrap_or(false))
 }
 
 fn refuse_link(link: &Path) -> PostgresError {
@@ -281,7 +283,8 @@ impl Preparation {
             );
         }
         let label = format!("chronolith {}", self.cluster);
-        let started = server.start_backup(&label, self.fast, major, observer.as_ref())?;
+        let (start, started) = server.start_backup(&label, self.fast, major, observer.as_ref())?;
+        server.require_reached(&read_control(&self.data_directory)?.1, &self.data_directory, start)?;
         let tablespaces = server.tablespaces()?;
         let control = &self.control;
         let verifies = control.data_checksums;
@@ -291,11 +294,13 @@ impl Preparation {
         rules.enter(self.data_directory.clone(), "data".to_owned(), false);
         let excludes = layout::excludes().map_err(OpsError::from)?;
         taking.scan(&self.data_directory, b"data", excludes.clone(), &mut rules)?;
-        self.take_tablespaces(&tablespaces, &excludes, &mut rules, taking)?;
+        let missing = self.take_tablespaces(&tablespaces, &excludes, &mut rules, taking)?;
+        server.require_dropped(&missing)?;
         if let Some(link) = &rules.link {
             return Err(refuse_link(link));
         }
         let (control_bytes, control) = read_control(&self.data_directory)?;
+        server.require_reached(&control, &self.data_directory, start)?;
         let names = server.databases()?;
         let stopped = server.stop_backup(major, observer.as_ref())?;
         take_vital(&control_bytes, &stopped, taking)?;
@@ -362,33 +367,36 @@ impl Preparation {
         Ok(taking.close_folder()?)
     }
 
+    /// Returns the tablespaces whose files are not there: those that were dropped since.
     fn take_tablespaces(
         &self,
         tablespaces: &BTreeMap<u32, String>,
         excludes: &crate::localfs::Excludes,
         rules: &mut ClusterRules,
         taking: &mut Taking<'_>,
-    ) -> Result<(), PostgresError> {
+    ) -> Result<BTreeMap<u32, String>, PostgresError> {
+        let mut missing = BTreeMap::new();
         if tablespaces.is_empty() {
-            return Ok(());
+            return Ok(missing);
         }
         let version = layout::tablespace_folder(self.about.major(), self.control.catalog_version);
         taking.open_folder(b"tablespaces")?;
         // In the order of names, not of numbers.
-        let by_name: BTreeMap<String, &String> =
-            tablespaces.iter().map(|(oid, path)| (oid.to_string(), path)).collect();
-        for (oid, path) in by_name {
-            taking.open_folder(oid.as_bytes())?;
+        let by_name: BTreeMap<String, (u32, &String)> =
+            tablespaces.iter().map(|(oid, path)| (oid.to_string(), (*oid, path))).collect();
+        for (name, (oid, path)) in by_name {
+            taking.open_folder(name.as_bytes())?;
             let folder = Path::new(path).join(&version);
-            // One that was dropped since is gone.
             if folder.is_dir() {
-                rules.enter(folder.clone(), format!("tablespaces/{oid}/{version}"), true);
+                rules.enter(folder.clone(), format!("tablespaces/{name}/{version}"), true);
                 taking.scan(&folder, version.as_bytes(), excludes.clone(), rules)?;
+            } else {
+                missing.insert(oid, path.clone());
             }
             taking.close_folder()?;
         }
         taking.close_folder()?;
-        Ok(())
+        Ok(missing)
     }
 
     /// Takes the segments that make the backup consistent out of the server's own folder, where they go

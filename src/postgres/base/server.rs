@@ -97,21 +97,23 @@ impl Server {
         self.query("reserve a slot at", sql, &[&name]).is_ok()
     }
 
+    /// Begins the backup; returns where replay must begin, and the time.
     pub(super) fn start_backup(
         &mut self,
         label: &str,
         fast: bool,
         major: u32,
         observer: &dyn Observer,
-    ) -> Result<Timestamp, PostgresError> {
+    ) -> Result<(Lsn, Timestamp), PostgresError> {
         const DOING: &str = "start a backup of";
         let sql = match major {
-            15.. => "SELECT FROM pg_backup_start($1, $2)",
-            _ => "SELECT FROM pg_start_backup($1, $2, false)",
+            15.. => "SELECT pg_backup_start($1, $2)::text",
+            _ => "SELECT pg_start_backup($1, $2, false)::text",
         };
-        self.query_patiently(DOING, sql, &[&label, &fast], observer)?;
+        let rows = self.query_patiently(DOING, sql, &[&label, &fast], observer)?;
+        let start = rows.first().and_then(|row| row.get::<_, String>(0).parse().ok());
         let rows = self.query(DOING, &format!("SELECT {NOW}"), &[])?;
-        rows.first().map(|row| microseconds(row.get(0))).ok_or_else(|| self.odd(DOING))
+        start.zip(rows.first().map(|row| microseconds(row.get(0)))).ok_or_else(|| self.odd(DOING))
     }
 
     /// Ends the backup. What the server says of it is taken as bytes (B2): a path need not be a text.

@@ -2,6 +2,7 @@
 
 use crate::base::SecretBytes;
 use crate::postgres::tls::TlsOptions;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// What is known of the server before it is asked.
@@ -58,6 +59,18 @@ impl ConnectionOptions {
         }
     }
 
+    /// Returns the host or address to connect to, where it is none of this machine's sockets or loopback addresses.
+    pub fn other_host(&self) -> Option<&str> {
+        let address = self.address.as_deref().filter(|address| !address.is_empty());
+        address.or(self.host.as_deref()).filter(|host| {
+            let is_here = host.is_empty()
+                || host.starts_with(['/', '@'])
+                || *host == "localhost"
+                || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+            !is_here
+        })
+    }
+
     /// Takes from `postmaster.pid` of a data directory where its server listens.
     pub fn of_data_directory(folder: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(folder.join("postmaster.pid")).ok()?;
@@ -87,6 +100,24 @@ mod tests {
         pid("123\n/data\n1700000000\n5433\n\n*\n");
         let options = ConnectionOptions::of_data_directory(folder.path()).unwrap();
         assert_eq!(options.host.as_deref(), Some("127.0.0.1"));
+    }
+
+    #[test]
+    fn a_host_is_another_one_unless_it_is_a_socket_or_loopback() {
+        let other = |host: &str, address: Option<&str>| {
+            let address = address.map(str::to_owned);
+            let options = ConnectionOptions { host: Some(host.to_owned()), address, ..Default::default() };
+            options.other_host().map(str::to_owned)
+        };
+        for here in ["", "/run/pg", "@pg", "localhost", "127.0.0.1", "127.3.2.1", "::1"] {
+            assert_eq!(other(here, None), None, "{here}");
+        }
+        for there in ["db1", "10.0.0.1", "fe80::1", "localhost.example"] {
+            assert_eq!(other(there, None).as_deref(), Some(there));
+        }
+        assert_eq!(other("db1", Some("127.0.0.1")), None);
+        assert_eq!(other("localhost", Some("10.0.0.1")).as_deref(), Some("10.0.0.1"));
+        assert_eq!(ConnectionOptions::default().other_host(), None);
     }
 
     #[test]

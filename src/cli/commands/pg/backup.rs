@@ -60,7 +60,7 @@ pub enum Log {
 pub struct Arguments {
     #[command(flatten)]
     pub cluster: Cluster,
-    /// The data directory [env: PGDATA; default: what the server says]
+    /// The data directory [env: PGDATA, unless another host is named; default: what the server says]
     #[arg(long, value_name = "DIR")]
     pub pgdata: Option<PathBuf>,
     /// Lets the server send its files, also where they could be read here
@@ -122,15 +122,29 @@ pub fn named_data_directory(given: Option<&PathBuf>) -> Option<PathBuf> {
     given.cloned().or_else(variable)
 }
 
+/// Returns the data directory to read. Whoever names another host does not mean the folder that PGDATA names
+/// for this one.
+fn data_directory(session: &Session, arguments: &Arguments) -> Result<Option<PathBuf>, Fault> {
+    if arguments.remote {
+        return Ok(None);
+    }
+    let named = named_data_directory(arguments.pgdata.as_ref());
+    if arguments.pgdata.is_none()
+        && named.is_some()
+        && let Some(host) = arguments.connection.options(None)?.other_host()
+    {
+        session.talk.note(&format!("PGDATA is left aside: the server on {host} was named"));
+        return Ok(None);
+    }
+    Ok(named)
+}
+
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let cluster = arguments.cluster.name(session)?;
     session.doing(format!("take a base backup of {cluster} into {}", session.place()?));
     let began = Instant::now();
-    let data_directory = match arguments.remote {
-        true => None,
-        false => named_data_directory(arguments.pgdata.as_ref()),
-    };
+    let data_directory = data_directory(session, arguments)?;
     let tags = arguments.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
     let mut server = match arguments.connection.open(data_directory.as_deref()) {
         Ok(server) => Some(server),
