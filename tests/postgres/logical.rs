@@ -102,6 +102,15 @@ pub fn facts(program: &Program) -> DumpFacts {
     DumpFacts::read(&newest).unwrap().unwrap()
 }
 
+fn newest(program: &Program) -> String {
+    Snapshots::load(&program.client().open()).unwrap().iter().next_back().unwrap().id.to_string()
+}
+
+fn labels(program: &Program) -> Vec<String> {
+    let snapshots = Snapshots::load(&program.client().open()).unwrap();
+    snapshots.iter().map(|view| view.snapshot.label.clone()).collect()
+}
+
 fn cat(program: &Program, name: &str) -> Vec<u8> {
     check("cat", program.command(&["cat", name]).output())
 }
@@ -221,6 +230,25 @@ fn parts_of_a_database_and_what_makes_no_sense() {
     let part = facts(&program);
     assert_eq!(part.only, ["--table=shop.customer"]);
     assert_eq!((part.databases["app"].rows, part.databases["app"].tables), (Some(500), Some(1)));
+    // A part is not the whole: without a label it is in a series of its own, and names of the whole do not find it.
+    let said = expect(&dump(&["app"]), 0);
+    assert!(!said.contains("compared with"), "{said}");
+    let whole = newest(&program);
+    expect(&dump(&["app", "--table", "shop.customer"]), 0);
+    let part = newest(&program);
+    expect(&dump(&["app", "--schema", "shop"]), 0);
+    let labels: Vec<String> = labels(&program);
+    assert_eq!(labels, ["part", "app", "app only table=shop.customer", "app only schema=shop"]);
+    let planned =
+        expect(&pg(&program, &server, &["load", "app", "--database", "app=x", "--create", "-n"]), 0);
+    assert!(!planned.contains("a part of app only"), "{planned}");
+    let short = &part[..16];
+    let planned =
+        expect(&pg(&program, &server, &["load", short, "--database", "app=x", "--create", "-n"]), 0);
+    assert!(planned.contains("a part of app only: --table=shop.customer"), "{planned}");
+    // Of the whole and of each part the newest stays.
+    expect(&program.run(&["forget", "--keep-last", "1"]), 0);
+    assert!(program.client().snapshots().iter().any(|id| id.to_string() == whole));
     for (arguments, code, why) in [
         (vec!["--table", "t"], 2, "belong to one database"),
         (vec!["app", "postgres", "--schema", "shop"], 2, "belong to one database"),
@@ -243,7 +271,7 @@ fn parts_of_a_database_and_what_makes_no_sense() {
     assert!(said.contains("dumped without them"), "{said}");
     assert!(!facts(&program).role_passwords);
     assert!(!String::from_utf8(cat(&program, "plain:globals.sql")).unwrap().contains("PASSWORD '"));
-    assert_eq!(program.client().snapshots().len(), 2);
+    assert_eq!(program.client().snapshots().len(), 5);
 }
 
 /// A pg_dump that breaks off at any point, is killed, or lies about its end: nothing is committed.

@@ -24,6 +24,7 @@ pub use facts::{DatabaseFacts, DumpFacts, DumpFormat, KIND};
 use self::scan::Scanned;
 pub(super) use self::server::Known;
 use super::connection::{Login, Server};
+use super::control::crc32c;
 use super::error::PostgresError;
 use super::programs::ClientPrograms;
 use crate::base::Observer;
@@ -40,6 +41,8 @@ use std::sync::Arc;
 
 /// Mode of the files in the snapshot.
 const FILE_MODE: u32 = 0o600;
+/// Characters of a label that is made of too many names.
+const CHARACTERS_MAX: usize = 60;
 /// The label of a dump of all databases.
 const LABEL_OF_ALL: &str = "all-databases";
 const FOLDER: &str = "databases";
@@ -62,6 +65,14 @@ pub struct DumpOptions {
     pub programs: Vec<PathBuf>,
     /// Everything that is the same for all backups; the parent is found here.
     pub backup: BackupOptions,
+}
+
+impl DumpOptions {
+    /// What `pg_dump` is told about schemas and tables.
+    fn only(&self) -> Vec<String> {
+        let schemas = self.schemas.iter().map(|pattern| format!("--schema={pattern}"));
+        schemas.chain(self.tables.iter().map(|pattern| format!("--table={pattern}"))).collect()
+    }
 }
 
 /// What a dump did.
@@ -90,15 +101,31 @@ fn file_name(database: &str, format: DumpFormat) -> String {
     }
 }
 
-/// The label of dumps that were given none: the databases that were named.
-fn default_label(databases: &[String]) -> String {
+/// The label of dumps that were given none: the databases that were named, and what of them alone is dumped
+/// (`--table=orders`). So a part is never in one series with the whole: it would be loaded for it, and kept in its
+/// place.
+fn default_label(databases: &[String], only: &[String]) -> String {
+    let sorted = |words: &[String]| {
+        let mut words: Vec<&str> = words.iter().map(|word| word.trim_start_matches("--")).collect();
+        words.sort_unstable();
+        words.join(",")
+    };
     let mut names = databases.to_vec();
     names.sort();
-    let label = names.join(",").replace([':', '@'], "_");
-    match names.is_empty() {
-        true => LABEL_OF_ALL.to_owned(),
-        false if is_label(&label) => label,
-        false => format!("database {label}").chars().filter(|c| !c.is_control()).take(60).collect(),
+    let all = if names.is_empty() { LABEL_OF_ALL.to_owned() } else { names.join(",") };
+    let whole = if only.is_empty() { all } else { format!("{all} only {}", sorted(only)) };
+    let label = whole.replace([':', '@'], "_");
+    if is_label(&label) {
+        return label;
+    }
+    let label: String = format!("database {label}").chars().filter(|c| !c.is_control()).collect();
+    match label.chars().count() <= CHARACTERS_MAX {
+        true => label,
+        // What is cut off tells series apart too.
+        false => {
+            let begin: String = label.chars().take(CHARACTERS_MAX).collect();
+            format!("{begin} {:08x}", crc32c(whole.as_bytes()))
+        }
     }
 }
 
@@ -157,8 +184,8 @@ pub fn dump(
     }
     jobs.sort_by(|a, b| a.facts.file.cmp(&b.facts.file));
     let mut backup = options.backup.clone();
-    let named = options.databases.clone();
-    let label = backup.label.get_or_insert_with(|| default_label(&named)).clone();
+    let (named, only) = (&options.databases, options.only());
+    let label = backup.label.get_or_insert_with(|| default_label(named, &only)).clone();
     let snapshots = Snapshots::load(repository)?;
     backup.parent = snapshots.newest_of(&backup.host, &label).map(|view| view.id);
     if backup.parent.is_none() {
@@ -212,15 +239,9 @@ impl Preparation<'_> {
             from_standby: self.known.is_standby,
             format: self.options.format,
             role_passwords: self.known.reads_passwords,
-            only: self.only(),
+            only: self.options.only(),
             databases: dumped.into_iter().collect::<BTreeMap<_, _>>(),
         })
-    }
-
-    /// What `pg_dump` is told about schemas and tables.
-    fn only(&self) -> Vec<String> {
-        let schemas = self.options.schemas.iter().map(|pattern| format!("--schema={pattern}"));
-        schemas.chain(self.options.tables.iter().map(|pattern| format!("--table={pattern}"))).collect()
     }
 
     fn database(&self, job: &Job, lane: &mut Lane<'_>) -> Result<(String, DatabaseFacts), PostgresError> {
@@ -229,7 +250,7 @@ impl Preparation<'_> {
             DumpFormat::Custom => command.args(["--format=custom", "--compress=0"]),
             DumpFormat::Plain => command.arg("--format=plain"),
         };
-        command.arg("--strict-names").args(self.only());
+        command.arg("--strict-names").args(self.options.only());
         command.args(job.restrict_key.iter().map(|key| format!("--restrict-key={key}")));
         lane.observer().item(&job.name);
         let name = format!("pg_dump of the database {:?}", job.name);
@@ -307,11 +328,27 @@ mod tests {
         assert_eq!(file_name("app", DumpFormat::Custom), "app.dump");
         assert_eq!(file_name("../a%b\n", DumpFormat::Plain), "..%2Fa%25b%0A.sql");
         assert_eq!(file_name("Größe 1", DumpFormat::Custom), "Größe 1.dump");
-        let label = |names: &[&str]| default_label(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>());
+        let part = |names: &[&str], only: &[&str]| {
+            let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+            default_label(&words(names), &words(only))
+        };
+        let label = |names: &[&str]| part(names, &[]);
         assert_eq!(label(&[]), "all-databases");
         assert_eq!(label(&["shop", "app"]), "app,shop");
         assert_eq!(label(&["a:b@c"]), "a_b_c");
         assert_eq!(label(&["deadbeef"]), "database deadbeef");
         assert_eq!(label(&["latest"]), "database latest");
+        // A part is another series than the whole, and than another part.
+        assert_eq!(part(&["app"], &["--table=shop.orders"]), "app only table=shop.orders");
+        assert_eq!(
+            part(&["app"], &["--table=b", "--schema=x", "--table=a"]),
+            "app only schema=x,table=a,table=b"
+        );
+        assert_eq!(part(&["latest"], &["--table=a:b"]), "latest only table=a_b");
+        // So are those whose names differ only where they are cut off.
+        let (long, other) = ("x".repeat(300), format!("{}y", "x".repeat(299)));
+        assert_ne!(label(&[&long]), label(&[&other]));
+        assert_ne!(part(&["app"], &[&long]), part(&["app"], &[&other]));
+        assert!(is_label(&label(&[&long])) && is_label(&part(&[&long], &["--table=t"])));
     }
 }

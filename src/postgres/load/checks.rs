@@ -204,6 +204,9 @@ impl<'a> Checker<'a> {
         let is_part = !self.options.schemas.is_empty() || !self.options.tables.is_empty();
         let mut notes = Vec::new();
         let way = self.way(target, is_part)?;
+        if !self.facts.only.is_empty() && !is_part {
+            notes.push(format!("the dump holds a part of {database} only: {}", self.facts.only.join(" ")));
+        }
         let (content, mut contents, head_length) = read_head(self.repository, self.view, &facts.file)?;
         let own = contents.entries.iter().find(|entry| entry.is("DATABASE")).cloned();
         let own = own.ok_or_else(|| PostgresError::Damaged {

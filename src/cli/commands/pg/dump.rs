@@ -51,7 +51,8 @@ pub struct Arguments {
     /// How dumps are written
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Format::Custom)]
     pub format: Format,
-    /// Ties the dumps of one thing together [default: the databases that are named, else all-databases]
+    /// Ties the dumps of one thing together [default: the databases that are named, else all-databases; of parts also
+    /// what is dumped of them, such as `app only table=orders`]
     #[arg(long, value_name = "NAME")]
     pub label: Option<String>,
     /// Tags the snapshot; may be given several times
