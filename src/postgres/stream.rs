@@ -89,6 +89,29 @@ pub fn read_cluster(repository: &Repository, cluster: &ClusterName) -> Result<Ve
     lineages(repository, cluster)?.into_iter().map(|lineage| read_log(repository, cluster, lineage)).collect()
 }
 
+/// Does the same, and adds lineages of which nothing is archived: base backups that hold their log may be all that
+/// there is of one. Those come first, as far as that is not known better.
+///
+/// # Errors
+///
+/// As [`read_cluster`].
+pub fn read_cluster_of(
+    repository: &Repository,
+    cluster: &ClusterName,
+    bases: &[Base],
+) -> Result<Vec<ClusterLog>, OpsError> {
+    let mut logs = read_cluster(repository, cluster)?;
+    for base in bases.iter().rev() {
+        let identifier = base.facts.system_identifier;
+        if !logs.iter().any(|log| log.lineage.system_identifier == identifier) {
+            let (segment_size, version) = (base.facts.segment_size, base.facts.major.to_string());
+            let lineage = Lineage { system_identifier: identifier, segment_size, version };
+            logs.insert(0, ClusterLog::empty(lineage));
+        }
+    }
+    Ok(logs)
+}
+
 /// Finds the cluster and the lineage whose log a stream is; `None` for a stream of anything else.
 pub fn cluster_of(stream: &str) -> Option<(ClusterName, u64)> {
     let (cluster, identifier) = stream.strip_prefix("pg/")?.rsplit_once('/')?;

@@ -146,6 +146,49 @@ fn intervals_are_what_the_archive_covers() {
     assert_eq!(code(&output), 4);
 }
 
+/// B11: base backups that hold their log are all that there is of a cluster that archives nothing, on whatever
+/// timeline; they are shown with the moment that each brings back.
+#[test]
+fn base_backups_that_hold_their_log_are_shown_without_an_archive() {
+    let archive = Archive::new();
+    let primary = Server::start();
+    back_up(&archive, &primary);
+    let mut server = Server::adopt(copy_that_recovers(&primary), &[&from_pg_wal(&primary)]);
+    let started = Instant::now();
+    while server.sql("postgres", "SELECT pg_is_in_recovery()").trim() != "f" {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    server.sql("postgres", "CHECKPOINT");
+    back_up(&archive, &server);
+    server.stop("fast");
+    let events = Events::timeline(&archive);
+    let bases = events.of("base");
+    let shown = |name: &str| bases.iter().map(|base| base[name].clone()).collect::<Vec<_>>();
+    assert_eq!(shown("timeline"), [1, 2]);
+    assert_eq!((shown("wal"), shown("complete")), (vec!["inside".into(); 2], vec![true.into(); 2]));
+    let intervals = events.of("interval");
+    assert_eq!(
+        intervals.iter().map(|interval| &interval["from"]).collect::<Vec<_>>(),
+        [&bases[0]["stopped"], &bases[1]["stopped"]]
+    );
+    assert!(intervals.iter().all(|interval| interval["to"].is_null()), "{intervals:?}");
+    let summary = events.of("summary")[0];
+    assert_eq!((&summary["bases"], &summary["intervals"]), (&Value::from(2), &Value::from(2)));
+    assert_eq!(summary["recoverable_to"], bases[1]["stopped"]);
+    let output = archive.run(&["pg", "timeline", "--cluster", "main"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("no log is archived") && text.contains("the end of the base backup only"),
+        "{text}"
+    );
+}
+
+/// A setting by which a copy recovers with the log of the server that it was made of.
+fn from_pg_wal(server: &Server) -> String {
+    format!("restore_command=cp {}/pg_wal/%f %p", server.data().display())
+}
+
 /// A copy of a running server's files, to be recovered.
 fn copy_that_recovers(server: &Server) -> TempDir {
     let folder = folder(USER);

@@ -29,7 +29,7 @@ use crate::ops::retention::{Candidate, Interval as Span, Policy, Reason};
 use crate::ops::{OpsError, SnapshotView, Snapshots};
 use crate::postgres::base::{BaseFacts, bases_of};
 use crate::postgres::lineage::{ClusterName, Lineage};
-use crate::postgres::stream::{ClusterLog, read_cluster};
+use crate::postgres::stream::{ClusterLog, read_cluster_of};
 use crate::repo::{Author, RepoError, Repository};
 use crate::storage::StorageError;
 use crate::timeline::{HeldBase, Interval, LogReason};
@@ -190,16 +190,7 @@ impl ClusterRetention {
         // First, so that a backup that ends meanwhile is one that runs.
         let now = repository.environment().clock.now();
         let running_since = running_since(repository, now)?;
-        let mut logs = read_cluster(repository, cluster)?;
-        // Base backups that hold their log may be all that there is of a lineage.
-        for base in bases_of(snapshots, cluster).into_iter().rev() {
-            let identifier = base.facts.system_identifier;
-            if !logs.iter().any(|log| log.lineage.system_identifier == identifier) {
-                let (segment_size, version) = (base.facts.segment_size, base.facts.major.to_string());
-                let lineage = Lineage { system_identifier: identifier, segment_size, version };
-                logs.insert(0, ClusterLog::empty(lineage));
-            }
-        }
+        let mut logs = read_cluster_of(repository, cluster, &bases_of(snapshots, cluster))?;
         find_lost(repository, snapshots, cluster, &mut logs)?;
         let present = Present { now, running_since };
         Ok(Self { repository: repository.clone(), cluster: cluster.clone(), logs, present })

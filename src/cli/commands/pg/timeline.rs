@@ -8,7 +8,7 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render::{self, Align, Table};
 use crate::cli::session::Session;
 use crate::postgres::base::{Base, bases_of};
-use crate::postgres::stream::{ClusterLog, Remark, log_base, read_cluster};
+use crate::postgres::stream::{ClusterLog, Remark, log_base, read_cluster_of};
 use crate::postgres::{Lsn, SegmentName};
 use crate::timeline::{Gap, Interval, LogBase, Refusal, Target, gaps, intervals, plan};
 use clap::Args;
@@ -45,7 +45,11 @@ impl View {
         let own = bases.iter().filter(|base| base.facts.system_identifier == identifier);
         let bases: Vec<Base> = own.cloned().collect();
         let log_bases: Vec<LogBase> = bases.iter().map(log_base).collect();
-        let intervals = intervals(&log.stream, &log_bases);
+        let mut intervals = intervals(&log.stream, &log_bases);
+        // Without its history no timeline is known to begin or to end; what a base backup holds itself is known.
+        let alone =
+            log_bases.iter().filter(|base| base.holds_log && log.stream.path(base.timeline).is_none());
+        intervals.extend(alone.map(own_interval));
         let gaps = gaps(&log.stream);
         Self { log, bases, log_bases, intervals, gaps }
     }
@@ -75,18 +79,33 @@ impl View {
     }
 }
 
+/// What a base backup brings back by itself: the moment at which it ended.
+fn own_interval(base: &LogBase) -> Interval {
+    Interval {
+        timeline: base.timeline,
+        bases: vec![base.name.clone()],
+        from: base.stop,
+        from_time: base.stopped,
+        to: base.stop,
+        to_time: None,
+        cut: false,
+    }
+}
+
 /// Runs the command.
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let cluster = arguments.cluster.name(session)?;
     session.doing(format!("show what can be recovered of {cluster}"));
     let repository = session.open()?;
     let bases = bases_of(&session.snapshots(&repository)?, &cluster);
-    let views: Vec<View> =
-        read_cluster(&repository, &cluster)?.into_iter().map(|log| View::new(log, &bases)).collect();
+    let logs = read_cluster_of(&repository, &cluster, &bases)?;
+    let views: Vec<View> = logs.into_iter().map(|log| View::new(log, &bases)).collect();
     if views.is_empty() {
         return Err(Fault::Plain {
             class: crate::base::ErrorClass::NotFound,
-            why: format!("nothing was ever archived under the cluster's name {cluster} here"),
+            why: format!(
+                "there is no base backup of {cluster} here, and nothing was ever archived under the cluster's name"
+            ),
             advice: "check the name; the server's archive_command says which it archives under".to_owned(),
         });
     }
@@ -123,12 +142,15 @@ fn write_lines(session: &Session, cluster: &str, view: &View) -> Result<(), Faul
     let line = |text: &str| session.talk.line(&render::visible(text));
     let (stream, log) = (&view.log.stream, &view.log);
     line(&format!("cluster {cluster}: {}", log.lineage))?;
-    line(&format!(
-        "{}, {} of log in {}",
-        render::count(stream.count(), "segment", "segments"),
-        render::size(log.bytes.0),
-        render::size(log.bytes.1)
-    ))?;
+    match log.files.is_empty() && stream.count() == 0 {
+        true => line("no log is archived: base backups bring back what they hold themselves")?,
+        false => line(&format!(
+            "{}, {} of log in {}",
+            render::count(stream.count(), "segment", "segments"),
+            render::size(log.bytes.0),
+            render::size(log.bytes.1)
+        ))?,
+    }
     if log.forgotten.0 > 0 {
         let objects = render::count(log.forgotten.0, "object", "objects");
         line(&format!(
