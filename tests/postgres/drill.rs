@@ -181,6 +181,22 @@ fn a_drill_proves_what_holds_and_tells_what_does_not() {
         expect(&scene.drill(&["--set", set]), 2);
     }
     scene.is_clean();
+    // A server that does not start: what it said is in the error, since its log is thrown away.
+    let broken =
+        ["--target", "immediate", "--set", "shared_preload_libraries=no_such_library", "--no-ledger"];
+    let said = expect(&scene.drill(&broken), 1);
+    assert!(said.contains("could not access file \"no_such_library\""), "{said}");
+    assert!(!said.contains(scene.room.to_str().unwrap()) && said.contains("--keep"), "{said}");
+    scene.is_clean();
+    let said = expect(&scene.drill(&[&broken[..], &["--keep"]].concat()), 1);
+    let [kept] = &fs::read_dir(&scene.room).unwrap().flatten().map(|e| e.path()).collect::<Vec<_>>()[..]
+    else {
+        panic!("nothing is kept: {said}")
+    };
+    assert!(said.contains(kept.to_str().unwrap()), "{said}");
+    assert!(fs::read_to_string(kept.join("data/restore.log")).unwrap().contains("no_such_library"));
+    expect(&scene.archive.command(&["drill", "--throw-away", kept.to_str().unwrap()]).output().unwrap(), 0);
+    scene.is_clean();
 
     // All of it is noted.
     let repository = scene.archive.open();

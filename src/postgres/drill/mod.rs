@@ -169,10 +169,23 @@ impl Drill {
         let restore_seconds = seconds(began);
         let began = environment.clock.now();
         let data = self.options.folder.join("data");
-        start(&self.programs()?, &data, true, environment.observer.as_ref())?;
+        start(&self.programs()?, &data, true, environment.observer.as_ref()).map_err(without_log)?;
         let replay_seconds = seconds(began);
         let began = environment.clock.now();
         let findings = self.look(&data)?;
         Ok(DrillReport { restored, restore_seconds, replay_seconds, look_seconds: seconds(began), findings })
+    }
+}
+
+/// The server's log is thrown away with its folder: what it said last is all that there is of it, unless the folder
+/// is kept.
+fn without_log(error: PostgresError) -> PostgresError {
+    match error {
+        PostgresError::Failed { why, .. } => PostgresError::failed(
+            why,
+            "with --keep the folder stays, and in it all that the server said (data/restore.log); --throw-away removes \
+             it then",
+        ),
+        error => error,
     }
 }

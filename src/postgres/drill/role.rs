@@ -1,8 +1,8 @@
 //! The name of a role that may look at everything: the one that `initdb` made, whatever it was called.
 
-use super::Drill;
 use super::away::stop;
 use super::settings::{PORT, sockets};
+use super::{Drill, without_log};
 use crate::postgres::connection::{ConnectionOptions, Server};
 use crate::postgres::error::PostgresError;
 use crate::postgres::restore::{as_owner, start};
@@ -48,7 +48,8 @@ impl Drill {
         }
         stop(data, true);
         let name = self.ask_alone(data)?;
-        start(&self.programs()?, data, true, self.repository.environment().observer.as_ref())?;
+        let observer = self.repository.environment().observer.clone();
+        start(&self.programs()?, data, true, observer.as_ref()).map_err(without_log)?;
         Ok(name)
     }
 

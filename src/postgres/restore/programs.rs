@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Lines of the server's log that are shown when it does not start.
-const LINES_SHOWN: usize = 8;
+/// Lines of the server's log that are shown when it does not start, and characters of each: a statement in it may
+/// be of any length.
+const LINES_SHOWN: usize = 12;
+const CHARACTERS_SHOWN: usize = 400;
 /// How often is looked whether the server has come to its target.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What the server is waited for by `pg_ctl`, which asks in steps so that the user can stop.
@@ -117,7 +119,8 @@ pub fn start(
 fn not_started(log: &Path) -> PostgresError {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().rev().take(LINES_SHOWN).collect();
+    let short = |line: &str| line.chars().take(CHARACTERS_SHOWN).collect::<String>();
+    let lines: Vec<String> = text.lines().rev().take(LINES_SHOWN).map(short).collect();
     let said = lines.into_iter().rev().collect::<Vec<_>>().join(" | ");
     PostgresError::failed(
         format!("everything is restored, but the server did not come up; it said last: {said}"),

@@ -256,6 +256,11 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             if counts && !arguments.no_ledger {
                 record(&repository, drill.restore.base.view.id, Err(&explain(&error)), story.facts())?;
             }
+            if arguments.keep && matches!(error, PostgresError::Failed { .. }) {
+                let folder = place.folder.clone();
+                place.keep()?;
+                session.talk.note(&format!("what is there is left in {}", folder.display()));
+            }
             return Err(error.into());
         }
     };
