@@ -160,7 +160,7 @@ fn backups_under_load_come_back_as_one_moment() {
             &restore(&program, &data, &["--base", &snapshot.to_string(), "--tablespace-map", &map]),
             0,
         );
-        assert!(said.contains("recovers along timeline 1"), "{said}");
+        assert!(said.contains("when it is started, it recovers along timeline 1"), "{said}");
         let restored = recovered(folder);
         amcheck(&restored);
         let found = restored

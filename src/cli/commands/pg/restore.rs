@@ -407,7 +407,7 @@ pub fn perform(
     let report = restore.run()?;
     session.talk.end();
     summary(session, asker, &restore, &options, &report, false, began)?;
-    tell_result(session, &restore, &options, &report, began.elapsed().as_secs_f64());
+    tell_result(session, &restore, &options, &report, arguments.start, began.elapsed().as_secs_f64());
     if arguments.start {
         let programs = restore.programs.as_deref().ok_or_else(|| {
             Fault::usage("the server's programs were not found", "name their folder with --programs")
@@ -516,6 +516,7 @@ fn tell_result(
     restore: &ClusterRestore,
     options: &RestoreOptions,
     report: &RestoreReport,
+    starts: bool,
     seconds: f64,
 ) {
     let talk = &session.talk;
@@ -542,7 +543,8 @@ fn tell_result(
         (true, false) => talk
             .tell("it fetches no log from an archive: set primary_conninfo, or this standby follows nobody"),
         (false, _) => talk.tell(&format!(
-            "started, it recovers along timeline {} to {}",
+            "{} recovers along timeline {} to {}",
+            if starts { "it is started now, and" } else { "when it is started, it" },
             restore.plan.timeline,
             describe(&options.target)
         )),
