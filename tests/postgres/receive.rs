@@ -401,15 +401,24 @@ fn lost_log_is_a_gap_that_is_said_and_recorded() {
     let small = ["wal_keep_size=0", "max_wal_size=2MB", "min_wal_size=2MB", "checkpoint_timeout=30s"];
     let server = Server::start_with(&["--wal-segsize", "1"], &small);
     server.sql("postgres", "CREATE TABLE t (n int, x text)");
-    let output = run(&archive, &server, &["--once"]);
-    assert_eq!(code(&output), 2, "{}", said(&output));
-    assert!(said(&output).contains("no replication slot copy"), "{}", said(&output));
+    // A slot that is not there is not found, whatever is wanted of it.
+    for wanted in ["--once", "--drop-slot", "--status"] {
+        let output = run(&archive, &server, &[wanted]);
+        assert_eq!(code(&output), 4, "{wanted}: {}", said(&output));
+        assert!(said(&output).contains("pg_replication_slots"), "{wanted}: {}", said(&output));
+        let is_missing = said(&output).contains("no replication slot copy");
+        assert!(is_missing || wanted == "--status", "{}", said(&output));
+    }
     let mut receiver = Receiver::start(&archive, &server, &["--create-slot"]);
     // What is written before there is a slot is nobody's.
     receiver.catch_up(&server);
     let insert = "INSERT INTO t SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, 3000) n";
     server.sql("postgres", insert);
     receiver.catch_up(&server);
+    // One that is in use is not removed.
+    let output = run(&archive, &server, &["--drop-slot"]);
+    assert_eq!(code(&output), 1, "{}", said(&output));
+    assert!(said(&output).contains("is in use"), "{}", said(&output));
     assert!(receiver.stop().success());
     let held = received(&archive.open()).len();
     assert!(held > 0);

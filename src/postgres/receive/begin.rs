@@ -1,13 +1,14 @@
 //! Where to begin: at the segment in which the slot stands; further on, where the archive holds what follows;
 //! before it, where the archive ends before it.
 
+use super::status::no_slot;
 use super::{Failure, Run};
 use crate::format::log::LogRecordKind;
 use crate::ops::OpsError;
 use crate::postgres::error::PostgresError;
 use crate::postgres::history::read_history;
 use crate::postgres::lineage::{Lineage, lineages, stream_of};
-use crate::postgres::replication::{Identity, Replication, ReplicationError, SlotName};
+use crate::postgres::replication::{Identity, Replication, ReplicationError};
 use crate::postgres::segment::{Lsn, SegmentName, SegmentSize};
 use crate::postgres::stream::read_log;
 use crate::repo::holds_whole;
@@ -128,7 +129,11 @@ impl Known {
         }
         match replication.slot(slot) {
             Ok(Some(slot)) => Ok(slot.restart.map(|(lsn, _)| lsn)),
-            Ok(None) => Err(Failure::from(no_slot(slot, place))),
+            Ok(None) => Err(Failure::from(no_slot(
+                slot,
+                place,
+                "--create-slot makes it; the server keeps its log for a slot from then on",
+            ))),
             // Servers before 15 do not know the question.
             Err(error) if error.is("42601") => Ok(None),
             Err(error) => Err(at(error)),
@@ -167,13 +172,6 @@ impl Known {
         }
         Ok(())
     }
-}
-
-fn no_slot(slot: &SlotName, place: &str) -> PostgresError {
-    PostgresError::refused(
-        format!("the server at {place} has no replication slot {slot}"),
-        "--create-slot makes it; the server keeps its log for a slot from then on",
-    )
 }
 
 /// Fetches the way to a timeline, and the histories of all on it.

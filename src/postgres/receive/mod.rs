@@ -15,7 +15,7 @@ mod keeper;
 mod pump;
 mod status;
 
-pub use status::{SlotStatus, drop_slot, slot_status};
+pub use status::{LISTS_SLOTS, SlotStatus, drop_slot, slot_status};
 
 use super::error::PostgresError;
 use super::lineage::Archiver;

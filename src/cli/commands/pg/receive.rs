@@ -10,7 +10,9 @@ use crate::cli::session::Session;
 use crate::cli::talk::Talk;
 use crate::postgres::Lsn;
 use crate::postgres::lineage::Archiver;
-use crate::postgres::receive::{Happening, ReceiveOptions, ReceiveReport, drop_slot, receive, slot_status};
+use crate::postgres::receive::{
+    Happening, LISTS_SLOTS, ReceiveOptions, ReceiveReport, drop_slot, receive, slot_status,
+};
 use crate::postgres::replication::{Endpoint, SlotName};
 use clap::Args;
 use serde_json::{Value, json};
@@ -174,7 +176,10 @@ fn status(session: &Session, arguments: &Arguments, endpoint: &Endpoint) -> Resu
     }
     let place = endpoint.place();
     match (status.slot, restart) {
-        (None, _) => session.talk.line(&format!("{}: there is no such slot at {place}", arguments.slot))?,
+        (None, _) => {
+            session.talk.line(&format!("{}: there is no such slot at {place}", arguments.slot))?;
+            session.talk.tell(LISTS_SLOTS);
+        }
         (Some(_), None) => session.talk.line(&format!("{}: nothing is kept for it", arguments.slot))?,
         (Some(_), Some((lsn, timeline))) => session.talk.line(&format!(
             "{}: stands at {lsn} on timeline {timeline}; the server, at {}, keeps {} for it",
