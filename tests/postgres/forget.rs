@@ -73,7 +73,7 @@ fn what_a_policy_keeps_is_restored() {
     assert!(code(&output) == 2 && said(&output).contains("nothing was forgotten"), "{}", said(&output));
     let bases = complete(&Events::timeline(&archive));
     assert_eq!(bases.len(), 3);
-    let dry = forget(&archive, &["--keep-last", "2", "--dry-run", "--prune"], 0);
+    let dry = forget(&archive, &["--keep-last", "2", "-n", "--prune"], 0);
     let summary = dry.of("summary")[0];
     assert_eq!((number(&summary["forgotten_bases"]), number(&summary["kept_bases"])), (1, 2));
     assert!(

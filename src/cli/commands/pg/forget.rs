@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long)]
     pub despite_unreadable: bool,
     /// Shows what would be done
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Permits that the cluster loses its last good base backup
     #[arg(long)]
