@@ -286,6 +286,9 @@ impl Preparation {
         let (start, started) = server.start_backup(&label, self.fast, major, observer.as_ref())?;
         server.require_reached(&read_control(&self.data_directory)?.1, &self.data_directory, start)?;
         let tablespaces = server.tablespaces()?;
+        // Before everything else is read, and once more as they are.
+        let absent = tablespaces.iter().filter(|(_, path)| !self.in_tablespace(path).is_dir());
+        server.require_dropped(&absent.map(|(oid, path)| (*oid, path.clone())).collect())?;
         let control = &self.control;
         let verifies = control.data_checksums;
         let mut rules =
@@ -367,6 +370,11 @@ impl Preparation {
         Ok(taking.close_folder()?)
     }
 
+    /// What a tablespace holds for this version of the server.
+    fn in_tablespace(&self, path: &str) -> PathBuf {
+        Path::new(path).join(layout::tablespace_folder(self.about.major(), self.control.catalog_version))
+    }
+
     /// Returns the tablespaces whose files are not there: those that were dropped since.
     fn take_tablespaces(
         &self,
@@ -386,7 +394,7 @@ impl Preparation {
             tablespaces.iter().map(|(oid, path)| (oid.to_string(), (*oid, path))).collect();
         for (name, (oid, path)) in by_name {
             taking.open_folder(name.as_bytes())?;
-            let folder = Path::new(path).join(&version);
+            let folder = self.in_tablespace(path);
             if folder.is_dir() {
                 rules.enter(folder.clone(), format!("tablespaces/{name}/{version}"), true);
                 taking.scan(&folder, version.as_bytes(), excludes.clone(), rules)?;
