@@ -6,8 +6,8 @@
 
 use super::catalogue;
 use super::error::OpsError;
-use super::names::{SnapshotView, Snapshots};
 use super::retention::{Candidate, Policy, PolicyError, RetentionPlan, plan};
+use super::snapshots::{SnapshotView, Snapshots};
 use crate::base::{AnnotationId, KeyId, LogPackId, SnapshotId, TrustId, explain};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};

@@ -5,7 +5,7 @@
 //! taken back for some, the others get one of their own: a crash in between leaves too much, not too little.
 
 use super::error::OpsError;
-use super::names::{Said, SnapshotView, Snapshots};
+use super::snapshots::{Said, SnapshotView, Snapshots};
 use crate::base::{AnnotationId, SnapshotId, limits};
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::trust::Act;

@@ -25,7 +25,7 @@
 //! | `mirror` | the same objects at another place, without keys |
 //! | `marks` | tags, pins and notes |
 //! | `verify` | snapshots read back in full, who signed them, and the result on record |
-//! | `names` | which snapshot and path a name such as `LABEL@{TIME}:PATH` means |
+//! | `snapshots` | all snapshots with what was said about them, and which of them, and which path, a name such as `LABEL@{TIME}:PATH` means |
 
 pub mod backup;
 mod bits;
@@ -43,7 +43,6 @@ pub mod listing;
 pub mod marks;
 mod merged_logs;
 pub mod mirror;
-mod names;
 pub mod parity;
 mod program;
 pub mod prune;
@@ -53,6 +52,7 @@ pub mod restore;
 pub mod retention;
 pub mod rotation;
 mod settle;
+mod snapshots;
 pub mod stats;
 mod time;
 pub mod undelete;
@@ -61,6 +61,6 @@ mod vouched;
 mod words;
 
 pub use error::OpsError;
-pub use names::{Pin, Said, SnapshotView, Snapshots, check_label, is_label};
 pub use program::Program;
+pub use snapshots::{Pin, Said, SnapshotView, Snapshots, check_label, is_label};
 pub use time::{ReadTime, read_time, show_time};

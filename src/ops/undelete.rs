@@ -12,8 +12,8 @@
 
 use super::error::OpsError;
 use super::forget::require_whole_memory;
-use super::names::Snapshots;
 use super::settle::{rescue, settle};
+use super::snapshots::Snapshots;
 use crate::base::{AnnotationId, LogPackId, ObjectId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::annotation::{Annotation, AnnotationKind};

@@ -3,7 +3,7 @@
 
 use super::cat::{cat, check_digest};
 use super::error::OpsError;
-use super::names::SnapshotView;
+use super::snapshots::SnapshotView;
 use crate::base::{KeyId, SnapshotId, explain};
 use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
 use crate::format::pack::BlobClass;

@@ -1,8 +1,8 @@
 //! From what is fed to a snapshot that counts: the same for all that is backed up.
 
 use super::super::error::OpsError;
-use super::super::names::{LABEL_BYTES_MAX, check_label};
 use super::super::settle::settle;
+use super::super::snapshots::{LABEL_BYTES_MAX, check_label};
 use super::parent::Parent;
 use super::{BackupOptions, BackupReport, BasesFrom, Progress};
 use crate::base::{SnapshotId, Timestamp, explain};

@@ -1,7 +1,7 @@
 //! The snapshot that a backup is compared with.
 
 use super::super::error::OpsError;
-use super::super::names::{SnapshotView, Snapshots};
+use super::super::snapshots::{SnapshotView, Snapshots};
 use crate::base::{BlobId, SnapshotId};
 use crate::format::snapshot::SnapshotMode;
 use crate::format::tree::TreeEntry;

@@ -1,7 +1,7 @@
 //! Where each source will stand in the tree.
 
 use super::super::error::OpsError;
-use super::super::names::{LABEL_BYTES_MAX, is_label};
+use super::super::snapshots::{LABEL_BYTES_MAX, is_label};
 use crate::base::Timestamp;
 use crate::format::tree::{EntryKind, TreeEntry};
 use crate::localfs::{check_component, printable};

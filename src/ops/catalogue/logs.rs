@@ -11,7 +11,7 @@ use crate::format::cbor::Extra;
 use crate::format::log::LogRun;
 use crate::format::place::{MERGED_FOLDER, Place};
 use crate::ops::OpsError;
-use crate::ops::names::Snapshots;
+use crate::ops::snapshots::Snapshots;
 use crate::repo::{ForgottenLogs, FoundLog, Memory, RepoError, Repository, Told};
 use crate::storage::{ObjectInfo, StorageError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -10,7 +10,7 @@ use crate::format::place::Place;
 use crate::format::trust::Act;
 use crate::ops::OpsError;
 use crate::ops::forget::require_whole_memory;
-use crate::ops::names::Snapshots;
+use crate::ops::snapshots::Snapshots;
 use crate::repo::{Memory, RepoError, Repository, StoredRoot, Told, is_about_snapshots};
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

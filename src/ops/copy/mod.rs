@@ -25,7 +25,7 @@ pub use logs::{CopiedLogs, copy_logs};
 use self::feeding::{CopyError, feed};
 use super::backup::{BackupOptions, Differences, Job, Original, Parent, permit};
 use super::error::OpsError;
-use super::names::{SnapshotView, Snapshots};
+use super::snapshots::{SnapshotView, Snapshots};
 use crate::base::{RepositoryId, SnapshotId, explain};
 use crate::format::annotation::{Annotation, AnnotationKind};
 use crate::format::snapshot::{Snapshot, SnapshotSummary};

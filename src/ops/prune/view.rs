@@ -3,9 +3,9 @@
 use super::super::error::OpsError;
 use super::super::forget::require_whole_memory;
 use super::super::keeper::{Doubts, Keeper, Trust};
-use super::super::names::{SnapshotView, Snapshots};
 use super::super::reach::{reach, reach_readable};
 use super::super::settle::held_in;
+use super::super::snapshots::{SnapshotView, Snapshots};
 use super::super::words::Said;
 use super::PruneOptions;
 use super::doubts::doubts;
