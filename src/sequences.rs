@@ -17,6 +17,9 @@ const BLOCK_BYTES: usize = 128 << 10;
 /// Shortest match that is written: zstd has room for as many matches of a block as there are of this length.
 pub const MATCH_BYTES_LEAST: usize = 4;
 
+/// Logarithm of the longest window that every decoder of zstd takes.
+const WINDOW_LOG_MAX: u32 = 27;
+
 /// Level that decides how literals and lengths are coded; matches are not searched for.
 const LEVEL: i32 = 3;
 
@@ -99,8 +102,7 @@ impl FrameWriter {
     ) -> Result<(), Refusal> {
         self.sequences.clear();
         blocks(base_length, plain.len(), matches, &mut self.sequences).ok_or(Refusal::Matches)?;
-        let span = base_length.saturating_add(plain.len()).max(1 << 10);
-        let window = span.checked_next_power_of_two().map_or(31, usize::ilog2).min(27).cast_signed();
+        let window = window_log(base_length.saturating_add(plain.len())).cast_signed();
         // SAFETY: a context of ours. The last frame left it in the midst of a session, in which nothing may be set.
         unsafe {
             let session = zstd_sys::ZSTD_ResetDirective::ZSTD_reset_session_only;
@@ -131,6 +133,11 @@ impl FrameWriter {
         unsafe { out.set_len(from + written) };
         Ok(())
     }
+}
+
+/// The least window that spans `bytes`, as a logarithm, within what zstd offers everywhere.
+pub fn window_log(bytes: usize) -> u32 {
+    bytes.max(1 << 10).checked_next_power_of_two().map_or(WINDOW_LOG_MAX, usize::ilog2).min(WINDOW_LOG_MAX)
 }
 
 fn is_error(code: usize) -> bool {

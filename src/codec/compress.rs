@@ -3,7 +3,7 @@
 use super::matches::Matcher;
 use super::{CodecError, Encoding};
 use crate::base::limits;
-use crate::sequences::FrameWriter;
+use crate::sequences::{FrameWriter, window_log};
 use std::io;
 use zstd::zstd_safe::{self, CCtx, CParameter, Strategy};
 
@@ -220,11 +220,6 @@ fn append(context: &mut CCtx<'_>, plain: &[u8], out: &mut Vec<u8>) -> Result<(),
 fn check_length(plain: &[u8]) -> Result<(), CodecError> {
     let (length, limit) = (plain.len(), limits::FRAME_PLAIN_BYTES_MAX);
     if length as u64 > limit { Err(CodecError::TooLong { length, limit }) } else { Ok(()) }
-}
-
-/// The least window that spans `bytes`, within what zstd offers everywhere.
-fn window_log(bytes: usize) -> u32 {
-    bytes.max(1 << 10).next_power_of_two().ilog2().min(27)
 }
 
 fn encode_error(code: usize) -> CodecError {

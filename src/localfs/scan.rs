@@ -207,15 +207,14 @@ impl<'a> Scan<'a> {
 
     fn start(&mut self) -> Result<Option<ScanEvent>, LocalError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |folder: &[u8]| match fs::open(folder, flags, fs::Mode::empty()) {
-            Ok(handle) => Ok(Folder { handle, path: folder.to_owned() }),
-            Err(errno) => Err(LocalError::system("open", &self.source, errno)),
+        let failed = |errno| LocalError::system("open", &self.source, errno);
+        let open = |folder: &[u8]| {
+            let handle = fs::open(folder, flags, fs::Mode::empty()).map_err(failed)?;
+            Ok::<_, LocalError>(Folder { handle, path: folder.to_owned() })
         };
         if let Some(name) = &self.entry {
             let (folder, name) = (open(&self.source)?, name.clone());
-            let stat = fs::fstat(&folder.handle);
-            let stat = stat.map_err(|errno| LocalError::system("open", &self.source, errno))?;
-            self.device = Some(stat.st_dev);
+            self.device = Some(fs::fstat(&folder.handle).map_err(failed)?.st_dev);
             return Ok(self.look(Arc::new(folder), &name));
         }
         let (folder, name) = split(&self.source);

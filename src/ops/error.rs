@@ -1,6 +1,6 @@
 //! What can go wrong with an operation.
 
-use crate::base::{Classify, ErrorClass, SnapshotId};
+use crate::base::{Classify, ErrorClass, Observer, SnapshotId, explain};
 use crate::ingest::FeedError;
 use crate::localfs::LocalError;
 use crate::repo::RepoError;
@@ -91,6 +91,23 @@ impl From<FeedError> for OpsError {
         match error {
             FeedError::Pipeline(error) => Self::Repo(error),
             FeedError::Source(source) => Self::Read { name: "the source".to_owned(), source },
+        }
+    }
+}
+
+/// Lets what could not be noted in the repository be a warning: who may not write there still learns what was found.
+/// An interruption is passed on.
+pub(super) fn unless_unnoted<T>(
+    noted: Result<T, impl Into<OpsError>>,
+    observer: &dyn Observer,
+    what: &str,
+) -> Result<Option<T>, OpsError> {
+    match noted.map_err(Into::into) {
+        Ok(noted) => Ok(Some(noted)),
+        Err(error) if error.class() == ErrorClass::Interrupted => Err(error),
+        Err(error) => {
+            observer.warn(&format!("{what}: {}", explain(&error)));
+            Ok(None)
         }
     }
 }

@@ -62,5 +62,5 @@ mod words;
 
 pub use error::OpsError;
 pub use program::Program;
-pub use snapshots::{Pin, Said, SnapshotView, Snapshots, check_label, is_label};
+pub use snapshots::{Pin, Said, SnapshotView, Snapshots, check_label, cut_label, is_label};
 pub use time::{ReadTime, read_time, show_time};

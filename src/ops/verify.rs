@@ -2,7 +2,7 @@
 //! who signed them is told. The result is noted in the repository, as an annotation.
 
 use super::cat::{cat, check_digest};
-use super::error::OpsError;
+use super::error::{OpsError, unless_unnoted};
 use super::snapshots::SnapshotView;
 use crate::base::{KeyId, SnapshotId, explain};
 use crate::format::annotation::{Annotation, AnnotationKind, Outcome};
@@ -114,15 +114,9 @@ pub fn verify(
         }
     }
     if note {
-        match keep(repository, &verified, program) {
-            Ok(()) => {}
-            Err(OpsError::Repo(error @ RepoError::Interrupted)) => return Err(error.into()),
-            // Who may not write here still learns what was found.
-            Err(error) => repository
-                .environment()
-                .observer
-                .warn(&format!("what was found could not be noted: {}", explain(&error))),
-        }
+        let observer = &repository.environment().observer;
+        let kept = keep(repository, &verified, program);
+        unless_unnoted(kept, observer.as_ref(), "what was found could not be noted")?;
     }
     Ok(verified)
 }

@@ -1,12 +1,15 @@
 //! What was found bad is reported, and made good: by the next backup where a source still has it.
 
-use crate::support::world::{Client, Content, content, dump, noise};
+use crate::support::world::{Client, Content, Listener, content, copy_of, dump, noise};
+use crate::support::{Failure, Fault, FaultStore};
 use chronolith::base::SnapshotId;
 use chronolith::format::pack::BlobClass;
+use chronolith::ops::Snapshots;
 use chronolith::ops::backup::backup;
 use chronolith::ops::check::{CheckOptions, CheckReport, Gravity, ReadData, check};
 use chronolith::ops::prune::{PruneOptions, PruneReport, prune};
-use chronolith::storage::{MemoryStore, Store};
+use chronolith::ops::verify::verify;
+use chronolith::storage::{MemoryStore, Operation, Store};
 use std::sync::Arc;
 
 struct Scene {
@@ -68,6 +71,29 @@ impl Scene {
             Err(_) => false,
         }
     }
+}
+
+#[test]
+fn who_may_not_write_learns_what_is_wrong_all_the_same() {
+    let scene = scene();
+    let pack = packs(&scene.store, 3).remove(0);
+    flip(&scene.store, &pack, 1000);
+    let refuses =
+        |_, operation, _: &str| (operation == Operation::Put).then_some(Fault::Before(Failure::Denied));
+    let store = Arc::new(FaultStore::with_plan(copy_of(&*scene.store), refuses));
+    let client = scene.owner.with_listener(Listener::default()).through(store.clone());
+    let found = look(&client, ReadData::All);
+    assert!(found.is_damaged() && found.hurt.len() == 1, "{found:?}");
+    assert!(found.findings.iter().any(|finding| finding.object == pack), "{found:?}");
+    let warned = client.listener.warned();
+    assert!(warned.contains("could not be noted") && warned.contains("could not be reported"), "{warned}");
+
+    let repository = client.open();
+    let snapshots = Snapshots::load(&repository).unwrap();
+    let verified = verify(&repository, snapshots.get(&scene.first).unwrap(), "test", true).unwrap();
+    assert!(!verified.passed());
+    assert!(client.listener.warned().contains("what was found could not be noted"));
+    assert!(store.fired());
 }
 
 #[test]

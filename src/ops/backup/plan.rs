@@ -1,7 +1,7 @@
 //! Where each source will stand in the tree.
 
 use super::super::error::OpsError;
-use super::super::snapshots::{LABEL_BYTES_MAX, is_label};
+use super::super::snapshots::{cut_label, is_label};
 use crate::base::Timestamp;
 use crate::format::tree::{EntryKind, TreeEntry};
 use crate::localfs::{check_component, printable};
@@ -194,11 +194,7 @@ impl Plan {
         if is_label(&whole) {
             return whole;
         }
-        let hash = blake3::hash(whole.as_bytes()).to_hex();
-        let hash = hash.get(..8).unwrap_or_default();
-        let most = LABEL_BYTES_MAX - hash.len() - 1;
-        let whole = whole.replace(|c: char| c == ':' || c == '@' || c.is_control(), "_");
-        let end = (0..=most.min(whole.len())).rev().find(|end| whole.is_char_boundary(*end)).unwrap_or(0);
-        format!("{}~{hash}", whole.get(..end).unwrap_or_default())
+        let label = whole.replace(|c: char| c == ':' || c == '@' || c.is_control(), "_");
+        cut_label(&label, &whole)
     }
 }

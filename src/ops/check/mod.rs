@@ -34,8 +34,8 @@ pub(in crate::ops) use self::packs::agrees;
 use self::report::Findings;
 use self::selection::ledger;
 use self::trees::Trees;
-use super::error::OpsError;
-use crate::base::{BlobId, PackId, explain};
+use super::error::{OpsError, unless_unnoted};
+use crate::base::{BlobId, PackId};
 use crate::format::pack::BlobClass;
 use crate::format::trust::Act;
 use crate::repo::{CondemnedListing, FoundSnapshot, RepoError, Repository, pack_name};
@@ -249,15 +249,9 @@ fn look(
     packs.look(BlobClass::Content, read, others, options.read_data.budget())?;
     if options.keep_ledger && options.read_data != ReadData::None {
         // What an interruption leaves undone does not make undone what was verified.
-        match packs.keep_ledger(&options.program) {
-            Ok(()) => {}
-            Err(OpsError::Repo(error @ RepoError::Interrupted)) => return Err(error.into()),
-            // Who may not write here still learns what is wrong.
-            Err(error) => environment.observer.warn(&format!(
-                "which packs were read could not be noted, so that the next check does not know: {}",
-                explain(&error)
-            )),
-        }
+        let kept = packs.keep_ledger(&options.program);
+        let what = "which packs were read could not be noted, so that the next check does not know";
+        unless_unnoted(kept, environment.observer.as_ref(), what)?;
     }
     if environment.observer.interrupted() {
         return Err(RepoError::Interrupted.into());
@@ -278,17 +272,11 @@ fn look(
     report.known_damage = damage.known_bad.difference(&pass.again).count() as u64;
     if options.keep_ledger {
         let method = if read_data { "read-data" } else { "structure" };
-        // Who may not write here still learns what is wrong.
-        match damage.publish(repository, method, &options.program) {
-            Ok(published) => {
-                pass.published.reported += published.reported;
-                pass.published.cancelled += published.cancelled;
-            }
-            Err(error @ RepoError::Interrupted) => return Err(error.into()),
-            Err(error) => environment.observer.warn(&format!(
-                "what was found bad could not be reported, so that backups may go on relying on it: {}",
-                explain(&error)
-            )),
+        let published = damage.publish(repository, method, &options.program);
+        let what = "what was found bad could not be reported, so that backups may go on relying on it";
+        if let Some(published) = unless_unnoted(published, environment.observer.as_ref(), what)? {
+            pass.published.reported += published.reported;
+            pass.published.cancelled += published.cancelled;
         }
     }
     (report.reported, report.cancelled) = (pass.published.reported, pass.published.cancelled);

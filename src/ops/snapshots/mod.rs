@@ -5,7 +5,7 @@
 mod names;
 
 pub(super) use names::LABEL_BYTES_MAX;
-pub use names::{check_label, is_label};
+pub use names::{check_label, cut_label, is_label};
 
 use super::copy::copied_from;
 use super::error::OpsError;

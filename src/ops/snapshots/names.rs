@@ -27,6 +27,15 @@ pub fn is_label(text: &str) -> bool {
         && !text.contains(|c: char| c == ':' || c == '@' || c.is_control())
 }
 
+/// Cuts a label so that it fits, with a hash of `whole` behind it: the rest tells series apart too.
+pub fn cut_label(label: &str, whole: &str) -> String {
+    let hash = blake3::hash(whole.as_bytes()).to_hex();
+    let hash = hash.get(..8).unwrap_or_default();
+    let most = LABEL_BYTES_MAX - hash.len() - 1;
+    let end = (0..=most.min(label.len())).rev().find(|end| label.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}~{hash}", label.get(..end).unwrap_or_default())
+}
+
 /// Refuses what cannot be a label.
 ///
 /// # Errors
@@ -222,6 +231,9 @@ mod tests {
         for bad in ["", "latest", "deadbeef", "DEADBEEF0", "a:b", "a@b", "a\nb"] {
             assert!(!is_label(bad), "{bad}");
         }
+        assert_eq!(cut_label("app", "a:p").len(), "app~01234567".len());
+        let (one, other) = (cut_label(&"ü".repeat(300), "one"), cut_label(&"ü".repeat(300), "other"));
+        assert!(is_label(&one) && one.len() >= LABEL_BYTES_MAX - 1 && one != other, "{one}");
         assert!(check_label("a:b").unwrap_err().to_string().contains("no ':'"));
     }
 

@@ -24,7 +24,6 @@ pub use facts::{DatabaseFacts, DumpFacts, DumpFormat, KIND};
 use self::scan::Scanned;
 pub(super) use self::server::Known;
 use super::connection::{Login, Server};
-use super::control::crc32c;
 use super::error::PostgresError;
 use super::programs::ClientPrograms;
 use crate::base::Observer;
@@ -32,7 +31,7 @@ use crate::format::snapshot::SnapshotMode;
 use crate::ops::backup::{
     BackupOptions, BackupReport, EngineJob, Lane, Producer, StreamPlan, Taking, backup_engine,
 };
-use crate::ops::{OpsError, Snapshots, is_label};
+use crate::ops::{OpsError, Snapshots, cut_label, is_label};
 use crate::repo::Repository;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,8 +40,6 @@ use std::sync::Arc;
 
 /// Mode of the files in the snapshot.
 const FILE_MODE: u32 = 0o600;
-/// Characters of a label that is made of too many names.
-const CHARACTERS_MAX: usize = 60;
 /// The label of a dump of all databases.
 const LABEL_OF_ALL: &str = "all-databases";
 const FOLDER: &str = "databases";
@@ -119,14 +116,7 @@ fn default_label(databases: &[String], only: &[String]) -> String {
         return label;
     }
     let label: String = format!("database {label}").chars().filter(|c| !c.is_control()).collect();
-    match label.chars().count() <= CHARACTERS_MAX {
-        true => label,
-        // What is cut off tells series apart too.
-        false => {
-            let begin: String = label.chars().take(CHARACTERS_MAX).collect();
-            format!("{begin} {:08x}", crc32c(whole.as_bytes()))
-        }
-    }
+    if is_label(&label) { label } else { cut_label(&label, &whole) }
 }
 
 /// One database that is about to be dumped.
