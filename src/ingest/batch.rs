@@ -4,7 +4,8 @@ use super::parent::ParentWindow;
 use crate::base::{BlobId, Timestamp};
 use crate::chunker::Sketch;
 use crate::format::tree::{CutKind, TreeEntry};
-use std::ops::Range;
+use crossbeam_channel::Sender;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 /// What is known of a file's content once it has been read.
@@ -55,12 +56,40 @@ pub enum Event {
     Node(Box<TreeEntry>),
 }
 
+/// The bytes of a batch, at which several threads look; the last to let go of them gives them back.
+pub(super) struct Shared {
+    bytes: Vec<u8>,
+    free: Sender<Vec<u8>>,
+}
+
+impl Shared {
+    /// Shares bytes that are to be filled again by whoever reads from `free`.
+    pub fn new(bytes: Vec<u8>, free: Sender<Vec<u8>>) -> Arc<Self> {
+        Arc::new(Self { bytes, free })
+    }
+}
+
+impl Deref for Shared {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The feeder has stopped if nobody takes them. There is room for all that there are.
+        let _ = self.free.try_send(std::mem::take(&mut self.bytes));
+    }
+}
+
 /// Bytes and the events they belong to.
 pub(super) struct Batch {
     /// Position in the order of all batches.
     pub sequence: u64,
     /// The bytes; their length is fixed and used again.
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<Shared>,
     /// The events in order.
     pub events: Vec<Event>,
     /// The parent of the file that is open where the batch begins.

@@ -1,14 +1,16 @@
 //! The front of the pipeline: reads sources, cuts them, fills batches.
 
 use super::ahead::{CutAhead, Region};
-use super::batch::{Batch, Event, FileEnd};
-use super::parent::ParentWalk;
+use super::batch::{Batch, Event, FileEnd, Shared};
+use super::digests::DigestAway;
+use super::parent::{ParentWalk, ParentWindow};
 use crate::base::{Clock, Observer, Phase};
 use crate::chunker::{CutParameters, Cutter, GearTable, PageCutter};
 use crate::format::tree::{Content, CutKind, TreeEntry};
 use crate::repo::{BlobReader, RepoError, Repository};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, select};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 /// Events after which a batch is handed on even though its bytes are few.
 const EVENTS_MAX: usize = 4096;
 
-/// A stream of which so many batches are filled is worth cutting ahead.
+/// A stream of which so many batches are filled is worth digesting elsewhere and cutting ahead.
 const LONG_BATCHES: u64 = 2;
 
 /// What a whole stream turned out to be.
@@ -59,14 +61,48 @@ impl Cut<'_> {
     }
 }
 
+/// The feeder's ends of what joins it to the threads behind it.
+pub(super) struct Joints {
+    /// Buffers that may be filled,
+    pub free: Receiver<Vec<u8>>,
+    /// and where whoever is last to look at them gives them back.
+    pub give_back: Sender<Vec<u8>>,
+    /// Batches for the workers.
+    pub work: Sender<Batch>,
+    /// Has nothing to say, and no other end once the last worker is gone.
+    pub workers: Receiver<Infallible>,
+    /// Digests long streams.
+    pub digest: DigestAway,
+    /// Cuts long streams ahead, where there are threads for it.
+    pub ahead: Option<CutAhead>,
+}
+
+impl Joints {
+    /// Waits for a buffer. Workers stop only when one has failed; the pipeline then knows why.
+    fn buffer(&self) -> Result<Vec<u8>, RepoError> {
+        select! {
+            recv(self.free) -> bytes => bytes.map_err(|_| RepoError::Interrupted),
+            recv(self.workers) -> _ => Err(RepoError::Interrupted),
+        }
+    }
+}
+
 /// Takes the sources in, one after the other, in the order in which they will stand in the tree.
 pub struct Feeder {
-    batch: Batch,
-    /// How many of the batch's bytes are filled.
+    /// The batch that is being filled: how many went before it,
+    sequence: u64,
+    /// its bytes,
+    bytes: Vec<u8>,
+    /// how many of them are filled,
     filled: usize,
+    /// from which on they are not digested yet, while the digest is away,
+    undigested: usize,
+    /// its events,
+    events: Vec<Event>,
+    /// and the parent of the file that was open where it begins.
+    begun_in: Option<Arc<ParentWindow>>,
     sizes: BatchSizes,
-    free: Receiver<Vec<u8>>,
-    work: Sender<Batch>,
+    joints: Joints,
     table: Arc<GearTable>,
     parameters: CutParameters,
     page_chunk_bytes: u32,
@@ -79,7 +115,6 @@ pub struct Feeder {
     parent: Option<ParentWalk>,
     /// How far that file has come.
     offset: u64,
-    ahead: Option<CutAhead>,
 }
 
 impl Feeder {
@@ -88,18 +123,19 @@ impl Feeder {
         table: Arc<GearTable>,
         sizes: BatchSizes,
         differences: bool,
-        free: Receiver<Vec<u8>>,
-        work: Sender<Batch>,
-        ahead: Option<CutAhead>,
+        joints: Joints,
     ) -> Result<Self, RepoError> {
-        let bytes = free.recv().map_err(|_| RepoError::Interrupted)?;
+        let bytes = joints.free.recv().map_err(|_| RepoError::Interrupted)?;
         let environment = repository.environment();
         Ok(Self {
-            batch: Batch { sequence: 0, bytes, events: Vec::new(), parent: None },
+            sequence: 0,
+            bytes,
             filled: 0,
+            undigested: 0,
+            events: Vec::new(),
+            begun_in: None,
             sizes,
-            free,
-            work,
+            joints,
             table,
             parameters: repository.cut_parameters(),
             page_chunk_bytes: repository.page_chunk_bytes(),
@@ -109,7 +145,6 @@ impl Feeder {
             differences,
             parent: None,
             offset: 0,
-            ahead,
         })
     }
 
@@ -120,24 +155,36 @@ impl Feeder {
 
     /// Hands the batch on; the bytes from `from` on, not yet cut, move to the next one.
     fn flush(&mut self, from: usize) -> Result<(), RepoError> {
-        // Both channels close only when a worker has failed; the pipeline then knows why.
-        let bytes = self.free.recv().map_err(|_| RepoError::Interrupted)?;
+        let bytes = self.joints.buffer()?;
         let length = self.filled.saturating_sub(from);
         self.go_on_in(bytes, from, 0)?;
         self.filled = length;
+        self.undigested = length;
         Ok(())
     }
 
-    /// Hands the batch on; its bytes from `from` on move to a place in those of the next.
+    /// Hands the batch on; its bytes from `from` on move to a place in those of the next. The caller says how
+    /// many of those are filled and digested.
     fn go_on_in(&mut self, mut bytes: Vec<u8>, from: usize, to: usize) -> Result<(), RepoError> {
-        let rest = self.batch.bytes.get(from..self.filled).unwrap_or_default();
+        let rest = self.bytes.get(from..self.filled).unwrap_or_default();
         if let Some(place) = bytes.get_mut(to..to + rest.len()) {
             place.copy_from_slice(rest);
         }
+        let full = std::mem::replace(&mut self.bytes, bytes);
+        let full = Shared::new(full, self.joints.give_back.clone());
+        if self.joints.digest.is_away() {
+            let range = self.undigested..self.filled;
+            self.joints.digest.update(&full, range).ok_or(RepoError::Interrupted)?;
+        }
         let parent = self.parent.as_ref().map(|walk| walk.window().clone());
-        let next = Batch { sequence: self.batch.sequence + 1, bytes, events: Vec::new(), parent };
-        let full = std::mem::replace(&mut self.batch, next);
-        self.work.send(full).map_err(|_| RepoError::Interrupted)
+        let batch = Batch {
+            sequence: self.sequence,
+            bytes: full,
+            events: std::mem::take(&mut self.events),
+            parent: std::mem::replace(&mut self.begun_in, parent),
+        };
+        self.sequence += 1;
+        self.joints.work.send(batch).map_err(|_| RepoError::Interrupted)
     }
 
     /// Opens a file, whose chunks follow; chunks that are new are stored as differences where they
@@ -167,16 +214,16 @@ impl Feeder {
             Event::End(_) | Event::Drop => self.parent = None,
             _ => {}
         }
-        self.batch.events.push(event);
-        if self.batch.events.len() >= EVENTS_MAX { self.flush(self.filled) } else { Ok(()) }
+        self.events.push(event);
+        if self.events.len() >= EVENTS_MAX { self.flush(self.filled) } else { Ok(()) }
     }
 
     /// Hands on what is there, however little.
     pub(super) fn finish(mut self) -> Result<u64, RepoError> {
-        if !self.batch.events.is_empty() {
+        if !self.events.is_empty() {
             self.flush(self.filled)?;
         }
-        Ok(self.batch.sequence)
+        Ok(self.sequence)
     }
 
     /// Reads a stream to its end, cuts it, and feeds its chunks and its [`Event::End`].
@@ -214,6 +261,23 @@ impl Feeder {
         limit: u64,
         digest: &mut blake3::Hasher,
     ) -> Result<u64, FeedError> {
+        let fed = self.read_and_cut(reader, cut, limit, digest);
+        if self.joints.digest.is_away() {
+            let back = self.joints.digest.take_back(digest);
+            digest.update(self.bytes.get(self.undigested..self.filled).unwrap_or_default());
+            back.ok_or(RepoError::Interrupted)?;
+        }
+        fed
+    }
+
+    /// Does the same; of a long stream the digest may be away afterwards.
+    fn read_and_cut(
+        &mut self,
+        reader: &mut dyn Read,
+        cut: CutKind,
+        limit: u64,
+        digest: &mut blake3::Hasher,
+    ) -> Result<u64, FeedError> {
         let table = self.table.clone();
         let cutter = match cut {
             CutKind::Stream | CutKind::Other { .. } => {
@@ -235,31 +299,37 @@ impl Feeder {
                 return Err(FeedError::Pipeline(RepoError::Interrupted));
             }
             if self.filled >= self.sizes.fill_bytes {
-                if let Cut::Content(cutter, _) = &cutter
-                    && self.ahead.is_some()
-                    && length >= LONG_BATCHES * self.sizes.fill_bytes as u64
-                {
-                    let more = limit - length;
-                    length += self.data_ahead(reader, cutter, &mut start, more, digest)?;
+                if length >= LONG_BATCHES * self.sizes.fill_bytes as u64 {
+                    if !self.joints.digest.is_away() {
+                        self.undigested = self.filled;
+                        self.joints.digest.begin(digest).ok_or(RepoError::Interrupted)?;
+                    }
+                    if let Cut::Content(cutter, _) = &cutter
+                        && self.joints.ahead.is_some()
+                    {
+                        length += self.data_ahead(reader, cutter, &mut start, limit - length)?;
+                    }
                 }
                 self.flush(start)?;
                 (start, before) = (0, 0);
             }
             let room = usize::try_from(limit - length).unwrap_or(usize::MAX);
-            let Some(space) = self.batch.bytes.get_mut(self.filled..) else {
+            let Some(space) = self.bytes.get_mut(self.filled..) else {
                 return Err(FeedError::Pipeline(RepoError::Interrupted));
             };
             let space_length = space.len().min(room);
             let got = read_some(reader, &mut space[..space_length]).map_err(FeedError::Source)?;
             let at_end = got == 0;
-            if let Some(new) = self.batch.bytes.get(self.filled..self.filled + got) {
+            if !self.joints.digest.is_away()
+                && let Some(new) = self.bytes.get(self.filled..self.filled + got)
+            {
                 digest.update(new);
             }
             self.filled += got;
             length += got as u64;
             self.observer.advance(Phase::Backup, got as u64, 0);
             while start < self.filled && (at_end || self.filled - start >= cutter.enough()) {
-                let bytes = self.batch.bytes.get(..self.filled).unwrap_or_default();
+                let bytes = self.bytes.get(..self.filled).unwrap_or_default();
                 let chunk = cutter.cut(bytes, start, before, at_end);
                 let Some(chunk) = chunk.filter(|chunk| *chunk > 0) else { break };
                 self.chunk(start..start + chunk, pages);
@@ -278,7 +348,7 @@ impl Feeder {
             parent.advance(&mut self.reader, self.offset);
         }
         let (offset, length) = (self.offset, range.len() as u64);
-        self.batch.events.push(Event::Chunk { range, offset, pages });
+        self.events.push(Event::Chunk { range, offset, pages });
         self.offset = offset.saturating_add(length);
     }
 
@@ -290,9 +360,8 @@ impl Feeder {
         cutter: &Cutter<'_>,
         start: &mut usize,
         limit: u64,
-        digest: &mut blake3::Hasher,
     ) -> Result<u64, FeedError> {
-        let depth = self.ahead.as_ref().map_or(0, |ahead| ahead.depth);
+        let depth = self.joints.ahead.as_ref().map_or(0, |ahead| ahead.depth);
         let mut under_way: VecDeque<Receiver<Region>> = VecDeque::new();
         let mut length = 0;
         let mut ended: Option<io::Result<()>> = None;
@@ -303,15 +372,15 @@ impl Feeder {
             if ended.is_none() && under_way.len() < depth {
                 // Those under way hold buffers too: whoever waits for one while there are some joins first.
                 let bytes = match under_way.is_empty() {
-                    true => self.free.recv().ok(),
-                    false => self.free.try_recv().ok(),
+                    true => Some(self.joints.buffer()?),
+                    false => self.joints.free.try_recv().ok(),
                 };
                 if let Some(bytes) = bytes {
-                    let (region, end) = self.region(reader, bytes, limit - length, digest);
+                    let (region, end) = self.region(reader, bytes, limit - length);
                     length += region.range.len() as u64;
                     ended = end;
                     let answer =
-                        self.ahead.as_ref().and_then(|ahead| ahead.begin(region.bytes, region.range));
+                        self.joints.ahead.as_ref().and_then(|ahead| ahead.begin(region.bytes, region.range));
                     under_way.push_back(answer.ok_or(RepoError::Interrupted)?);
                     continue;
                 }
@@ -329,7 +398,8 @@ impl Feeder {
             let at = region.range.start.saturating_sub(rest);
             self.go_on_in(region.bytes, *start, at)?;
             self.filled = region.range.end;
-            let bytes = self.batch.bytes.get(..self.filled).unwrap_or_default();
+            self.undigested = region.range.start;
+            let bytes = self.bytes.get(..self.filled).unwrap_or_default();
             let mut ends = Vec::with_capacity(region.ends.len() + 1);
             cutter.join(bytes, at, region.range.start, &region.ends, |end| ends.push(end));
             *start = at;
@@ -346,13 +416,11 @@ impl Feeder {
         reader: &mut dyn Read,
         mut bytes: Vec<u8>,
         limit: u64,
-        digest: &mut blake3::Hasher,
     ) -> (Region, Option<io::Result<()>>) {
         let from = self.sizes.longest_chunk;
         let wanted = self.sizes.fill_bytes.min(usize::try_from(limit).unwrap_or(usize::MAX));
         let space = bytes.get_mut(from..from + wanted).unwrap_or_default();
         let (got, result) = read_whole(reader, space);
-        digest.update(space.get(..got).unwrap_or_default());
         self.observer.advance(Phase::Backup, got as u64, 0);
         let is_last = got < wanted || got as u64 == limit || result.is_err();
         (Region { bytes, range: from..from + got, ends: Vec::new() }, is_last.then_some(result))

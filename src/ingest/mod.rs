@@ -21,6 +21,7 @@ mod ahead;
 mod assembler;
 mod bases;
 mod batch;
+mod digests;
 mod effort;
 mod feeder;
 mod metadata;

@@ -3,14 +3,16 @@
 use super::ahead::{CutAhead, threads_for};
 use super::assembler::{Assembler, Built, Failure, TreeCounts};
 use super::batch::{Batch, Processed};
+use super::digests::DigestAway;
 use super::effort::{Controller, Effort};
-use super::feeder::{BatchSizes, Feeder};
+use super::feeder::{BatchSizes, Feeder, Joints};
 use super::worker::Worker;
 use crate::base::BlobId;
 use crate::chunker::GearTable;
 use crate::format::tree::TreeEntry;
 use crate::repo::{RepoError, WriteSession};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Memory for batches, whatever the number of cores.
@@ -115,13 +117,15 @@ fn run<E: From<RepoError>>(
     let batches = 2 * workers + 2 + ahead.as_ref().map_or(0, |ahead| ahead.depth);
     let longest = parameters.maximum().max(repository.page_chunk_bytes()) as usize;
     let batch_bytes = (BATCH_MEMORY_BYTES / batches).clamp(longest, BATCH_BYTES_MAX);
-    let (free, to_fill) = bounded(batches);
+    let (give_back, free) = bounded(batches);
     for _ in 0..batches {
         // The channel has room for all of them and its other end is held here.
-        let _ = free.send(vec![0; batch_bytes + longest]);
+        let _ = give_back.send(vec![0; batch_bytes + longest]);
     }
     let (work, to_process) = bounded::<Batch>(batches);
     let (done, to_assemble) = bounded::<Processed>(batches);
+    let (digest, to_digest) = DigestAway::new(batches);
+    let (at_work, workers_at_work) = bounded::<Infallible>(0);
     let failure = Mutex::new(None);
     let stop = Stop(&failure);
     let controller = Controller::new(options.effort, workers);
@@ -134,21 +138,23 @@ fn run<E: From<RepoError>>(
         table.clone(),
         BatchSizes { fill_bytes: batch_bytes, longest_chunk: longest },
         options.differences,
-        to_fill,
-        work,
-        ahead,
+        Joints { free, give_back, work, workers: workers_at_work, digest, ahead },
     )?;
     let (fed, assembled) = std::thread::scope(|scope| {
         for worker in encoders.drain(..) {
-            let (to_process, done, free) = (to_process.clone(), done.clone(), free.clone());
+            let (to_process, done, at_work) = (to_process.clone(), done.clone(), at_work.clone());
             let stop = &stop;
-            scope.spawn(move || run_worker(worker, &to_process, &done, &free, stop));
+            scope.spawn(move || {
+                run_worker(worker, &to_process, &done, stop);
+                drop(at_work);
+            });
         }
+        scope.spawn(move || to_digest.run());
         for _ in 0..cutters {
             let (to_cut, table) = (&to_cut, &table);
             scope.spawn(move || to_cut.run(table, parameters));
         }
-        drop((to_process, done, free));
+        drop((to_process, done, at_work));
         let assembling = {
             let stop = &stop;
             scope.spawn(move || run_assembler(assembler, &to_assemble, &counted, stop))
@@ -176,7 +182,6 @@ fn run_worker(
     mut worker: Worker<'_>,
     to_process: &Receiver<Batch>,
     done: &Sender<Processed>,
-    free: &Sender<Vec<u8>>,
     stop: &Stop<'_>,
 ) {
     for batch in to_process {
@@ -184,12 +189,11 @@ fn run_worker(
             return;
         }
         match worker.process(batch) {
-            Ok((processed, bytes)) => {
-                // Either end is gone only when the pipeline has stopped.
+            Ok(processed) => {
+                // The other end is gone only when the pipeline has stopped.
                 if done.send(processed).is_err() {
                     return;
                 }
-                let _ = free.send(bytes);
             }
             Err(error) => {
                 stop.set(error);

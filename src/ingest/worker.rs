@@ -39,8 +39,8 @@ impl<'a> Worker<'a> {
     }
 
     /// Identifies the chunks of a batch, stores those that nobody has, and returns what became of
-    /// everything, with the bytes to be filled again.
-    pub fn process(&mut self, batch: Batch) -> Result<(Processed, Vec<u8>), RepoError> {
+    /// everything.
+    pub fn process(&mut self, batch: Batch) -> Result<Processed, RepoError> {
         let ids = self.session.repository().keyring().id_key(BlobClass::Content)?;
         let mut outcomes = Vec::with_capacity(batch.events.len());
         let mut frame = Frame::default();
@@ -85,7 +85,7 @@ impl<'a> Worker<'a> {
         }
         self.store(&batch.bytes, frame)?;
         self.session.repository().environment().observer.advance(Phase::Backup, 0, new_bytes);
-        Ok((Processed { sequence: batch.sequence, outcomes }, batch.bytes))
+        Ok(Processed { sequence: batch.sequence, outcomes })
     }
 
     /// Stores the chunks gathered for one frame; where they are neighbours nothing is copied.
