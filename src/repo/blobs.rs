@@ -281,7 +281,7 @@ impl BlobReader {
         }
         let mut sealed = Vec::new();
         fetch(&self.repository, copy, &mut sealed)?;
-        let frame = Arc::new(self.open_on_verified(copy, &mut sealed)?);
+        let frame = Arc::new(self.open_on_verified(copy, &sealed)?);
         let blob = self.verified(copy, frame)?;
         blob.ok_or_else(|| self.unreadable(copy, "its content is not what its id says"))
     }
@@ -353,7 +353,7 @@ impl BlobReader {
         sealed.clear();
         let opened = fetch(&mut sealed)
             .and_then(|()| self.sealer_of(copy))
-            .and_then(|sealer| self.open_on(copy, &sealer, &mut sealed, Some(base)));
+            .and_then(|sealer| self.open_on(copy, &sealer, &sealed, Some(base)));
         self.sealed = sealed;
         opened
     }
@@ -394,7 +394,7 @@ impl BlobReader {
             None => {
                 let mut sealed = std::mem::take(&mut self.sealed);
                 sealed.clear();
-                let opened = fetch(&mut sealed).and_then(|()| self.open_fetched(copy, &mut sealed));
+                let opened = fetch(&mut sealed).and_then(|()| self.open_fetched(copy, &sealed));
                 self.sealed = sealed;
                 opened?
             }
@@ -412,7 +412,7 @@ impl BlobReader {
     /// # Errors
     ///
     /// When they do not open or decode, or the base of a difference cannot be read.
-    pub fn open_fetched(&mut self, copy: &Located, sealed: &mut Vec<u8>) -> Result<Vec<u8>, RepoError> {
+    pub fn open_fetched(&mut self, copy: &Located, sealed: &[u8]) -> Result<Vec<u8>, RepoError> {
         self.open(copy, sealed, Bases::Hoped)
     }
 
@@ -422,7 +422,7 @@ impl BlobReader {
     /// # Errors
     ///
     /// As there.
-    pub fn open_on_verified(&mut self, copy: &Located, sealed: &mut Vec<u8>) -> Result<Vec<u8>, RepoError> {
+    pub fn open_on_verified(&mut self, copy: &Located, sealed: &[u8]) -> Result<Vec<u8>, RepoError> {
         self.open(copy, sealed, Bases::Verified)
     }
 
@@ -455,7 +455,7 @@ impl BlobReader {
         }
     }
 
-    fn open(&mut self, copy: &Located, sealed: &mut Vec<u8>, bases: Bases) -> Result<Vec<u8>, RepoError> {
+    fn open(&mut self, copy: &Located, sealed: &[u8], bases: Bases) -> Result<Vec<u8>, RepoError> {
         let sealer = self.sealer_of(copy)?;
         let base = self.base_of(copy, bases)?;
         self.open_on(copy, &sealer, sealed, base.as_ref().map(Blob::bytes))
@@ -476,7 +476,7 @@ impl BlobReader {
         &mut self,
         copy: &Located,
         sealer: &Sealer,
-        sealed: &mut Vec<u8>,
+        sealed: &[u8],
         base: Option<&[u8]>,
     ) -> Result<Vec<u8>, RepoError> {
         let mut plain = Vec::new();

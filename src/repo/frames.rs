@@ -6,7 +6,7 @@ use crate::base::{BlobId, Entropy, RepositoryId, Secret};
 use crate::codec::{CodecError, Compressor, Decompressor, Encoding};
 use crate::crypto::derive::content_info;
 use crate::crypto::{
-    CryptoError, IdKey, Sealer, Suite, decapsulate, derive_committed, derive_pair, encapsulate,
+    CryptoError, IdKey, Sealer, Suite, TAG_BYTES, decapsulate, derive_committed, derive_pair, encapsulate,
 };
 use crate::format::pack::{BlobClass, FrameAssociatedData, FrameRecord, Origin, frame_nonce};
 use std::collections::HashMap;
@@ -286,7 +286,9 @@ impl FrameEncoder {
             blobs,
         };
         self.sealed = bytes;
-        Ok(SealedFrame { bytes: &self.sealed, encoded: &self.opened, record })
+        let encoded_length = self.sealed.len().saturating_sub(TAG_BYTES);
+        let encoded = self.opened.get(..encoded_length).unwrap_or_default();
+        Ok(SealedFrame { bytes: &self.sealed, encoded, record })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one frame, checked in one place")]
@@ -302,11 +304,9 @@ impl FrameEncoder {
         bound: &[u8],
         base: Option<&Base<'_>>,
     ) -> Result<(), RepoError> {
-        self.opened.clear();
-        self.opened.extend_from_slice(sealed);
-        session
+        let encoded = session
             .sealer
-            .open(frame_nonce(counter), bound, &mut self.opened, 0)
+            .open_into(frame_nonce(counter), bound, sealed, &mut self.opened)
             .map_err(internal("verifying a sealed frame"))?;
         let damaged = |id: BlobId| RepoError::Internal {
             doing: "verifying a frame before it is stored",
@@ -316,19 +316,13 @@ impl FrameEncoder {
             let mut check = BlobCheck::new(ids, blobs);
             let mut each = |plain: &[u8]| check.take(plain).map_err(|id| Unverified(damaged(id)));
             let length = plain_length as usize;
-            let decoded = self.decompressor.decode_in_windows(encoding, &self.opened, length, &mut each);
+            let decoded = self.decompressor.decode_in_windows(encoding, encoded, length, &mut each);
             decoded.map_err(|Unverified(error)| error)?;
             return check.finish().map_err(damaged);
         }
         self.decoded.clear();
         self.decompressor
-            .decode(
-                encoding,
-                base.map(|base| base.plain),
-                &self.opened,
-                plain_length as usize,
-                &mut self.decoded,
-            )
+            .decode(encoding, base.map(|base| base.plain), encoded, plain_length as usize, &mut self.decoded)
             .map_err(coding("verifying a compressed frame"))?;
         check_blobs(ids, &self.decoded, blobs).map_err(damaged)
     }
@@ -438,6 +432,7 @@ impl From<CodecError> for Told {
 /// Opens and decodes frames; one per thread.
 pub struct FrameDecoder {
     decompressor: Decompressor,
+    room: Vec<u8>,
 }
 
 impl FrameDecoder {
@@ -447,10 +442,11 @@ impl FrameDecoder {
     ///
     /// When memory is short.
     pub fn new() -> Result<Self, RepoError> {
-        Ok(Self { decompressor: Decompressor::new().map_err(coding("preparing decompression"))? })
+        let decompressor = Decompressor::new().map_err(coding("preparing decompression"))?;
+        Ok(Self { decompressor, room: Vec::new() })
     }
 
-    /// Opens `sealed` in place and appends the plain bytes to `plain`.
+    /// Opens a frame and appends the plain bytes to `plain`.
     ///
     /// # Errors
     ///
@@ -461,16 +457,14 @@ impl FrameDecoder {
         repository: &RepositoryId,
         frame: &FrameKey,
         base: Option<&[u8]>,
-        sealed: &mut Vec<u8>,
+        sealed: &[u8],
         plain: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let bound = frame.bound(repository);
-        sealer.open(frame_nonce(frame.counter), bound.as_ref(), sealed, 0).map_err(|why| why.to_string())?;
-        self.decode(frame, base, sealed, plain)
+        let encoded = unseal(sealer, repository, frame, sealed, &mut self.room)?;
+        decode(&mut self.decompressor, frame, base, encoded, plain)
     }
 
-    /// Opens `sealed` in place, where it needs no base, and hands the plain bytes on piece by piece. They count only when
-    /// this returns.
+    /// Opens a frame that needs no base, and hands the plain bytes on piece by piece. They count only when this returns.
     ///
     /// # Errors
     ///
@@ -481,14 +475,13 @@ impl FrameDecoder {
         sealer: &Sealer,
         repository: &RepositoryId,
         frame: &FrameKey,
-        sealed: &mut Vec<u8>,
+        sealed: &[u8],
         each: &mut dyn FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
-        let bound = frame.bound(repository);
-        sealer.open(frame_nonce(frame.counter), bound.as_ref(), sealed, 0).map_err(|why| why.to_string())?;
+        let encoded = unseal(sealer, repository, frame, sealed, &mut self.room)?;
         let mut told = |plain: &[u8]| each(plain).map_err(Told);
         let length = frame.plain_length as usize;
-        let decoded = self.decompressor.decode_in_windows(frame.encoding, sealed, length, &mut told);
+        let decoded = self.decompressor.decode_in_windows(frame.encoding, encoded, length, &mut told);
         decoded.map_err(|Told(why)| why)
     }
 
@@ -504,8 +497,30 @@ impl FrameDecoder {
         encoded: &[u8],
         plain: &mut Vec<u8>,
     ) -> Result<(), String> {
-        self.decompressor
-            .decode(frame.encoding, base, encoded, frame.plain_length as usize, plain)
-            .map_err(|why| why.to_string())
+        decode(&mut self.decompressor, frame, base, encoded, plain)
     }
+}
+
+/// Opens what is sealed in `room`.
+fn unseal<'a>(
+    sealer: &Sealer,
+    repository: &RepositoryId,
+    frame: &FrameKey,
+    sealed: &[u8],
+    room: &'a mut Vec<u8>,
+) -> Result<&'a [u8], String> {
+    let bound = frame.bound(repository);
+    sealer.open_into(frame_nonce(frame.counter), bound.as_ref(), sealed, room).map_err(|why| why.to_string())
+}
+
+fn decode(
+    decompressor: &mut Decompressor,
+    frame: &FrameKey,
+    base: Option<&[u8]>,
+    encoded: &[u8],
+    plain: &mut Vec<u8>,
+) -> Result<(), String> {
+    decompressor
+        .decode(frame.encoding, base, encoded, frame.plain_length as usize, plain)
+        .map_err(|why| why.to_string())
 }

@@ -83,7 +83,6 @@ impl ScannedPack {
 pub struct PackScanner {
     reader: BlobReader,
     window: Vec<u8>,
-    sealed: Vec<u8>,
 }
 
 impl PackScanner {
@@ -93,7 +92,7 @@ impl PackScanner {
     ///
     /// When memory is short.
     pub fn new(repository: &Arc<Repository>) -> Result<Self, RepoError> {
-        Ok(Self { reader: BlobReader::new(repository)?, window: Vec::new(), sealed: Vec::new() })
+        Ok(Self { reader: BlobReader::new(repository)?, window: Vec::new() })
     }
 
     /// Returns a reader, for single blobs.
@@ -228,16 +227,14 @@ impl PackScanner {
         record: &FrameRecord,
         ids: &IdKey,
         window_at: u64,
-        open: impl Fn(&mut BlobReader, &Located, &mut Vec<u8>) -> Result<Vec<u8>, RepoError>,
+        open: impl Fn(&mut BlobReader, &Located, &[u8]) -> Result<Vec<u8>, RepoError>,
     ) -> Result<FrameState, RepoError> {
         let start = usize::try_from(u64::from(record.offset).saturating_sub(window_at)).unwrap_or(usize::MAX);
         let sealed = start
             .checked_add(record.sealed_length as usize)
             .and_then(|end| self.window.get(start..end))
             .unwrap_or_default();
-        self.sealed.clear();
-        self.sealed.extend_from_slice(sealed);
-        Ok(match open(&mut self.reader, copy, &mut self.sealed) {
+        Ok(match open(&mut self.reader, copy, sealed) {
             Ok(plain) => match check_blobs(ids, &plain, &record.blobs) {
                 Ok(()) => FrameState::Good,
                 Err(id) => FrameState::Bad(format!("blob {} is not what its id says", id.short())),

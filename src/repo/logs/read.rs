@@ -424,18 +424,17 @@ impl OpenedLog {
         };
         let mut plain = Vec::new();
         decoder
-            .open(&sealer, repository.id(), &key_of(frame), base, &mut self.sealed(frame)?, &mut plain)
+            .open(&sealer, repository.id(), &key_of(frame), base, self.sealed(frame)?, &mut plain)
             .map_err(|_| self.broken("a frame does not open"))?;
         let ids = repository.keyring().id_key(BlobClass::Content)?;
         check_blobs(ids, &plain, &frame.blobs).map_err(|_| self.broken("a blob is not what its id says"))?;
         Ok(plain)
     }
 
-    /// Returns a copy of a frame's sealed bytes, in which it is opened.
-    pub(super) fn sealed(&self, frame: &FrameRecord) -> Result<Vec<u8>, RepoError> {
+    /// Returns a frame's sealed bytes.
+    pub(super) fn sealed(&self, frame: &FrameRecord) -> Result<&[u8], RepoError> {
         let (start, end) = (frame.offset as usize, usize::try_from(frame.end()).unwrap_or(usize::MAX));
-        let sealed = self.bytes.get(start..end).ok_or_else(|| self.broken("a frame is cut short"))?;
-        Ok(sealed.to_vec())
+        self.bytes.get(start..end).ok_or_else(|| self.broken("a frame is cut short"))
     }
 
     pub(super) fn sealer(

@@ -130,7 +130,7 @@ impl OpenedLog {
         let frame = part.frame;
         let unreadable = |_: RepoError| Failure::Unreadable;
         let sealer = self.sealer(repository, frame).map_err(unreadable)?;
-        let mut sealed = self.sealed(frame).map_err(unreadable)?;
+        let sealed = self.sealed(frame).map_err(unreadable)?;
         let length = u64::from(frame.plain_length);
         let mut places: Vec<(u64, blake3::Hasher)> = Vec::new();
         for number in &part.places {
@@ -151,8 +151,7 @@ impl OpenedLog {
             at += plain.len() as u64;
             Ok(())
         };
-        let opened =
-            decoder.open_in_windows(&sealer, repository.id(), &key_of(frame), &mut sealed, &mut each);
+        let opened = decoder.open_in_windows(&sealer, repository.id(), &key_of(frame), sealed, &mut each);
         if let Some(error) = failed {
             return Err(Failure::Sink(error));
         }
