@@ -65,9 +65,11 @@
 #[forbid(unsafe_code)]
 pub mod base;
 
-// 0a what zstd does and its bindings have no safe form of
+// 0a what zstd and the processor do and has no safe form
 #[allow(unsafe_code)]
 pub mod sequences;
+#[allow(unsafe_code)]
+pub mod wide;
 
 // 1  pure transforms: bytes in, bytes out
 #[forbid(unsafe_code)]

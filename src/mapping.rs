@@ -1,4 +1,4 @@
-//! Read-only memory maps of immutable files: with `sequences`, one of the two modules with `unsafe` code.
+//! Read-only memory maps of immutable files: one of the three modules with `unsafe` code.
 //!
 //! A map is sound only while nobody changes or truncates the mapped file. The files that are
 //! mapped are cache segments: written under a temporary name, synced, renamed into place and

@@ -1,4 +1,4 @@
-//! Frames of zstd made of matches that the caller has found: with `mapping`, one of the two modules with
+//! Frames of zstd made of matches that the caller has found: one of the three modules with
 //! `unsafe` code.
 //!
 //! Before zstd looks for what a chunk has in common with its base it reads all of the base into its tables,

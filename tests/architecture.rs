@@ -1,5 +1,5 @@
 //! The law of `src/lib.rs`: modules import only from earlier layers; the library never prints,
-//! never reads the environment, never exits; `unsafe` stands in two modules.
+//! never reads the environment, never exits; `unsafe` stands in three modules.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -155,12 +155,12 @@ fn the_library_is_silent_and_blind() {
 }
 
 #[test]
-fn unsafe_code_stands_in_two_modules() {
+fn unsafe_code_stands_in_three_modules() {
     for (name, (_, forbids)) in layers() {
-        let allowed = ["mapping", "sequences"].contains(&name.as_str());
+        let allowed = ["mapping", "sequences", "wide"].contains(&name.as_str());
         assert_eq!(
             forbids, !allowed,
-            "mod {name}: every module but `mapping` and `sequences` forbids unsafe code"
+            "mod {name}: every module but `mapping`, `sequences` and `wide` forbids unsafe code"
         );
     }
     assert!(fs::read_to_string(root().join("main.rs")).unwrap().contains("#![forbid(unsafe_code)]"));

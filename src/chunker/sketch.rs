@@ -11,6 +11,7 @@
 //! without the chunker's seed nobody can test whether a chunk is the one that he guesses.
 
 use crate::base::Secret;
+use crate::wide::wide;
 
 /// Number under which recipes name the algorithm of this module; 0 stands for no sketch.
 pub const SKETCH_ALGORITHM: u8 = 1;
@@ -176,7 +177,7 @@ fn scan(chunk: &[u8], mut take: impl FnMut(&[u8; WINDOW_BYTES])) {
     let mut marker = Marker::new();
     let mut at = 0;
     while let Some(block) = chunk.get(at..).and_then(|rest| rest.first_chunk::<BLOCK_WHOLE>()) {
-        marker.mark(block);
+        wide(|| marker.mark(block));
         marker.visit(block, BLOCK, &mut take);
         at += BLOCK;
     }
@@ -205,7 +206,7 @@ impl Marker {
         Self { two: [0; BLOCK + 8], four: [0; BLOCK + 4], marks: [0; BLOCK] }
     }
 
-    #[inline]
+    #[inline(always)]
     fn mark(&mut self, block: &[u8; BLOCK_WHOLE]) {
         const BASE_2: u16 = TEST_BASE.wrapping_mul(TEST_BASE);
         const BASE_4: u16 = BASE_2.wrapping_mul(BASE_2);
