@@ -25,6 +25,15 @@ const SHOWN_MAX: usize = 5;
 /// Snapshots that one annotation forgets: a catalogue holds it for each of them.
 const SUBJECTS_MAX: usize = 64;
 
+/// Refuses unless this key may forget.
+///
+/// # Errors
+///
+/// [`RepoError::Forbidden`].
+pub fn require_may_forget(repository: &Repository) -> Result<(), RepoError> {
+    repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)
+}
+
 /// Decides by a policy about the snapshots that `wanted` takes; the others are not looked at.
 ///
 /// # Errors
@@ -149,7 +158,7 @@ fn look_first(
     snapshots: &Snapshots,
     then: impl FnOnce(&Snapshots),
 ) -> Result<(), OpsError> {
-    repository.registry().may_sign(&repository.keyring().identity.key, Act::Withdraw)?;
+    require_may_forget(repository)?;
     let all;
     let snapshots = match snapshots.is_all() {
         true => snapshots,

@@ -200,3 +200,21 @@ fn a_snapshot_that_cannot_be_read_is_forgotten_by_its_id() {
     assert_eq!(world.run(["cat", &format!("{}:a", &ids[0][..8])]).exits(0).out, b"0");
     world.run(["check", "--read-data"]).exits(0);
 }
+
+/// Before anything else is looked at: what would be forgotten, and whether it may be, is not for this key to be told.
+#[test]
+fn a_key_that_may_not_forget_is_told_so_first() {
+    let (world, ids) = backed_up(2);
+    world.run(["key", "add", "--role", "writer", "--name", "w", "--new-key-file", "w.key"]).exits(0);
+    for arguments in [
+        vec!["forget", &ids[0], "--key-file", "w.key"],
+        vec!["forget", "a", &ids[0], "--key-file", "w.key"],
+        vec!["forget", "--keep-last", "1", "--key-file", "w.key"],
+        vec!["undelete", &ids[0], "--key-file", "w.key"],
+    ] {
+        let refused = world.run(&arguments).exits(6);
+        assert!(refused.out.is_empty(), "{}", refused.text());
+    }
+    world.run(["forget", "-n", "--keep-last", "1", "--key-file", "w.key"]).exits(0);
+    assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 3);
+}

@@ -8,7 +8,7 @@ use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render::{self, Align, Table};
 use crate::cli::session::Session;
-use crate::ops::forget::{by_name, by_policy, forget};
+use crate::ops::forget::{by_name, by_policy, forget, require_may_forget};
 use crate::ops::prune::{PruneOptions, require_allowed};
 use crate::ops::retention::{Policy, RetentionPlan};
 use crate::ops::{SnapshotView, Snapshots};
@@ -84,6 +84,9 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     }
     let bounds = arguments.bounds.options()?;
     let repository = session.open()?;
+    if !arguments.dry_run {
+        require_may_forget(&repository)?;
+    }
     if arguments.prune {
         // Before anything is forgotten.
         require_allowed(&repository, &bounds)?;

@@ -4,6 +4,7 @@ use crate::base::SnapshotId;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
+use crate::ops::forget::require_may_forget;
 use crate::ops::undelete::{undelete, undelete_logs};
 use crate::postgres::base::{BaseFacts, KIND};
 use crate::postgres::lineage::ClusterName;
@@ -26,6 +27,7 @@ pub struct Arguments {
 pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     session.doing(format!("bring back snapshots of {}", session.place()?));
     let repository = session.open()?;
+    require_may_forget(&repository)?;
     let snapshots = session.all_snapshots(&repository)?;
     let ids = arguments.snapshots.iter().map(|name| snapshots.resolve(name).map(|view| view.id));
     let mut ids = ids.collect::<Result<Vec<SnapshotId>, _>>()?;
