@@ -183,3 +183,40 @@ fn a_repository_in_two_places_outlives_each_of_them() {
     world.run(["snapshots", "-r", "one", "--quorum", "2"]).exits(2);
     world.run(["snapshots", "-r", "one", "--also", "two", "--quorum", "3"]).exits(2);
 }
+
+/// Each place is whole in itself, and yet one of them would not do alone.
+#[test]
+fn a_place_that_was_away_lacks_what_came_meanwhile() {
+    let world = World::new();
+    let places = ["-r", "one", "--also", "two", "--also", "three", "--quorum", "2"];
+    let run = |arguments: &[&str]| world.run([arguments, &places[..]].concat());
+    let feed = |bytes: &[u8]| {
+        let mut backup = world.command();
+        backup.args(["backup", "-q", "--stdin", "a"]).args(places);
+        World::finish(backup, bytes)
+    };
+    run(&["init", "-q"]).exits(0);
+    for bytes in [b"1", b"2", b"3"] {
+        feed(bytes).exits(0);
+    }
+    run(&["check"]).exits(0);
+    // What was forgotten meanwhile is not missed, nor what was said of a snapshot that is there not told.
+    let ids = run(&["snapshots", "--json"]).exits(0).events();
+    let ids: Vec<&str> = ids.iter().filter_map(|event| event["id"].as_str()).collect();
+    std::fs::rename(world.path("three"), world.path("away")).unwrap();
+    feed(b"4").exits(0);
+    feed(b"5").exits(0);
+    run(&["pin", ids[1]]).exits(0);
+    run(&["forget", ids[0]]).exits(0);
+    std::fs::rename(world.path("away"), world.path("three")).unwrap();
+    let lacking = run(&["check", "--json"]).exits(3).events();
+    let lacking: Vec<_> = lacking.iter().filter(|event| event["event"] == "lacking").collect();
+    assert_eq!(lacking.len(), 1, "{lacking:?}");
+    assert_eq!(lacking[0]["store"], "three");
+    assert_eq!(lacking[0]["snapshots"].as_array().unwrap().len(), 2);
+    assert!(lacking[0]["annotations"].as_u64() >= Some(1), "{lacking:?}");
+    let told = run(&["check"]).exits(3);
+    assert!(told.err.contains("three lacks 2 snapshots"), "{}", told.err);
+    world.run(["mirror", "-r", "one", "--to", "three"]).exits(0);
+    run(&["check"]).exits(0);
+}

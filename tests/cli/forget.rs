@@ -218,3 +218,35 @@ fn a_key_that_may_not_forget_is_told_so_first() {
     world.run(["forget", "-n", "--keep-last", "1", "--key-file", "w.key"]).exits(0);
     assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 3);
 }
+
+#[test]
+fn a_forgotten_snapshot_is_copied_where_it_is_named() {
+    let (world, ids) = backed_up(2);
+    world.run(["forget", &ids[0]]).exits(0);
+    world.run(["init", "-q", "-r", "other"]).exits(0);
+    std::fs::write(world.path("password"), super::program::PASSWORD).unwrap();
+    let copy = |what: &str| {
+        world.run(["copy", "--to", "other", "--to-password-file", "password", "--json", what])
+    };
+    let copied = copy(&ids[0]).exits(0).events();
+    assert_eq!(copied.last().unwrap()["copied"].as_u64(), Some(1), "{copied:?}");
+    assert_eq!(world.run(["cat", "-r", "other", "a"]).exits(0).out, b"0");
+    // Whoever does not name it does not mean it.
+    let all = copy("--all").exits(0).events();
+    let last = all.last().unwrap();
+    assert_eq!((last["copied"].as_u64(), last["present"].as_u64()), (Some(1), Some(0)), "{all:?}");
+}
+
+/// A pin keeps what was forgotten, and does not take that back: both ends of it are told.
+#[test]
+fn a_pin_on_what_was_forgotten_says_so() {
+    let (world, ids) = backed_up(2);
+    world.run(["forget", &ids[0]]).exits(0);
+    let pinned = world.run(["pin", &ids[0]]).exits(0);
+    assert!(pinned.err.contains("is forgotten: it stays as long as it is pinned"), "{}", pinned.err);
+    let unpinned = world.run(["unpin", &ids[0]]).exits(0);
+    assert!(unpinned.err.contains("`chronolith undelete"), "{}", unpinned.err);
+    world.run(["undelete", &ids[0]]).exits(0);
+    let unpinned = world.run(["pin", &ids[0]]).exits(0);
+    assert!(!unpinned.err.contains("forgotten"), "{}", unpinned.err);
+}

@@ -6,7 +6,7 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::ops::check::{
-    CheckOptions, CheckReport, Gravity, LostLog, MendedFrom, ReadData, check, check_and_repair,
+    CheckOptions, CheckReport, Gravity, Holding, LostLog, MendedFrom, ReadData, check, check_and_repair,
 };
 use crate::postgres::base::bases_of;
 use crate::postgres::lineage::{ClusterName, lineages};
@@ -99,6 +99,7 @@ fn each(session: &Session, options: &CheckOptions, repair: bool) -> Result<u8, F
     // What is noted in the repository is meant for all places, and what is bad in one is not bad in all.
     let options = &CheckOptions { keep_ledger: false, ..options.clone() };
     let mut worst = exit::DONE;
+    let (mut places, mut repositories) = (Vec::new(), Vec::new());
     for (place, opened) in session.open_each()? {
         session.doing(format!("check {place}"));
         let code = match opened {
@@ -106,7 +107,10 @@ fn each(session: &Session, options: &CheckOptions, repair: bool) -> Result<u8, F
                 if !session.settings.json {
                     session.talk.line(&render::visible(&format!("{place}:")))?;
                 }
-                one(session, &repository, options, repair, Some(&place))?
+                let code = one(session, &repository, options, repair, Some(&place))?;
+                places.push(place);
+                repositories.push(repository);
+                code
             }
             Err(fault) => {
                 let why = fault.why();
@@ -122,7 +126,47 @@ fn each(session: &Session, options: &CheckOptions, repair: bool) -> Result<u8, F
     if worst == exit::INCOMPLETE {
         session.talk.tell("what is whole in another place: `chronolith mirror --heal -r PATH --to PATH`");
     }
+    session.doing("compare the places of the repository".to_owned());
+    if tell_lacking(session, &places, &repositories)? {
+        worst = exit::INCOMPLETE;
+    }
     Ok(worst)
+}
+
+/// Says which places lack what others hold; returns whether there is one.
+fn tell_lacking(
+    session: &Session,
+    places: &[String],
+    repositories: &[Arc<Repository>],
+) -> Result<bool, Fault> {
+    let mut found = false;
+    for (place, lacking) in places.iter().zip(Holding::compare(repositories)?) {
+        if lacking.is_empty() {
+            continue;
+        }
+        found = true;
+        if session.settings.json {
+            let snapshots: Vec<String> = lacking.snapshots.iter().map(ToString::to_string).collect();
+            let logs = lacking.logs.iter().map(|(stream, name)| json!({ "stream": stream, "name": name }));
+            let fields = json!({ "store": place, "snapshots": snapshots,
+                "annotations": lacking.annotations.len(), "logs": logs.collect::<Vec<_>>() });
+            session.talk.event("lacking", fields)?;
+        }
+        let counts = [
+            (lacking.snapshots.len(), "snapshot", "snapshots"),
+            (lacking.annotations.len(), "tag, pin or other remark", "tags, pins and other remarks"),
+            (lacking.logs.len(), "file of a log", "files of logs"),
+        ];
+        let counts = counts.iter().filter(|(count, ..)| *count > 0);
+        let counts = counts.map(|(count, one, many)| render::count(*count as u64, one, many));
+        session.talk.tell(&format!(
+            "{} lacks {} that another place holds: `chronolith mirror -r PATH --to {}` brings it up to date",
+            render::visible(place),
+            counts.collect::<Vec<_>>().join(", "),
+            render::visible(place)
+        ));
+    }
+    Ok(found)
 }
 
 fn one(

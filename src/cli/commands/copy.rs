@@ -134,8 +134,11 @@ fn choose<'s>(
             advice: "`chronolith snapshots` shows what there is".to_owned(),
         });
     }
-    let wanted = |view: &&SnapshotView| arguments.all || named.contains(&view.id) || in_line(view);
-    Ok(snapshots.iter().filter(wanted).collect())
+    // One that is forgotten is not what anybody means who does not name it.
+    let wanted = |view: &&SnapshotView| {
+        named.contains(&view.id) || !view.forgotten && (arguments.all || in_line(view))
+    };
+    Ok(snapshots.with_forgotten().iter().filter(wanted).collect())
 }
 
 fn tell(

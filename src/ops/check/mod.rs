@@ -8,6 +8,7 @@
 //! - `mend`: what parity, a second copy or a catalogue brings back of what is damaged
 //! - `copies`: what is held elsewhere too
 //! - `damage`: what others are told of packs that are bad
+//! - `places`: what one of several places lacks
 //! - `selection`: which packs are read, and the ledger
 //! - `report`: what was found
 //!
@@ -20,10 +21,12 @@ mod logs;
 mod mend;
 mod objects;
 mod packs;
+mod places;
 mod report;
 mod selection;
 mod trees;
 
+pub use places::{Holding, Lacking};
 pub use report::{Affected, CheckCounts, CheckReport, Finding, Gravity, LostLog, Mended, MendedFrom};
 pub use selection::ReadData;
 
