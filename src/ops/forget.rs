@@ -159,6 +159,7 @@ fn look_first(
     then: impl FnOnce(&Snapshots),
 ) -> Result<(), OpsError> {
     require_may_forget(repository)?;
+    repository.environment().store.draw_on_reserve();
     let all;
     let snapshots = match snapshots.is_all() {
         true => snapshots,

@@ -3,7 +3,8 @@
 //! Write order ([CONCURRENCY-10] to [CONCURRENCY-14]), and what a crash after each step leaves:
 //! 1. the first renewal, before condemnations are listed: a session that lapses;
 //! 2. renewals, each after a listing of condemnations; they name only what the session does not rely on;
-//! 3. the last renewal, which says that it has ended.
+//! 3. the last renewal, which says that it has ended; where the store has no room for it, all renewals are deleted
+//!    instead, the newest last: a session that lapses, or none.
 //!
 //! A thread renews while the work goes on. A renewal that fails is tried again; whether the session
 //! may have lapsed meanwhile is reckoned by the store's times, not by this host's.
@@ -17,6 +18,7 @@ use crate::format::cbor::Extra;
 use crate::format::session::{Session, SessionPurpose};
 use crate::format::sets::IdSet;
 use crate::format::trust::Act;
+use crate::storage::StorageError;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -34,6 +36,8 @@ struct State {
     started: Timestamp,
     sequence: u64,
     last: Option<SessionId>,
+    /// All renewals.
+    put: Vec<SessionId>,
     /// When the store received the newest renewal.
     stored: Option<Timestamp>,
     seen: BTreeSet<CondemnedId>,
@@ -99,6 +103,7 @@ impl Shared {
         state.lapsed |= lapse;
         state.sequence += 1;
         state.last = Some(SessionId::from(id));
+        state.put.push(SessionId::from(id));
         if !ended {
             state.stored = stored;
         }
@@ -182,6 +187,7 @@ impl Presence {
             started: environment.clock.now(),
             sequence: 0,
             last: None,
+            put: Vec::new(),
             stored: None,
             seen: BTreeSet::new(),
             listing: CondemnedListing::default(),
@@ -289,7 +295,11 @@ impl Drop for Presence {
         self.stop();
         let mut state = lock(&self.shared.state);
         state.ended = true;
-        // A session that was not ended lapses: it costs a sweeper time, no more.
-        let _ = self.shared.put(&mut state, true);
+        // A session that was not ended lapses: it costs a sweeper time, no more. But who needs room waits for the sweeper.
+        if let Err(RepoError::Storage(StorageError::NoSpace { .. })) = self.shared.put(&mut state, true) {
+            let store = &self.shared.repository.environment().store;
+            let mut renewals = state.put.iter().map(|id| format!("sessions/{id}"));
+            let _ = renewals.try_for_each(|name| store.delete(&name));
+        }
     }
 }

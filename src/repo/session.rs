@@ -235,6 +235,7 @@ impl WriteSession {
         repository.find_lost_packs()?;
         repository.find_spoilt_packs()?;
         let environment = repository.environment();
+        environment.store.keep_reserve();
         let draw = |class| {
             SessionOrigin::draw(
                 class,

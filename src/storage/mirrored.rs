@@ -291,6 +291,14 @@ impl Store for MirroredStore {
         Ok(self.count(self.ask_all(|store| store.clean()), needed)?.into_iter().sum())
     }
 
+    fn keep_reserve(&self) {
+        self.members.iter().for_each(|member| member.store.keep_reserve());
+    }
+
+    fn draw_on_reserve(&self) {
+        self.members.iter().for_each(|member| member.store.draw_on_reserve());
+    }
+
     /// What all of them promise. Which store decides between two creators may change, so that nobody is promised to be
     /// the one.
     fn capabilities(&self) -> Capabilities {

@@ -128,6 +128,13 @@ pub trait Store: Send + Sync {
         Ok(0)
     }
 
+    /// Keeps some room back for the day when there is none left, where the room is shared with other things. Never fails:
+    /// where there is too little, nothing is kept back.
+    fn keep_reserve(&self) {}
+
+    /// Lets this process use the room that was kept back, when it finds no other: who writes in order to delete.
+    fn draw_on_reserve(&self) {}
+
     /// Tells what this store promises.
     fn capabilities(&self) -> Capabilities;
 
@@ -173,6 +180,12 @@ macro_rules! forward {
             }
             fn clean(&self) -> Result<usize, StorageError> {
                 (**self).clean()
+            }
+            fn keep_reserve(&self) {
+                (**self).keep_reserve();
+            }
+            fn draw_on_reserve(&self) {
+                (**self).draw_on_reserve();
             }
             fn capabilities(&self) -> Capabilities {
                 (**self).capabilities()

@@ -129,6 +129,14 @@ impl<S: Store> Store for RetryStore<S> {
         self.inner.doubt(name)
     }
 
+    fn keep_reserve(&self) {
+        self.inner.keep_reserve();
+    }
+
+    fn draw_on_reserve(&self) {
+        self.inner.draw_on_reserve();
+    }
+
     fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.unfinished()
     }

@@ -225,9 +225,8 @@ fn a_forgotten_snapshot_is_copied_where_it_is_named() {
     world.run(["forget", &ids[0]]).exits(0);
     world.run(["init", "-q", "-r", "other"]).exits(0);
     std::fs::write(world.path("password"), super::program::PASSWORD).unwrap();
-    let copy = |what: &str| {
-        world.run(["copy", "--to", "other", "--to-password-file", "password", "--json", what])
-    };
+    let copy =
+        |what: &str| world.run(["copy", "--to", "other", "--to-password-file", "password", "--json", what]);
     let copied = copy(&ids[0]).exits(0).events();
     assert_eq!(copied.last().unwrap()["copied"].as_u64(), Some(1), "{copied:?}");
     assert_eq!(world.run(["cat", "-r", "other", "a"]).exits(0).out, b"0");

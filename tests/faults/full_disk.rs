@@ -4,7 +4,10 @@ use crate::deeds::{COMMANDS, is_sound, scene};
 use crate::support::world::{Client, content, copy_of, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use chronolith::base::Classify;
-use chronolith::storage::{LocalStore, Operation};
+use chronolith::ops::Snapshots;
+use chronolith::ops::forget::forget;
+use chronolith::ops::prune::{PruneOptions, prune};
+use chronolith::storage::{LocalStore, Operation, Store};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -64,6 +67,42 @@ fn a_disk_that_fills_up_loses_nothing() {
     mount("remount,size=32m", disk.0.path());
     let id = owner.back_up(&refused);
     assert!(owner.read(id).unwrap() == refused);
+}
+
+/// Who deletes has to write first, and finds room for that which was kept back.
+#[test]
+fn on_a_disk_without_any_room_backups_are_forgotten_and_pruned() {
+    let disk = Mounted(TempDir::new().unwrap());
+    mount("size=12m", disk.0.path());
+    let place = disk.0.path().join("repository");
+    let store = Arc::new(LocalStore::create(&place).unwrap());
+    let owner = Client::init(store.clone(), 7);
+    let mut stored = Vec::new();
+    let content_of = |number: usize| content([("app.bin", noise(number as u64, 600_000))]);
+    while let Ok(report) = owner.try_back_up(&content_of(stored.len())) {
+        stored.push(report.snapshot.unwrap());
+        assert!(stored.len() < 40, "the disk does not fill up");
+    }
+    let mut filler = std::fs::File::create(disk.0.path().join("filler")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+    assert!(store.put("packs/none", b"not even this").is_err());
+    // It is no object, and nobody takes it for something that was left unfinished.
+    assert!(std::fs::exists(place.join("tmp/reserve")).unwrap());
+    assert!(store.unfinished().unwrap().is_empty());
+
+    let repository = owner.open();
+    let (last, old) = stored.split_last().unwrap();
+    forget(&repository, &Snapshots::load(&repository).unwrap(), old).unwrap();
+    let options = PruneOptions { grace_seconds: 0, ..PruneOptions::new("test") };
+    // What the backup that found no room had begun is nobody's any more: it is not waited for.
+    prune(&repository, &options).unwrap();
+    prune(&repository, &options).unwrap();
+    drop(repository);
+    assert_eq!(owner.snapshots(), [*last]);
+    let id = owner.back_up(&content_of(100));
+    assert!(owner.read(id).unwrap() == content_of(100));
+    assert!(owner.read(*last).unwrap() == content_of(stored.len() - 1));
+    assert!(std::fs::exists(place.join("tmp/reserve")).unwrap(), "room is kept back again");
 }
 
 /// The disk is full from the Nth write on, for every N: nothing is half, and once there is room the same

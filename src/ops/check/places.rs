@@ -105,9 +105,7 @@ impl Holding {
             }
         }
         let has_ended = |log: &FoundLog| {
-            all.iter().any(|one| {
-                one.snapshots.forgotten_logs().has_ended(one.repository.registry(), log)
-            })
+            all.iter().any(|one| one.snapshots.forgotten_logs().has_ended(one.repository.registry(), log))
         };
         // Merged packs that cover a name are looked into once each.
         let mut held: HashMap<&str, HashSet<String>> = HashMap::new();

@@ -61,6 +61,7 @@ use crate::format::session::SessionPurpose;
 use crate::format::sets::IdSet;
 use crate::format::trust::Act;
 use crate::repo::{Presence, RepoError, Repository};
+use crate::storage::StorageError;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -238,24 +239,41 @@ pub fn require_allowed(repository: &Repository, options: &PruneOptions) -> Resul
 pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<PruneReport, OpsError> {
     require_allowed(repository, options)?;
     let mut report = PruneReport::default();
+    let environment = repository.environment();
+    environment.store.draw_on_reserve();
     let presence = Presence::begin(repository, SessionPurpose::Maintain, IdSet::default(), &options.program)?;
-    let before = condemn(repository, &presence, options, &mut report)?;
+    let before = match condemn(repository, &presence, options, false, &mut report) {
+        Err(error) if has_no_space(&error) => {
+            environment.observer.warn("the store is full: nothing is repacked or merged this time");
+            report = PruneReport::default();
+            let options = PruneOptions { max_repack_bytes: Some(0), ..options.clone() };
+            condemn(repository, &presence, &options, true, &mut report)?
+        }
+        condemned => condemned?,
+    };
     if let Some(before) = before {
         sweep(repository, &presence, options, before, &mut report)?;
+        environment.store.keep_reserve();
     }
     Ok(report)
 }
 
-/// Announces what is not needed; returns what that rests on, or nothing after a dry run.
+fn has_no_space(error: &OpsError) -> bool {
+    matches!(error, OpsError::Repo(RepoError::Storage(StorageError::NoSpace { .. })))
+}
+
+/// Announces what is not needed; returns what that rests on, or nothing after a dry run. `sparing`, it writes no more
+/// than that takes.
 fn condemn(
     repository: &Arc<Repository>,
     presence: &Presence,
     options: &PruneOptions,
+    sparing: bool,
     report: &mut PruneReport,
 ) -> Result<Option<Before>, OpsError> {
     let own = (repository.keyring().identity.key, presence.id());
     let mut view = View::take(repository, presence, options)?;
-    let mut plan = Plan::make(repository, &view, &own, options, true, report)?;
+    let mut plan = Plan::make(repository, &view, &own, options, !sparing, report)?;
     let room = options.max_repack_bytes.map(|most| most.saturating_sub(report.resealed.freed_bytes));
     let options = &PruneOptions { max_repack_bytes: room, ..options.clone() };
     if plan.is_stale {
@@ -291,17 +309,19 @@ fn condemn(
     }
     plan.copies.extend(&copied.copied.packs);
     plan.relied.extend(&copied.copied.packs);
-    merge_runs(repository, &view, &mut plan, &copied.held, report)?;
-    let logs = Logs::list(repository)?;
-    for (place, length) in merges::merge(repository, &view, &logs, options, report)? {
-        if !view.place_goes_soon(&place, options) && plan.objects.insert(place) {
-            report.condemned_logs += 1;
-            report.condemned_log_bytes += length;
-            plan.bytes += length;
+    if !sparing {
+        merge_runs(repository, &view, &mut plan, &copied.held, report)?;
+        let logs = Logs::list(repository)?;
+        for (place, length) in merges::merge(repository, &view, &logs, options, report)? {
+            if !view.place_goes_soon(&place, options) && plan.objects.insert(place) {
+                report.condemned_logs += 1;
+                report.condemned_log_bytes += length;
+                plan.bytes += length;
+            }
         }
+        catalogue::gather(repository, &view.snapshots, catalogue::ROOTS_AT_LEAST);
+        catalogue::gather_logs(repository, &view.snapshots, &logs.merged(), catalogue::MERGES_AT_LEAST);
     }
-    catalogue::gather(repository, &view.snapshots, catalogue::ROOTS_AT_LEAST);
-    catalogue::gather_logs(repository, &view.snapshots, &logs.merged(), catalogue::MERGES_AT_LEAST);
     let before = Before { roots: view.roots(), packs: std::mem::take(&mut plan.relied), held: copied.held };
     announce(repository, presence, options, &view, &plan, &own)?;
     Ok(Some(before))

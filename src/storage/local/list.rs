@@ -3,6 +3,7 @@
 
 use super::super::names::{NAME_BYTES_MAX, TEMPORARY_FOLDER, segment_is_valid};
 use super::super::{ObjectInfo, Operation, StorageError};
+use super::reserve::RESERVE_NAME;
 use super::{LocalStore, length, modified};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -35,7 +36,8 @@ impl LocalStore {
             let Ok(stat) = fs::statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
                 continue;
             };
-            if FileType::from_raw_mode(stat.st_mode).is_file() {
+            let is_reserve = entry.file_name().to_bytes() == RESERVE_NAME.as_bytes();
+            if FileType::from_raw_mode(stat.st_mode).is_file() && !is_reserve {
                 let name = format!("{TEMPORARY_FOLDER}/{}", entry.file_name().to_string_lossy());
                 found.push(ObjectInfo { name, length: length(&stat), modified: modified(&stat) });
             }

@@ -9,6 +9,7 @@
 //! while the program runs can't split the repository in two.
 
 mod list;
+mod reserve;
 mod write;
 
 use super::{
@@ -24,7 +25,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use write::STALE_AFTER_SECONDS;
 
@@ -36,6 +37,8 @@ pub struct LocalStore {
     folders: Mutex<HashSet<String>>,
     /// Numbers the temporary files of this process.
     counter: AtomicU64,
+    /// Whether writes may use the reserve.
+    draws: AtomicBool,
     /// Set once a folder could not be synced: from then on nothing can be promised any more.
     distrusted: AtomicBool,
 }
@@ -55,6 +58,7 @@ impl LocalStore {
             root,
             folders: Mutex::new(HashSet::new()),
             counter: AtomicU64::new(0),
+            draws: AtomicBool::new(false),
             distrusted: AtomicBool::new(false),
         })
     }
@@ -235,6 +239,14 @@ impl Store for LocalStore {
 
     fn clean(&self) -> Result<usize, StorageError> {
         self.remove_stale()
+    }
+
+    fn keep_reserve(&self) {
+        self.make_reserve();
+    }
+
+    fn draw_on_reserve(&self) {
+        self.draws.store(true, Ordering::Relaxed);
     }
 
     fn capabilities(&self) -> Capabilities {

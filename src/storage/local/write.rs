@@ -14,6 +14,7 @@
 
 use super::super::names::TEMPORARY_FOLDER;
 use super::super::{Operation, PutOutcome, StorageError};
+use super::reserve::RESERVE_NAME;
 use super::{LocalStore, length};
 use crate::direct::{DirectWriter, WORTHWHILE_BYTES};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
@@ -119,7 +120,8 @@ impl LocalStore {
                 continue;
             };
             let is_file = fs::FileType::from_raw_mode(stat.st_mode).is_file();
-            if is_file && now.saturating_sub(stat.st_mtime) > STALE_AFTER_SECONDS {
+            let is_reserve = entry.file_name().to_bytes() == RESERVE_NAME.as_bytes();
+            if is_file && !is_reserve && now.saturating_sub(stat.st_mtime) > STALE_AFTER_SECONDS {
                 match fs::unlinkat(&folder, entry.file_name(), AtFlags::empty()) {
                     Ok(()) => removed += 1,
                     Err(Errno::NOENT) => {}
@@ -130,13 +132,31 @@ impl LocalStore {
         Ok(removed)
     }
 
-    /// Writes a temporary, gives it its name by `name_it`, and syncs in the order above.
+    /// Writes a temporary, gives it its name by `name_it`, and syncs in the order above; once more where the disk is
+    /// full and there is room that was kept back for this.
     fn publish(
         &self,
         operation: Operation,
         name: &str,
         bytes: &[u8],
         name_it: impl Fn(&mut Temporary<'_>) -> Result<(), Errno>,
+    ) -> Result<PutOutcome, StorageError> {
+        match self.publish_once(operation, name, bytes, &name_it) {
+            Err(StorageError::NoSpace { .. })
+                if self.draws.load(Ordering::Relaxed) && self.remove_reserve() =>
+            {
+                self.publish_once(operation, name, bytes, &name_it)
+            }
+            published => published,
+        }
+    }
+
+    fn publish_once(
+        &self,
+        operation: Operation,
+        name: &str,
+        bytes: &[u8],
+        name_it: &impl Fn(&mut Temporary<'_>) -> Result<(), Errno>,
     ) -> Result<PutOutcome, StorageError> {
         let failed = |errno| StorageError::from_errno(operation, name, errno);
         let folder = folder_of(name);
