@@ -10,6 +10,7 @@ use super::several;
 use super::talk::Talk;
 use super::unlock::{self, Opening};
 use crate::base::{ErrorClass, Observer};
+use crate::format::trust::Standing;
 use crate::ops::listing::show_path;
 use crate::ops::repair::repaired_from;
 use crate::ops::{SnapshotView, Snapshots};
@@ -167,7 +168,9 @@ impl Session {
     /// Makes the folder for a new repository, or all of them.
     pub fn create_store(&self) -> Result<Box<dyn Store>, Fault> {
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
-        for place in self.places()? {
+        let places = self.places()?;
+        several::require_different(&places)?;
+        for place in places {
             stores.push(Arc::new(LocalStore::create(local_path(place)?).map_err(|error| match error {
                 StorageError::Invalid { why, .. } => {
                     Fault::usage(format!("{place}: {why}"), "give a folder that is empty or does not exist")
@@ -258,8 +261,17 @@ impl Session {
     }
 
     fn finish_opening(&self, unlocked: (Environment, Opening)) -> Result<Arc<Repository>, Fault> {
+        let is_sheet = matches!(unlocked.1, Opening::Sheet(_));
         let repository = Self::open_as(unlocked)?;
         self.check_id(&repository)?;
+        let own = &repository.keyring().identity.key;
+        let standing = repository.registry().trust().key(own).map(|key| key.standing());
+        if is_sheet && standing != Some(Standing::Active) {
+            self.talk.warn(
+                "the key of this recovery sheet is out of service: it reads what it could read before that, and nothing \
+                 of later epochs",
+            );
+        }
         Ok(repository)
     }
 

@@ -207,7 +207,19 @@ pub fn new_opening(way: Option<&Way>) -> Result<NewWay, Fault> {
         Some(Way::Password(password)) => Ok(NewWay::Password(SecretBytes::new(password.expose().to_vec()))),
         Some(Way::PasswordFile(path)) => from_file(path).map(NewWay::Password),
         Some(Way::PasswordCommand(command)) => from_command(command).map(NewWay::Command),
-        Some(Way::KeyFile(path)) => key_file(path).map(NewWay::KeyFile),
+        Some(Way::KeyFile(path)) => {
+            let content = key_file(path)?;
+            if RecoverySheet::recognise(content.expose()) {
+                return Err(Fault::usage(
+                    format!(
+                        "{} is the recovery sheet of a repository, and no key file for another",
+                        path.display()
+                    ),
+                    "--new-key-file PATH makes a key file",
+                ));
+            }
+            Ok(NewWay::KeyFile(content))
+        }
         None if has_terminal() => ask_twice("new password").map(NewWay::Password),
         None => Err(no_way()),
     }

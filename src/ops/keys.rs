@@ -132,17 +132,19 @@ pub fn list(repository: &Repository) -> Result<KeyList, OpsError> {
     Ok(KeyList { keys, unlisted })
 }
 
-/// Finds a key by its id, a unique prefix of at least eight digits, or its name.
+/// Finds a key by its id, a unique prefix of at least eight digits, or its name; of several keys of one name the one that
+/// is in service.
 ///
 /// # Errors
 ///
 /// When none answers to it, or several do.
 pub fn find(list: &KeyList, name: &str) -> Result<KeyId, OpsError> {
-    let matches = |key: &&KeyView| {
-        (name.len() >= 8 && key.record.id.to_string().starts_with(name))
-            || (key.record.name == name && key.record.standing() == Standing::Active)
-    };
-    let mut found = list.keys.iter().filter(matches);
+    let by_id = |key: &KeyView| name.len() >= 8 && key.record.id.to_string().starts_with(name);
+    let by_name = |key: &KeyView| !name.is_empty() && key.record.name == name;
+    let is_active = |key: &KeyView| key.record.standing() == Standing::Active;
+    let any_active = list.keys.iter().any(|key| by_id(key) || by_name(key) && is_active(key));
+    let mut found =
+        list.keys.iter().filter(|key| by_id(key) || by_name(key) && (is_active(key) || !any_active));
     match (found.next(), found.next()) {
         (Some(key), None) => Ok(key.record.id),
         (None, _) => Err(OpsError::NotFound(format!("no key answers to {name:?}"))),

@@ -7,7 +7,7 @@ use crate::base::{CondemnedId, KeyId, ObjectId, SessionId, Timestamp, explain, l
 use crate::format::ObjectKind;
 use crate::format::condemned::Condemned;
 use crate::format::session::Session;
-use crate::format::trust::{Act, Standing};
+use crate::format::trust::{Act, KeyRecord, Standing};
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -186,12 +186,15 @@ impl Repository {
     fn read_session(&self, name: &str, id: ObjectId) -> Result<(KeyId, Session), RepoError> {
         let bytes = self.environment().store.get(name, limits::STRUCTURED_BYTES_MAX * 2)?;
         let (signer, payload) = self.open_object(name, id, ObjectKind::Session, &bytes)?;
-        if !self.is_active(&signer) {
-            let why = format!("it is a session of the key {}, which is out of service", signer.short());
+        let standing = self.registry().trust().key(&signer).map(KeyRecord::standing);
+        if !matches!(standing, Some(Standing::Active | Standing::Retired)) {
+            let why = format!("it is a session of the key {}, which does not count", signer.short());
             return Err(RepoError::Untrusted { object: name.to_owned(), why });
         }
         self.registry().believe(name, &signer, Act::Session, &id)?;
-        let session = Session::decode(&payload).map_err(RepoError::damaged(name))?;
+        let mut session = Session::decode(&payload).map_err(RepoError::damaged(name))?;
+        // [SESSION-5]: whoever left in peace has ended all sessions.
+        session.ended |= standing == Some(Standing::Retired);
         Ok((signer, session))
     }
 }

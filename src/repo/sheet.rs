@@ -61,6 +61,9 @@ fn hexadecimal(digits: &str) -> Option<Vec<u8>> {
     digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The lines of a sheet: names, and bytes that may be secret.
 type Fields = Vec<(String, Zeroizing<Vec<u8>>)>;
 
@@ -72,8 +75,15 @@ fn fields_of(text: &SecretBytes, title: &str) -> Result<Fields, RepoError> {
         let line = line.trim();
         !line.is_empty() && !line.starts_with('#')
     });
-    if lines.next().map(|(_, line)| line.trim()) != Some(title) {
-        return Err(RepoError::TooNew("the recovery sheet is of another version".to_owned()));
+    let plain = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase();
+    let found =
+        lines.next().map(|(_, line)| plain(line.trim_start_matches(BYTE_ORDER_MARK))).unwrap_or_default();
+    if found != title {
+        let version = title.trim_end_matches(|c: char| c.is_ascii_digit());
+        return Err(match found.strip_prefix(version) {
+            Some(_) => RepoError::TooNew("the recovery sheet is of another version".to_owned()),
+            None => RepoError::Usage(format!("the recovery sheet has to begin with the line {title:?}")),
+        });
     }
     let mut fields: Fields = Vec::new();
     for (number, line) in lines {
@@ -136,9 +146,16 @@ impl RecoverySheet {
         SecretBytes::new(out.as_bytes().to_vec())
     }
 
-    /// Says whether this is the text of a sheet, good or bad.
+    /// Says whether this is the text of a sheet, good or bad: typed by hand, perhaps without its title.
     pub fn recognise(text: &[u8]) -> bool {
-        text.trim_ascii_start().starts_with(b"chronolith recovery sheet")
+        let Ok(text) = std::str::from_utf8(text) else { return false };
+        let mut words = text.trim_start_matches(BYTE_ORDER_MARK).split_whitespace();
+        let title = ["chronolith", "recovery", "sheet"];
+        let has_title =
+            title.iter().all(|word| words.next().is_some_and(|found| found.eq_ignore_ascii_case(word)));
+        let has_line =
+            |name: &str| text.lines().any(|line| line.trim_start().to_ascii_lowercase().starts_with(name));
+        has_title || has_line("signing ") && has_line("epoch-metadata ")
     }
 
     /// Reads a sheet as it was printed; empty lines, and lines that begin with `#`, are passed over.

@@ -77,3 +77,87 @@ fn epochs_begin_and_a_leaked_key_is_ended() {
     assert_eq!(world.run(["snapshots", "--json"]).exits(0).events().len(), 4);
     assert_eq!(world.run(["cat", "app.sql"]).exits(0).out, b"three");
 }
+
+/// A sheet is typed from paper, by hand.
+#[test]
+fn a_sheet_is_recognised_as_it_was_typed() {
+    let world = World::with_repository();
+    world.feed(["backup", "-q", "--stdin", "s"], b"secret").exits(0);
+    world.run(["key", "export", "--to", "sheet"]).exits(0);
+    let sheet = std::fs::read_to_string(world.path("sheet")).unwrap();
+    let (_, lines) = sheet.split_once('\n').unwrap();
+    let open = |text: String| {
+        world.write("typed", text.as_bytes());
+        let mut command = world.command();
+        command.env_remove("CHRONOLITH_PASSWORD").args(["cat", "s", "--key-file", "typed"]);
+        World::finish(command, b"")
+    };
+    for title in [
+        "Chronolith Recovery Sheet 1",
+        "\u{feff}chronolith recovery sheet 1",
+        "  chronolith  recovery sheet 1 ",
+    ] {
+        assert_eq!(open(format!("{title}\n{lines}")).exits(0).out, b"secret", "{title}");
+    }
+    let untitled = open(lines.to_owned()).exits(2);
+    assert!(untitled.err.contains("has to begin with the line"), "{}", untitled.err);
+    let newer = open(format!("chronolith recovery sheet 2\n{lines}")).exits(7);
+    assert!(newer.err.contains("another version"), "{}", newer.err);
+    // It is no key file for another repository: that would open with nothing but this very file.
+    let other = world.run(["init", "-q", "-r", "other", "--key-file", "sheet"]).exits(2);
+    assert!(other.err.contains("--new-key-file"), "{}", other.err);
+    assert!(!world.path("other/chronolith").exists());
+}
+
+#[test]
+fn the_sheet_of_a_removed_key_says_so() {
+    let world = World::with_repository();
+    world.run(["key", "add", "--role", "owner", "--name", "old", "--new-key-file", "old.key"]).exits(0);
+    world.run(["key", "export", "--to", "sheet", "--key-file", "old.key"]).exits(0);
+    world.feed(["backup", "-q", "--stdin", "s"], b"secret").exits(0);
+    let in_service = world.run(["cat", "s", "--key-file", "sheet"]).exits(0);
+    assert!(!in_service.err.contains("out of service"), "{}", in_service.err);
+    world.run(["key", "remove", "old"]).exits(0);
+    let removed = world.run(["cat", "s", "--key-file", "sheet"]).exits(0);
+    assert!(removed.err.contains("out of service"), "{}", removed.err);
+    // Once is enough, and a variable that is not set names nothing.
+    world.run(["key", "remove", "old"]).exits(2);
+    world.run(["key", "remove", ""]).exits(4);
+    world.run(["key", "add", "--role", "reader", "--name", "", "--new-key-file", "r.key"]).exits(2);
+    // Of a revoked key more may be accepted later, by its name too.
+    world.run(["key", "add", "--role", "writer", "--name", "w", "--new-key-file", "w.key"]).exits(0);
+    world.run(["key", "revoke", "w", "--accept-none"]).exits(0);
+    world.run(["key", "revoke", "w", "--accept-all"]).exits(0);
+}
+
+/// What the session of somebody who left has put is nobody's any more.
+#[test]
+fn sessions_of_a_removed_key_are_swept_without_a_word() {
+    let world = World::with_repository();
+    world.run(["key", "add", "--role", "writer", "--name", "w", "--new-key-file", "w.key"]).exits(0);
+    for number in 0..3 {
+        let backup = ["backup", "-q", "--stdin", "s", "--key-file", "w.key"];
+        world.feed(backup, number.to_string().as_bytes()).exits(0);
+    }
+    world.run(["key", "remove", "w"]).exits(0);
+    let sessions = || std::fs::read_dir(world.path("repository/sessions")).map_or(0, Iterator::count);
+    let before = sessions();
+    assert!(before > 5, "{before}");
+    for _ in 0..3 {
+        let pruned = world.run(["prune", "--grace", "0"]).exits(0);
+        assert!(!pruned.err.contains("session"), "{}", pruned.err);
+    }
+    // Those of the last prunes are left.
+    assert!(sessions() <= 5, "{} of {before}", sessions());
+}
+
+#[test]
+fn an_init_that_is_refused_leaves_nothing() {
+    let world = World::new();
+    world.write("short", b"1");
+    world.run(["init", "-q", "-r", "new", "--key-file", "short"]).exits(2);
+    world.write("long", &[7; 32]);
+    world.run(["init", "-q", "-r", "new", "--key-file", "long"]).exits(0);
+    let one = world.run(["init", "-q", "-r", "m", "--also", "m", "--key-file", "long"]).exits(2);
+    assert!(one.err.contains("are one place"), "{}", one.err);
+}

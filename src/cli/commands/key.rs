@@ -284,6 +284,9 @@ fn add(session: &Session, add: &Add) -> Result<u8, Fault> {
             "leave them out, or give --role writer",
         ));
     }
+    if add.name.as_ref().is_some_and(String::is_empty) {
+        return Err(Fault::usage("a key has a name", "give one, or leave --name out"));
+    }
     // What is asked for comes first: from `open` on, ^C ends things in good order, which questions do not need.
     let (way, made) = add.new.way()?;
     let repository = session.open()?;
@@ -346,6 +349,11 @@ fn remove(session: &Session, remove: &Remove) -> Result<u8, Fault> {
     let (what, id) = match &target {
         Target::Key(id) => {
             let key = list.keys.iter().find(|key| key.record.id == *id);
+            if let Some(key) = key.filter(|key| key.record.standing() != Standing::Active) {
+                let name = render::visible(&key.record.name);
+                let why = format!("the key {} ({name}) is {} already", id.short(), standing(key));
+                return Err(Fault::usage(why, "`chronolith key list` shows which are in service"));
+            }
             let (role, name, slots) = key.map_or(("", "", 0), |key| {
                 (key.record.role.name(), key.record.name.as_str(), key.slots.len())
             });
