@@ -34,5 +34,7 @@ pub fn canonical(path: &Path) -> Option<PathBuf> {
     if let Ok(found) = path.canonicalize() {
         return Some(found);
     }
-    Some(canonical(path.parent()?)?.join(path.file_name()?))
+    let parent = path.parent()?;
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    Some(canonical(parent)?.join(path.file_name()?))
 }

@@ -20,15 +20,12 @@ fn identity(store: &dyn Store) -> Option<(crate::base::RepositoryId, u64)> {
     ["chronolith", "copies/chronolith"].into_iter().filter_map(read).max_by_key(|(_, revision)| *revision)
 }
 
-/// Opens all places. What is not there, or holds no repository (a disk that is not mounted), is warned of and
-/// fails at every request. The one with the newest configuration is asked first.
+/// Refuses two names of one place.
 ///
 /// # Errors
 ///
-/// Where none is there, or two hold different repositories.
-pub fn open(places: &[&str], warn: impl Fn(&str)) -> Result<Vec<Arc<dyn Store>>, Fault> {
-    let mut stores: Vec<(u64, Arc<dyn Store>)> = Vec::new();
-    let (mut first, mut problem, mut present) = (None, None, 0);
+/// [`Fault::Plain`] with both names.
+pub fn require_different(places: &[&str]) -> Result<(), Fault> {
     let mut folders = HashMap::new();
     for place in places {
         if let Some(folder) = local_path(place).ok().and_then(|path| canonical(&path))
@@ -39,6 +36,21 @@ pub fn open(places: &[&str], warn: impl Fn(&str)) -> Result<Vec<Arc<dyn Store>>,
                 "name each place that holds the repository once",
             ));
         }
+    }
+    Ok(())
+}
+
+/// Opens all places. What is not there, or holds no repository (a disk that is not mounted), is warned of and
+/// fails at every request. The one with the newest configuration is asked first.
+///
+/// # Errors
+///
+/// Where none is there, or two hold different repositories.
+pub fn open(places: &[&str], warn: impl Fn(&str)) -> Result<Vec<Arc<dyn Store>>, Fault> {
+    let mut stores: Vec<(u64, Arc<dyn Store>)> = Vec::new();
+    let (mut first, mut problem, mut present) = (None, None, 0);
+    require_different(places)?;
+    for place in places {
         let opened = open_local(place).and_then(|store| require_repository(&store, place).map(|()| store));
         let store = match opened {
             Ok(store) => store,

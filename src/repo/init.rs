@@ -157,8 +157,8 @@ pub fn init(
     // What no reader would accept is refused before anything is stored.
     Config::parse(&config)
         .map_err(|why| RepoError::Usage(format!("no repository can be like this: {why}")))?;
-    put_twice(environment, &format!("trust/{genesis}"), &trust)?;
     let (slot_id, slot) = make_slot(&repository, &identity, opener, &options.key_name, created, entropy)?;
+    put_twice(environment, &format!("trust/{genesis}"), &trust)?;
     put_twice(environment, &format!("keys/{slot_id}"), &slot)?;
     put_twice(environment, "chronolith", &config)?;
     Ok(repository)
