@@ -30,14 +30,27 @@ pub trait Classify {
     fn class(&self) -> ErrorClass;
 }
 
-/// Writes an error and its causes in one line.
+/// Writes an error and its causes in one line, what the system said without its number.
 pub fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
+        let words = match cause.downcast_ref::<std::io::Error>() {
+            Some(cause) => system_words(cause),
+            None => cause.to_string(),
+        };
         text.push_str(": ");
-        text.push_str(&cause.to_string());
+        text.push_str(&words);
         source = cause.source();
     }
     text
+}
+
+/// What the system said, without its number.
+pub fn system_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }

@@ -11,7 +11,7 @@ mod secret;
 mod time;
 pub mod units;
 
-pub use class::{Classify, ErrorClass, explain};
+pub use class::{Classify, ErrorClass, explain, system_words};
 pub use ids::{
     AnnotationId, BlobId, CatalogId, CondemnedId, DamagedId, IdError, IndexId, KeyId, LogPackId, ObjectId,
     PackId, ParityId, RepositoryId, SessionId, SlotId, SnapshotId, TrustId,

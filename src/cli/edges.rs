@@ -55,10 +55,19 @@ pub fn user_name() -> String {
         })
 }
 
+/// Returns the path that a variable holds; the specification of the folders below says that relative ones are to be
+/// ignored.
+fn absolute(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Returns the home folder of the user.
+pub fn home() -> Option<PathBuf> {
+    absolute("HOME")
+}
+
 fn folder_of(variable: &str, below_home: &str) -> Option<PathBuf> {
-    // The specification of these folders says that relative paths are to be ignored.
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home)))?;
+    let base = absolute(variable).or_else(|| home().map(|home| home.join(below_home)))?;
     Some(base.join("chronolith"))
 }
 

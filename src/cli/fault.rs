@@ -1,11 +1,11 @@
 //! Errors as the user meets them: what was being done, why it failed, what to try; and exit codes.
 
 use crate::base::{Classify, ErrorClass};
+pub use crate::base::{explain, system_words as system};
 use crate::ops::OpsError;
 use crate::postgres::PostgresError;
 use crate::repo::RepoError;
 use crate::storage::StorageError;
-use std::error::Error;
 use std::io;
 
 /// Exit codes. Documented in `docs/exit-codes.md`, tested in `tests/cli/`.
@@ -185,31 +185,6 @@ fn of_repository(error: &RepoError) -> Option<&'static str> {
         },
         _ => return None,
     })
-}
-
-/// What the system said, without its number.
-pub fn system(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
-    }
-}
-
-/// Writes an error and its causes in one line.
-pub fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = match cause.downcast_ref::<io::Error>() {
-            Some(cause) => system(cause),
-            None => cause.to_string(),
-        };
-        text.push_str(": ");
-        text.push_str(&words);
-        source = cause.source();
-    }
-    text
 }
 
 impl<E: Into<OpsError>> From<E> for Fault {

@@ -62,12 +62,17 @@ impl Table {
 
 /// Makes control characters visible, so that a name cannot move the cursor or forge a line.
 pub fn visible(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
+    // What turns the direction of a line around lets a name pretend to be another.
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.chars().any(is_hidden) {
         return text.to_owned();
     }
     text.chars()
         .flat_map(|c| -> Box<dyn Iterator<Item = char>> {
-            if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) }
+            if is_hidden(c) { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) }
         })
         .collect()
 }

@@ -176,18 +176,24 @@ fn profile(global: &Global) -> Result<Profile, Fault> {
 }
 
 impl Profile {
-    /// Paths in a profile, those of repositories too, are meant from where the configuration file stands.
+    /// Paths in a profile, those of repositories too, are meant from where the configuration file stands; `~/` is the
+    /// home folder, since no shell has seen it.
     fn resolve(&mut self, folder: &Path) {
+        let home = edges::home();
+        let resolved = |path: &Path| match (path.strip_prefix("~"), &home) {
+            (Ok(below), Some(home)) => home.join(below),
+            _ => folder.join(path),
+        };
         for place in self.repo.iter_mut().chain(&mut self.also) {
             if let Ok(path) = local_path(place)
-                && let Some(joined) = folder.join(path).to_str()
+                && let Some(joined) = resolved(&path).to_str()
             {
                 joined.clone_into(place);
             }
         }
         let paths = [&mut self.password_file, &mut self.key_file, &mut self.cache_dir, &mut self.program];
         for path in paths.into_iter().flatten() {
-            *path = folder.join(&*path);
+            *path = resolved(path);
         }
     }
 

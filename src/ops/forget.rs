@@ -91,7 +91,7 @@ pub fn by_name(
             let reasons: Vec<&str> = view.pinned.iter().filter_map(|pin| pin.reason.as_deref()).collect();
             let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
             return Err(OpsError::Usage(format!(
-                "snapshot {} is pinned{why}: nothing was forgotten",
+                "snapshot {} is pinned{why}: nothing was forgotten; `chronolith unpin {0}` permits it",
                 id.short()
             )));
         }

@@ -17,6 +17,11 @@ fn because(reasons: &[String]) -> String {
     }
 }
 
+/// The article before a role.
+fn article(role: &str) -> &'static str {
+    if role.starts_with(['a', 'o']) { "an" } else { "a" }
+}
+
 /// An error of the repository layer.
 #[derive(Debug, thiserror::Error)]
 pub enum RepoError {
@@ -72,7 +77,7 @@ pub enum RepoError {
         what: &'static str,
     },
     /// The key opens the repository but its role does not permit this.
-    #[error("a {role} key may not {action}")]
+    #[error("{} {role} key may not {action}", article(role))]
     Forbidden {
         /// The role of the key.
         role: &'static str,

@@ -7,7 +7,7 @@ use crate::base::{KeyId, ObjectId, PackId, RepositoryId, TrustId, explain, limit
 use crate::crypto::{SignedMessage, verify};
 use crate::format::envelope::Envelope;
 use crate::format::kind::ObjectKind;
-use crate::format::trust::{Act, Chain, Refusal, Role, Standing, Trust, Version};
+use crate::format::trust::{Act, Chain, ChainError, Refusal, Role, Standing, Trust, Version};
 use crate::storage::StorageError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -111,10 +111,21 @@ impl Registry {
                 error => environment.observer.warn(&explain(&error)),
             }
         }
-        let mut known = known.to_vec();
-        known.extend(seen.registry);
-        let chain = Chain::resolve(versions.into_values().collect(), genesis, &known).map_err(|why| {
-            RepoError::Untrusted { object: "the registry of trust".to_owned(), why: why.to_string() }
+        let mut all_known = known.to_vec();
+        all_known.extend(seen.registry);
+        let chain = Chain::resolve(versions.into_values().collect(), genesis, &all_known).map_err(|error| {
+            let by_cache = match &error {
+                ChainError::Missing { sequence, .. } => !known.iter().any(|(known, _)| known >= sequence),
+                _ => false,
+            };
+            let why = match by_cache {
+                true => format!(
+                    "{error}; bring the object back from a copy of the repository; only the cache of this host remembers it: with \
+                     --no-cache what is left can be read"
+                ),
+                false => error.to_string(),
+            };
+            RepoError::Untrusted { object: "the registry of trust".to_owned(), why }
         })?;
         for (id, why) in &chain.refused {
             environment.observer.warn(&format!("trust/{id} does not count: {why}"));

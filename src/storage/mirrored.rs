@@ -245,7 +245,18 @@ impl Store for MirroredStore {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
         let needed = self.members.len() - self.quorum + 1;
         let mut objects: BTreeMap<String, ObjectInfo> = BTreeMap::new();
-        for listing in self.count(self.ask_all(|store| store.list(prefix)), needed)? {
+        let listings = self.count(self.ask_all(|store| store.list(prefix)), needed).map_err(|error| match error {
+            StorageError::Fatal { operation, name, source } => {
+                let count = self.members.len();
+                let source = format!(
+                    "{source}; {needed} of {count} places are needed to list what may be in any of them (one of them alone, \
+                     named by -r, shows what it has)"
+                );
+                StorageError::Fatal { operation, name, source: source.into() }
+            }
+            error => error,
+        });
+        for listing in listings? {
             for info in listing {
                 let merged = merge(objects.remove(&info.name), info);
                 objects.insert(merged.name.clone(), merged);

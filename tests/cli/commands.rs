@@ -91,6 +91,13 @@ fn a_profile_holds_the_options() {
     command.env_remove("CHRONOLITH_REPO").env_remove("CHRONOLITH_PASSWORD").current_dir("/");
     command.args(["snapshots", "--profile", "nightly", "--config"]).arg(&file);
     World::finish(command, b"").exits(0);
+    // No shell sees what stands in a file.
+    let text = "[profile.nightly]\nrepo = \"~/repository\"\npassword-file = \"password\"\n";
+    std::fs::write(&file, text).unwrap();
+    let mut command = world.command();
+    command.env_remove("CHRONOLITH_PASSWORD").env_remove("CHRONOLITH_REPO").env("HOME", world.path(""));
+    command.args(["snapshots", "--profile", "nightly", "--config"]).arg(&file);
+    World::finish(command, b"").exits(0);
     let unknown = world.run(["snapshots", "--profile", "daily", "--config", file.to_str().unwrap()]).exits(2);
     assert!(unknown.err.contains("nightly"), "{}", unknown.err);
 }

@@ -69,9 +69,10 @@ pub(in crate::ops) fn permit(
 ) -> Result<(), OpsError> {
     check_label(label)?;
     let host = &options.host;
-    if host.is_empty() || host.len() > LABEL_BYTES_MAX || host.chars().any(char::is_control) {
+    let has_no_place = |c: char| c == ':' || c == '@' || c.is_control();
+    if host.is_empty() || host.len() > LABEL_BYTES_MAX || host.contains(has_no_place) {
         return Err(OpsError::Usage(format!(
-            "{host:?} cannot be a host: a host has 1 to {LABEL_BYTES_MAX} bytes and no control characters"
+            "{host:?} cannot be a host: a host has 1 to {LABEL_BYTES_MAX} bytes, no ':', no '@' and no control characters"
         )));
     }
     repository.require_writer()?;
