@@ -7,9 +7,7 @@
 use super::contest::{Contests, Verdict};
 use super::error::RepoError;
 use super::index::KnownPack;
-use super::packs::{
-    CONTENT_PACK_BYTES, FinishedPack, METADATA_PACK_BYTES, OpenedPack, fill_pack, open_pack, pack_name,
-};
+use super::packs::{FinishedPack, OpenedPack, fill_pack, open_pack, pack_bytes, pack_name};
 use super::repository::Repository;
 use super::session::run_content;
 use crate::base::{KeyId, PackId, limits};
@@ -21,14 +19,6 @@ use std::sync::Arc;
 
 /// Records that make an index run worth writing while the copying goes on.
 const RUN_RECORDS: usize = 1 << 17;
-
-/// Bytes of frames after which a pack of copies is full.
-const fn copies_bytes(class: BlobClass) -> usize {
-    match class {
-        BlobClass::Content => CONTENT_PACK_BYTES,
-        BlobClass::Metadata => METADATA_PACK_BYTES,
-    }
-}
 
 /// Frames on their way into one pack.
 #[derive(Default)]
@@ -244,7 +234,7 @@ impl FrameCopier {
         if matches!(taken, Taken::Yes) {
             return Ok(());
         }
-        let full = filling.bytes.len() + sealed.len() > copies_bytes(class)
+        let full = filling.bytes.len() + sealed.len() > pack_bytes(class)
             || filling.origins.len() as u64 >= limits::PACK_ORIGINS_MAX
             || matches!(taken, Taken::ByAnother);
         if full && !filling.frames.is_empty() {

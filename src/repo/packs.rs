@@ -14,10 +14,14 @@ use crate::format::pack::{
 };
 use crate::format::{FormatError, log};
 
-/// Length at which a content pack is full.
-pub const CONTENT_PACK_BYTES: usize = 32 << 20;
-/// Length at which a metadata pack is full: small, since listing one snapshot should fetch little.
-pub const METADATA_PACK_BYTES: usize = 8 << 20;
+/// Bytes after which a pack of this class is full. One of metadata is small, since listing one snapshot should fetch
+/// little.
+pub const fn pack_bytes(class: BlobClass) -> usize {
+    match class {
+        BlobClass::Content => 32 << 20,
+        BlobClass::Metadata => 8 << 20,
+    }
+}
 
 /// Returns the name of a pack in the store.
 pub fn pack_name(id: &PackId) -> String {
@@ -64,11 +68,7 @@ impl PackBuilder {
 
     /// Says whether a frame of this length should go into the next pack.
     pub fn is_full_for(&self, sealed_length: usize) -> bool {
-        let target = match self.class {
-            BlobClass::Content => CONTENT_PACK_BYTES,
-            BlobClass::Metadata => METADATA_PACK_BYTES,
-        };
-        !self.frames.is_empty() && self.bytes.len() + sealed_length > target
+        !self.frames.is_empty() && self.bytes.len() + sealed_length > pack_bytes(self.class)
     }
 
     /// Adds a frame.

@@ -502,3 +502,34 @@ fn what_cannot_be_read_is_not_given_up_for_what_claims_to_be_the_same() {
     }
     domain.survives("a pack that could not be read for some time");
 }
+
+/// Backups of little, often: what each leaves is put together, and stays what it was.
+#[test]
+fn many_small_packs_become_few() {
+    let owner = Client::init(Arc::new(MemoryStore::new()), 47);
+    let backed_up: Vec<_> = (0..40)
+        .map(|number| {
+            let content = content([("app.bin", noise(number, 3_000))]);
+            (owner.back_up(&content), content)
+        })
+        .collect();
+    let count = || packs(owner.store.as_ref()).len();
+    assert_eq!(count(), 80);
+    let none = PruneOptions { max_repack_bytes: Some(0), ..options() };
+    prune(&owner.open(), &none).unwrap();
+    assert_eq!(count(), 80, "nothing may be repacked");
+    let planned = prune(&owner.open(), &PruneOptions { dry_run: true, ..options() }).unwrap();
+    assert_eq!((planned.repacked_packs, count()), (80, 80));
+    let done = repack(&owner).unwrap();
+    assert_eq!((done.repacked_packs, count()), (80, 2));
+    for (id, content) in &backed_up {
+        assert!(owner.read(*id).unwrap() == *content);
+    }
+    let all = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    assert!(!check(&owner.open(), &all).unwrap().is_damaged());
+    // A few more are left as they are: what was put together is not written anew for each.
+    for number in 100..110 {
+        owner.back_up(&content([("app.bin", noise(number, 3_000))]));
+    }
+    assert_eq!((repack(&owner).unwrap().repacked_packs, count()), (0, 22));
+}

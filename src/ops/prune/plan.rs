@@ -12,12 +12,17 @@ use crate::base::{KeyId, ObjectId, PackId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::pack::{BlobClass, ORIGIN_BYTES};
 use crate::format::place::Place;
-use crate::repo::{FoundSession, KnownPack, NumberedIndex, RepoError, Repository};
+use crate::repo::{FoundSession, KnownPack, NumberedIndex, RepoError, Repository, pack_bytes};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Head, trailer, and what seals a table of contents.
 const PACK_FRAME_BYTES: u64 = 64 + 192 + 16 + 4;
+
+/// A pack is small that takes less than this part of a full one: what a backup of little leaves.
+const SMALL_PART: usize = 16;
+/// So many small packs of a class are put together.
+const SMALL_PACKS: usize = 32;
 
 /// What is not needed, and what has to be copied before that is true.
 #[derive(Default)]
@@ -115,6 +120,7 @@ impl Plan {
         let described = repository.index().packs();
         let own = repository.keyring().identity.key;
         let mut partly = Vec::new();
+        let mut small: HashMap<BlobClass, Vec<Partly>> = HashMap::new();
         for (id, object) in view.packs.iter().filter(|(id, _)| !view.goes_soon(id, options)) {
             let known = view.listed.get(id).or_else(|| described.get(id));
             let Some(used) = uses.get(id) else {
@@ -136,21 +142,32 @@ impl Plan {
             report.unused_bytes += unused;
             // A copy of what is doubted would be doubted by nobody.
             let may = view.listed.contains_key(id)
-                && unused > 0
                 && !view.unread.contains(id)
                 && !view.doubts.spoilt.packs().any(|spoilt| spoilt == id)
                 && !view.may_be_in_use(pack, object)
                 && repository.registry().adopts(&own, &pack.signer, id);
-            if may {
-                partly.push(Partly {
-                    id: *id,
-                    length: object.length,
-                    unused,
-                    copied: object.length - unused,
-                });
+            if !may {
+                continue;
+            }
+            let candidate = || Partly {
+                id: *id,
+                length: object.length,
+                unused,
+                copied: object.length.saturating_sub(unused),
+            };
+            if unused > 0 {
+                partly.push(candidate());
+            }
+            if object.length < (pack_bytes(pack.class) / SMALL_PART) as u64 {
+                small.entry(pack.class).or_default().push(candidate());
             }
         }
         self.choose_repacked(partly, options, report);
+        for pack in small.into_values().filter(|small| small.len() >= SMALL_PACKS).flatten() {
+            if !self.repacked.contains(&pack.id) {
+                self.repack(&pack, options, report);
+            }
+        }
     }
 
     /// Takes the packs from which most is freed for what is copied, until no more is unused than is allowed.
@@ -164,19 +181,24 @@ impl Plan {
             if report.unused_bytes <= allowed {
                 return;
             }
-            let total = report.repacked_bytes.saturating_add(pack.length);
-            if options.max_repack_bytes.is_some_and(|most| total > most) {
-                continue;
-            }
-            report.repacked_packs += 1;
-            report.repacked_bytes = total;
-            report.repack_copy_bytes += pack.copied;
-            report.unused_bytes -= pack.unused;
-            report.condemned_packs += 1;
-            report.condemned_bytes += pack.length;
-            self.relied.remove(&pack.id);
-            self.repacked.insert(pack.id);
+            self.repack(&pack, options, report);
         }
+    }
+
+    /// Takes one, unless that would be more than may be repacked in one go.
+    fn repack(&mut self, pack: &Partly, options: &PruneOptions, report: &mut PruneReport) {
+        let total = report.repacked_bytes.saturating_add(pack.length);
+        if options.max_repack_bytes.is_some_and(|most| total > most) {
+            return;
+        }
+        report.repacked_packs += 1;
+        report.repacked_bytes = total;
+        report.repack_copy_bytes += pack.copied;
+        report.unused_bytes -= pack.unused;
+        report.condemned_packs += 1;
+        report.condemned_bytes += pack.length;
+        self.relied.remove(&pack.id);
+        self.repacked.insert(pack.id);
     }
 
     /// Finds the frames to copy, and the packs on account of which others are superfluous.
