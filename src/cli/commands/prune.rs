@@ -146,6 +146,8 @@ fn summary(report: &PruneReport, dry_run: bool) -> Value {
         "pack_bytes": report.pack_bytes,
         "needed_bytes": report.needed_bytes,
         "unused_bytes": report.unused_bytes,
+        "unfinished_packs": report.unfinished_packs,
+        "unfinished_bytes": report.unfinished_bytes,
         "condemned_packs": report.condemned_packs,
         "condemned_bytes": report.condemned_bytes,
         "condemned_snapshots": report.condemned_snapshots,
@@ -249,6 +251,13 @@ fn tell(session: &Session, report: &PruneReport, options: &PruneOptions) {
             "stay only because they were sealed together with what is needed (--max-held)",
         ),
     ];
+    if report.unfinished_packs > 0 {
+        tell(format!(
+            "{} with {} may be of a backup that is running or was broken off: they stay until its session is over",
+            packs(report.unfinished_packs),
+            render::size(report.unfinished_bytes)
+        ));
+    }
     for (bytes, why) in stays.into_iter().filter(|(bytes, _)| *bytes > 0) {
         tell(format!("{} {why}", render::size(bytes)));
     }
@@ -282,6 +291,9 @@ fn tell(session: &Session, report: &PruneReport, options: &PruneOptions) {
         ));
     }
     for holder in &report.waiting_for {
-        tell(format!("what was announced waits for a session of {}", render::visible(holder)));
+        tell(format!(
+            "what was announced waits for a session of {}: until that ends, or has stood still for 15 minutes",
+            render::visible(holder)
+        ));
     }
 }

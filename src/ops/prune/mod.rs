@@ -183,6 +183,10 @@ pub struct PruneReport {
     pub repack_copy_bytes: u64,
     /// Stored bytes, in packs that stay, of what nobody needs.
     pub unused_bytes: u64,
+    /// Packs that no snapshot needs and that may belong to a backup that is still running.
+    pub unfinished_packs: u64,
+    /// Their bytes.
+    pub unfinished_bytes: u64,
     /// Stored bytes of what is kept only because needed content differs from it.
     pub base_bytes: u64,
     /// Stored bytes of what is kept only because it was sealed together with what is needed.

@@ -125,7 +125,11 @@ impl Plan {
             let known = view.listed.get(id).or_else(|| described.get(id));
             let Some(used) = uses.get(id) else {
                 // What no run and no table describes is left alone: nobody knows what it holds.
-                let Some(pack) = known.filter(|pack| !view.may_be_in_use(pack, object)) else { continue };
+                let Some(pack) = known.filter(|pack| !view.may_be_in_use(pack, object)) else {
+                    report.unfinished_packs += 1;
+                    report.unfinished_bytes += object.length;
+                    continue;
+                };
                 // Which list it goes to is told below; a pack cut short holds nothing that could be relied on.
                 self.dead.insert(pack.id);
                 report.condemned_packs += 1;

@@ -75,7 +75,10 @@ pub(super) fn sweep(
                 session.session.ended || session.session.seen.contains(id) || view.has_lapsed(key, session);
             if !done {
                 waits = true;
-                waiting_for.insert(format!("{} of the key {}", session.session.program, key.0.short()));
+                let signer = repository.registry().trust().key(&key.0);
+                let name = signer.map_or("", |signer| signer.name.as_str());
+                let program = &session.session.program;
+                waiting_for.insert(format!("{program} of the key {} ({name})", key.0.short()));
             }
         }
         if !waits {
