@@ -6,7 +6,7 @@
 //! cache folder belongs to the user alone (mode 0700), so another writer would be the user's own
 //! process tampering with its own memory.
 //!
-//! [`is_cached`] maps other files too, and never looks into the map.
+//! [`is_cached`] maps other files too, and never looks into the map; [`Room`] is memory of no file.
 
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
@@ -34,6 +34,45 @@ impl Deref for Mapping {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// Memory for many bytes that live as long as a short process. In pages of 2 MiB, where the system has them for who asks:
+/// finding 4096 pages one by one takes longer than reading 16 MiB into them.
+#[derive(Debug)]
+pub struct Room {
+    memory: memmap2::MmapMut,
+    filled: usize,
+}
+
+impl Room {
+    /// Reads what there is, at most `length` bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the reader says, and where there is no memory.
+    pub fn read(reader: &mut dyn io::Read, length: usize) -> io::Result<Self> {
+        let mut memory = memmap2::MmapMut::map_anon(length.max(1))?;
+        // Where it is refused, pages are as small as always.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        let mut filled = 0;
+        while let Some(rest) = memory.get_mut(filled..length).filter(|rest| !rest.is_empty()) {
+            match reader.read(rest) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { memory, filled })
+    }
+}
+
+impl Deref for Room {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.memory.get(..self.filled).unwrap_or_default()
     }
 }
 

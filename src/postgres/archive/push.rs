@@ -7,6 +7,7 @@
 use super::data;
 use crate::base::limits;
 use crate::format::log::{LogDigest, LogRecord};
+use crate::mapping::Room;
 use crate::ops::OpsError;
 use crate::postgres::history::read_history;
 use crate::postgres::lineage::{Archiver, Lineage, admit, lineages};
@@ -258,11 +259,9 @@ impl<R: Read> Pieces<'_, R> {
         Ok(Pushed { name: self.name.to_owned(), bytes: self.length, outcome, stream, noted: Some(noted) })
     }
 
-    fn read(&mut self, limit_bytes: u64) -> Result<Vec<u8>, OpsError> {
-        let capacity = usize::try_from(self.length.min(limit_bytes)).unwrap_or(0);
-        let mut bytes = Vec::with_capacity(capacity);
-        self.source.by_ref().take(limit_bytes).read_to_end(&mut bytes).map_err(read_error(self.path))?;
-        Ok(bytes)
+    fn read(&mut self, limit_bytes: u64) -> Result<Room, OpsError> {
+        let length = usize::try_from(self.length.min(limit_bytes)).unwrap_or(0);
+        Room::read(&mut self.source, length).map_err(read_error(self.path))
     }
 
     /// Compares the first page with the name and the length.
