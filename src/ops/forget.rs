@@ -159,7 +159,6 @@ fn look_first(
     then: impl FnOnce(&Snapshots),
 ) -> Result<(), OpsError> {
     require_may_forget(repository)?;
-    repository.environment().store.draw_on_reserve();
     let all;
     let snapshots = match snapshots.is_all() {
         true => snapshots,
@@ -179,14 +178,19 @@ fn say<'a, T: 'a>(
     parts: impl Iterator<Item = &'a [T]>,
     name: impl Fn(&mut Annotation, &[T]),
 ) -> Result<Vec<AnnotationId>, OpsError> {
-    parts
+    let store = &repository.environment().store;
+    store.draw_on_reserve(true);
+    let said = parts
         .map(|part| {
             let now = repository.environment().clock.now();
             let mut annotation = Annotation::new(AnnotationKind::Forgotten, now);
             name(&mut annotation, part);
             Ok(repository.annotate(&annotation, Act::Withdraw)?)
         })
-        .collect()
+        .collect();
+    store.draw_on_reserve(false);
+    store.keep_reserve();
+    said
 }
 
 /// Refuses to go on where something may protect snapshots that cannot be read, or where roots have

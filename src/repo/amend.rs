@@ -144,6 +144,20 @@ impl Repository {
         let head = self.registry().head();
         Ok(load(self, &[head])?.head() == head)
     }
+
+    /// Says whether the key in use is in service, by the registry as it is now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::is_registry_current`].
+    pub fn is_in_service(&self) -> Result<bool, RepoError> {
+        if self.is_registry_current()? {
+            return Ok(true);
+        }
+        let now = load(self, &[self.registry().head()])?;
+        let own = now.trust().key(&self.keyring().identity.key);
+        Ok(own.is_some_and(|key| key.standing() == Standing::Active))
+    }
 }
 
 fn following(repository: &Repository, registry: &Registry) -> Trust {

@@ -75,15 +75,23 @@ fn fields_of(text: &SecretBytes, title: &str) -> Result<Fields, RepoError> {
         let line = line.trim();
         !line.is_empty() && !line.starts_with('#')
     });
-    let plain = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase();
-    let found =
-        lines.next().map(|(_, line)| plain(line.trim_start_matches(BYTE_ORDER_MARK))).unwrap_or_default();
-    if found != title {
-        let version = title.trim_end_matches(|c: char| c.is_ascii_digit());
-        return Err(match found.strip_prefix(version) {
-            Some(_) => RepoError::TooNew("the recovery sheet is of another version".to_owned()),
-            None => RepoError::Usage(format!("the recovery sheet has to begin with the line {title:?}")),
-        });
+    let first = lines.next().map_or("", |(_, line)| line.trim_start_matches(BYTE_ORDER_MARK));
+    let (mut found, mut expected) = (first.split_whitespace(), title.split_whitespace());
+    let words = title.split_whitespace().count();
+    for number in 1..=words + 1 {
+        let is_same = match (found.next(), expected.next()) {
+            (Some(found), Some(expected)) => found.eq_ignore_ascii_case(expected),
+            (found, expected) => found == expected,
+        };
+        // The last word is the version.
+        match number == words {
+            _ if is_same => {}
+            true => return Err(RepoError::TooNew("the recovery sheet is of another version".to_owned())),
+            false => {
+                let why = format!("the recovery sheet has to begin with the line {title:?}");
+                return Err(RepoError::Usage(why));
+            }
+        }
     }
     let mut fields: Fields = Vec::new();
     for (number, line) in lines {
@@ -153,8 +161,10 @@ impl RecoverySheet {
         let title = ["chronolith", "recovery", "sheet"];
         let has_title =
             title.iter().all(|word| words.next().is_some_and(|found| found.eq_ignore_ascii_case(word)));
-        let has_line =
-            |name: &str| text.lines().any(|line| line.trim_start().to_ascii_lowercase().starts_with(name));
+        let begins = |line: &str, name: &str| {
+            line.trim_start().get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
+        };
+        let has_line = |name: &str| text.lines().any(|line| begins(line, name));
         has_title || has_line("signing ") && has_line("epoch-metadata ")
     }
 

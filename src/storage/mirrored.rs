@@ -249,8 +249,9 @@ impl Store for MirroredStore {
             StorageError::Fatal { operation, name, source } => {
                 let count = self.members.len();
                 let source = format!(
-                    "{source}; {needed} of {count} places are needed to list what may be in any of them (one of them alone, \
-                     named by -r, shows what it has)"
+                    "{}; {needed} of {count} places are needed to list what may be in any of them (one of them alone, \
+                     named by -r, shows what it has)",
+                    explain(source.as_ref())
                 );
                 StorageError::Fatal { operation, name, source: source.into() }
             }
@@ -306,8 +307,8 @@ impl Store for MirroredStore {
         self.members.iter().for_each(|member| member.store.keep_reserve());
     }
 
-    fn draw_on_reserve(&self) {
-        self.members.iter().for_each(|member| member.store.draw_on_reserve());
+    fn draw_on_reserve(&self, may: bool) {
+        self.members.iter().for_each(|member| member.store.draw_on_reserve(may));
     }
 
     /// What all of them promise. Which store decides between two creators may change, so that nobody is promised to be

@@ -132,8 +132,9 @@ pub trait Store: Send + Sync {
     /// where there is too little, nothing is kept back.
     fn keep_reserve(&self) {}
 
-    /// Lets this process use the room that was kept back, when it finds no other: who writes in order to delete.
-    fn draw_on_reserve(&self) {}
+    /// Says whether this process may use the room that was kept back, where it finds no other: who writes in order to
+    /// delete may.
+    fn draw_on_reserve(&self, _may: bool) {}
 
     /// Tells what this store promises.
     fn capabilities(&self) -> Capabilities;
@@ -184,8 +185,8 @@ macro_rules! forward {
             fn keep_reserve(&self) {
                 (**self).keep_reserve();
             }
-            fn draw_on_reserve(&self) {
-                (**self).draw_on_reserve();
+            fn draw_on_reserve(&self, may: bool) {
+                (**self).draw_on_reserve(may);
             }
             fn capabilities(&self) -> Capabilities {
                 (**self).capabilities()

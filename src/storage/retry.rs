@@ -133,8 +133,8 @@ impl<S: Store> Store for RetryStore<S> {
         self.inner.keep_reserve();
     }
 
-    fn draw_on_reserve(&self) {
-        self.inner.draw_on_reserve();
+    fn draw_on_reserve(&self, may: bool) {
+        self.inner.draw_on_reserve(may);
     }
 
     fn unfinished(&self) -> Result<Vec<ObjectInfo>, StorageError> {

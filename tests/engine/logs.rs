@@ -7,7 +7,7 @@ use chronolith::format::log::{LogDigest, LogRecordKind};
 use chronolith::format::trust::Role;
 use chronolith::format::trust::scope::Scope;
 use chronolith::ops::Snapshots;
-use chronolith::ops::check::{CheckOptions, CheckReport, ReadData, check};
+use chronolith::ops::check::{CheckOptions, CheckReport, Holding, ReadData, check};
 use chronolith::ops::forget::forget;
 use chronolith::ops::keys::{self, NewKey};
 use chronolith::ops::prune::{PruneOptions, prune};
@@ -549,4 +549,36 @@ fn prune_leaves_logs_alone() {
     let report = stats(&repository, std::iter::empty(), None).unwrap();
     assert_eq!(report.logs, logs.len() as u64);
     assert_eq!(report.log_bytes, logs.iter().map(|object| object.length).sum::<u64>());
+}
+
+/// Two places of one repository, each whole in itself.
+#[test]
+fn a_place_that_lacks_files_of_a_log_is_found() {
+    let (store, owner) = client();
+    let (first, second) = ("000000010000000000000001", "000000010000000000000002");
+    owner.open().archive_log(&entry(first), b"segment 1").unwrap();
+    let other = owner.through(Arc::new(copy_of(store.as_ref())));
+    let compare = || {
+        let lacking = Holding::compare(&[owner.open(), other.open()]).unwrap();
+        lacking.into_iter().map(|one| one.logs.into_iter().map(|(_, name)| name).collect()).collect()
+    };
+    let compared: Vec<Vec<String>> = compare();
+    assert_eq!(compared, [Vec::<String>::new(), Vec::new()]);
+    // A conflict over a name is no segment of that name.
+    let repository = owner.open();
+    repository.archive_log(&entry(second), b"segment 2").unwrap();
+    let digest = LogDigest { length: 9, blake3: [7; 32] };
+    other.open().record_conflict(&entry(second), digest, None, "other bytes").unwrap();
+    let compared: Vec<Vec<String>> = compare();
+    assert_eq!(compared, [vec![], vec![second.to_owned()]]);
+    other.open().archive_log(&entry(second), b"segment 2").unwrap();
+    // The beginning of one is no whole, and the other way round it is.
+    let third = "000000010000000000000003";
+    repository.archive_log_piece(&entry(third), 0, b"piece", None).unwrap();
+    other.open().archive_log_piece(&entry(third), 0, b"piece", None).unwrap();
+    let compared: Vec<Vec<String>> = compare();
+    assert_eq!(compared, [Vec::<String>::new(), Vec::new()]);
+    repository.archive_log_piece(&entry(third), 5, b"more", None).unwrap();
+    let compared: Vec<Vec<String>> = compare();
+    assert_eq!(compared, [vec![], vec![third.to_owned()]]);
 }

@@ -4,10 +4,15 @@
 use crate::support::ManualClock;
 use crate::support::world::{Client, Content, content, dump, noise};
 use crate::{condemn, delete, hooked, packs};
+use chronolith::base::SecretBytes;
 use chronolith::base::{CondemnedId, PackId};
 use chronolith::format::annotation::{AnnotationKind, Outcome};
 use chronolith::format::session::SessionPurpose;
+use chronolith::format::trust::Role;
+use chronolith::format::trust::scope::Scope;
 use chronolith::ops::OpsError;
+use chronolith::ops::keys::{self, NewKey};
+use chronolith::repo::NewSlot;
 use chronolith::storage::{MemoryStore, Operation, Store};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -267,4 +272,26 @@ fn a_condemnation_that_cannot_be_read_is_taken_to_list_everything() {
     });
     let error = scene.owner.through(store).try_back_up(&scene.dump).unwrap_err();
     assert!(matches!(error, OpsError::Unsettled { .. }), "{error:?}");
+}
+
+/// [CONCURRENCY-60]: nobody waits for the session of a key that was removed: what its backup took over may be gone.
+#[test]
+fn a_key_that_is_removed_while_it_writes_is_told_no_success() {
+    let scene = scene();
+    let key_file = vec![9; 32];
+    let new =
+        NewKey { role: Role::Writer, name: "w".to_owned(), domain: String::new(), scope: Scope::default() };
+    let slot = SecretBytes::new(key_file.clone());
+    let made = keys::add(&scene.owner.open(), &new, &NewSlot::KeyFile(&slot)).unwrap();
+    let writer = Client::holding(scene.store.clone(), key_file);
+    writer.back_up(&content([("small", noise(8, 5_000))]));
+    let (owner, done) = (scene.owner.clone(), AtomicBool::new(false));
+    let store = hooked(&scene.store, move |operation, name| {
+        if operation == Operation::Put && name.starts_with("packs/") && !done.swap(true, Ordering::SeqCst) {
+            keys::remove(&owner.open(), &made.key).unwrap();
+        }
+    });
+    let error = writer.through(store).try_back_up(&content([("small", noise(9, 5_000))])).unwrap_err();
+    assert!(matches!(error, OpsError::Unsettled { .. }), "{error:?}");
+    assert!(chronolith::base::explain(&error).contains("out of service"), "{error:?}");
 }

@@ -206,6 +206,14 @@ impl Arguments {
             None => None,
         };
         let host = self.host.clone().unwrap_or_else(edges::host_name);
+        if host.contains([':', '@']) {
+            return Err(Fault::usage(
+                format!(
+                    "{host:?} cannot be a host: no name of a snapshot could tell it from its other parts"
+                ),
+                "give another with --host, without ':' and '@'",
+            ));
+        }
         let program = concat!("chronolith ", env!("CARGO_PKG_VERSION"));
         Ok(BackupOptions {
             label: self.label.clone(),

@@ -225,7 +225,7 @@ fn tell(session: &Session, report: &PruneReport, options: &PruneOptions) {
     }
     if report.repacked_packs > 0 {
         tell(format!(
-            "among them are {} that are needed in parts: {} of {} {} first",
+            "among them are {} that are needed in parts, or small: {} of {} {} first",
             packs(report.repacked_packs),
             render::size(report.repack_copy_bytes),
             render::size(report.repacked_bytes),
@@ -292,7 +292,8 @@ fn tell(session: &Session, report: &PruneReport, options: &PruneOptions) {
     }
     for holder in &report.waiting_for {
         tell(format!(
-            "what was announced waits for a session of {}: until that ends, or has stood still for 15 minutes",
+            "what was announced waits for a session of {}: until that ends, or has stood still for the time of grace (15 \
+             minutes at least) after a prune saw it",
             render::visible(holder)
         ));
     }

@@ -69,10 +69,9 @@ pub(in crate::ops) fn permit(
 ) -> Result<(), OpsError> {
     check_label(label)?;
     let host = &options.host;
-    let has_no_place = |c: char| c == ':' || c == '@' || c.is_control();
-    if host.is_empty() || host.len() > LABEL_BYTES_MAX || host.contains(has_no_place) {
+    if host.is_empty() || host.len() > LABEL_BYTES_MAX || host.chars().any(char::is_control) {
         return Err(OpsError::Usage(format!(
-            "{host:?} cannot be a host: a host has 1 to {LABEL_BYTES_MAX} bytes, no ':', no '@' and no control characters"
+            "{host:?} cannot be a host: a host has 1 to {LABEL_BYTES_MAX} bytes and no control characters"
         )));
     }
     repository.require_writer()?;
@@ -168,6 +167,7 @@ impl Job {
         let settled = settled.and_then(|()| settle(repository, &presence, &[ingested.root]));
         // [CONCURRENCY-22]: a catalogue may have been made meanwhile.
         let settled = settled.and_then(|_| repository.stay_found(&committed).map_err(OpsError::from));
+        let settled = settled.and_then(|()| require_in_service(repository));
         if let Err(error) = settled {
             report_failed(repository, id, &error);
             return Err(OpsError::Unsettled { snapshot: id, source: Box::new(error) }.into());
@@ -188,6 +188,19 @@ impl Job {
             advice: progress.advice,
         })
     }
+}
+
+/// [CONCURRENCY-60]: refuses success to a key that went out of service meanwhile: nobody waited for its session, so that what the snapshot
+/// needs may have been swept.
+fn require_in_service(repository: &Repository) -> Result<(), OpsError> {
+    if repository.is_in_service()? {
+        return Ok(());
+    }
+    Err(OpsError::Stopped {
+        why: "the key went out of service while this backup was running, and what it needs may have been deleted meanwhile"
+            .to_owned(),
+        cure: "run it again with another key",
+    })
 }
 
 /// [CONCURRENCY-23]: says of a committed snapshot that it lacks something.

@@ -4,15 +4,15 @@ use crate::base::{AnnotationId, ObjectId, SnapshotId};
 use crate::format::log::LogRecordKind;
 use crate::ops::error::OpsError;
 use crate::ops::snapshots::Snapshots;
-use crate::repo::{FoundLog, Repository};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use crate::repo::{FoundLog, Listing, Repository};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// What must be kept of what one place holds.
 pub struct Holding {
     repository: Arc<Repository>,
     snapshots: Snapshots,
-    logs: Vec<FoundLog>,
+    logs: Listing<FoundLog>,
 }
 
 /// What one place lacks.
@@ -41,33 +41,30 @@ impl Holding {
     /// When it cannot be listed or read.
     pub fn of(repository: &Arc<Repository>) -> Result<Self, OpsError> {
         let snapshots = Snapshots::load_all(repository)?;
-        let logs = repository.all_logs()?.found;
+        let logs = repository.all_logs()?;
         Ok(Self { repository: repository.clone(), snapshots, logs })
     }
 
-    /// Says what each of several places lacks. A place that lacks something is looked at once more: it may just have
-    /// been written.
+    /// Says what each of several places lacks. What a place seems to lack is looked for once more: others may have been
+    /// looked at later, and something been written meanwhile.
     ///
     /// # Errors
     ///
     /// As [`Holding::of`].
     pub fn compare(places: &[Arc<Repository>]) -> Result<Vec<Lacking>, OpsError> {
-        let mut holdings = places.iter().map(Self::of).collect::<Result<Vec<_>, _>>()?;
-        for place in 0..holdings.len() {
-            let lacks = holdings.get(place).map(|own| own.lacks(&holdings)).transpose()?;
-            if lacks.is_some_and(|lacking| !lacking.is_empty())
-                && let Some(own) = holdings.get_mut(place)
-            {
-                *own = Self::of(&own.repository.clone())?;
-            }
-        }
-        holdings.iter().map(|own| own.lacks(&holdings)).collect()
+        let all = places.iter().map(Self::of).collect::<Result<Vec<_>, _>>()?;
+        let of_one = |own: &Self| {
+            let lacking = own.lacks(&all);
+            // What the others held stood there before this second look.
+            if lacking.is_empty() { Ok(lacking) } else { Ok(Self::of(&own.repository)?.lacks(&all)) }
+        };
+        all.iter().map(of_one).collect()
     }
 
-    fn lacks(&self, all: &[Self]) -> Result<Lacking, OpsError> {
+    fn lacks(&self, all: &[Self]) -> Lacking {
         let mut lacking = Lacking::default();
         // What has ended is deleted in each place for itself.
-        let ended: HashSet<SnapshotId> = all.iter().flat_map(Self::ended).collect();
+        let ended: HashSet<SnapshotId> = all.iter().chain([self]).flat_map(Self::ended).collect();
         let is_here = |id: ObjectId| self.snapshots.present().contains(&id);
         for other in all {
             for view in other.snapshots.with_forgotten() {
@@ -81,8 +78,8 @@ impl Holding {
                 lacking.annotations.extend(said.filter(|id| !is_here((*id).into())));
             }
         }
-        self.lacking_logs(all, &mut lacking)?;
-        Ok(lacking)
+        self.lacking_logs(all, &mut lacking);
+        lacking
     }
 
     fn ended(&self) -> impl Iterator<Item = SnapshotId> {
@@ -90,59 +87,40 @@ impl Holding {
         self.snapshots.ended().iter().copied().chain(forgotten.map(|view| view.id))
     }
 
-    fn lacking_logs(&self, all: &[Self], lacking: &mut Lacking) -> Result<(), OpsError> {
-        let mut merged: BTreeMap<&str, Vec<&FoundLog>> = BTreeMap::new();
-        // A whole segment stands for its pieces, not the other way round.
+    /// Compares segments and their pieces by name: merged or alone, what they hold is the same. One that is there and
+    /// damaged is the check's to tell.
+    fn lacking_logs(&self, all: &[Self], lacking: &mut Lacking) {
         let mut whole: HashSet<(&str, &str)> = HashSet::new();
-        let mut begun: HashSet<(&str, &str)> = HashSet::new();
-        let mut objects: HashSet<&str> = HashSet::new();
-        for log in &self.logs {
-            objects.insert(&log.object);
-            match log.record.kind {
-                LogRecordKind::Merged => merged.entry(&log.record.stream).or_default().push(log),
-                LogRecordKind::Piece => drop(begun.insert((&log.record.stream, &log.record.name))),
-                _ => drop(whole.insert((&log.record.stream, &log.record.name))),
+        let mut pieces: HashSet<(&str, &str, u64)> = HashSet::new();
+        for log in &self.logs.found {
+            let record = &log.record;
+            match (record.kind, record.piece_offset) {
+                (LogRecordKind::Segment, _) => _ = whole.insert((&record.stream, &record.name)),
+                (LogRecordKind::Piece, Some(at)) => {
+                    _ = pieces.insert((&record.stream, &record.name, at));
+                }
+                _ => {}
             }
         }
+        let damaged: HashSet<&str> = self.logs.refused.iter().map(|(name, _)| name.as_str()).collect();
         let has_ended = |log: &FoundLog| {
-            all.iter().any(|one| one.snapshots.forgotten_logs().has_ended(one.repository.registry(), log))
+            let ended = |one: &Self| one.snapshots.forgotten_logs().has_ended(one.repository.registry(), log);
+            ended(self) || all.iter().any(ended)
         };
-        // Merged packs that cover a name are looked into once each.
-        let mut held: HashMap<&str, HashSet<String>> = HashMap::new();
-        for other in all {
-            for log in other.logs.iter().filter(|log| !objects.contains(log.object.as_str())) {
-                if has_ended(log) {
-                    continue;
+        for log in all.iter().flat_map(|other| &other.logs.found) {
+            let record = &log.record;
+            let is_here = match (record.kind, record.piece_offset) {
+                (LogRecordKind::Segment, _) => false,
+                (LogRecordKind::Piece, Some(at)) => {
+                    pieces.contains(&(record.stream.as_str(), record.name.as_str(), at))
                 }
-                let (stream, own) = (log.record.stream.as_str(), log.record.name.clone());
-                let names: Vec<String> = match log.record.kind {
-                    LogRecordKind::Merged => {
-                        let records = other.repository.merge_records(log)?;
-                        records.into_iter().map(|record| record.record.name).collect()
-                    }
-                    _ => vec![own],
-                };
-                let is_piece = log.record.kind == LogRecordKind::Piece;
-                let is_alone = |name: &String| {
-                    let key = (stream, name.as_str());
-                    whole.contains(&key) || is_piece && begun.contains(&key)
-                };
-                for name in names.into_iter().filter(|name| !is_alone(name)) {
-                    let mut is_held = false;
-                    for pack in merged.get(stream).into_iter().flatten().filter(|pack| pack.covers(&name)) {
-                        if !held.contains_key(pack.object.as_str()) {
-                            let records = self.repository.merge_records(pack)?;
-                            let names = records.into_iter().map(|record| record.record.name).collect();
-                            held.insert(&pack.object, names);
-                        }
-                        is_held |= held.get(pack.object.as_str()).is_some_and(|names| names.contains(&name));
-                    }
-                    if !is_held {
-                        lacking.logs.insert((stream.to_owned(), name));
-                    }
-                }
+                // What stands in no segment's place says nothing that could be restored.
+                _ => true,
+            };
+            let is_here = is_here || whole.contains(&(record.stream.as_str(), record.name.as_str()));
+            if !is_here && !damaged.contains(log.object.as_str()) && !has_ended(log) {
+                lacking.logs.insert((record.stream.clone(), record.name.clone()));
             }
         }
-        Ok(())
     }
 }

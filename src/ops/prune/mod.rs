@@ -78,7 +78,7 @@ pub enum Unused {
     Bytes(u64),
     /// So much of what is kept.
     Share {
-        /// 10000 is all of it: nothing is repacked.
+        /// 10000 is all of it: nothing is repacked to free it.
         hundredths: u32,
     },
 }
@@ -175,7 +175,7 @@ pub struct PruneReport {
     pub merged_logs: u64,
     /// Their bytes.
     pub merged_log_bytes: u64,
-    /// Packs among them that are needed in parts, which are copied before.
+    /// Packs among them that are needed in parts, or are small, of which what is needed is copied before.
     pub repacked_packs: u64,
     /// Their bytes.
     pub repacked_bytes: u64,
@@ -223,6 +223,13 @@ pub struct PruneReport {
     pub waiting_for: Vec<String>,
 }
 
+impl PruneReport {
+    /// What holds of a plan that is made once more.
+    fn anew(&self) -> Self {
+        Self { resealed: self.resealed, held_bytes_max: self.held_bytes_max, ..Self::default() }
+    }
+}
+
 /// Refuses what this key may not do.
 ///
 /// # Errors
@@ -242,14 +249,26 @@ pub fn require_allowed(repository: &Repository, options: &PruneOptions) -> Resul
 /// repository is not enough to delete anything safely; [`OpsError::Overtaken`] where it has to be done again.
 pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<PruneReport, OpsError> {
     require_allowed(repository, options)?;
+    let store = &repository.environment().store;
+    store.draw_on_reserve(true);
+    let pruned = prune_in_session(repository, options);
+    store.draw_on_reserve(false);
+    store.keep_reserve();
+    pruned
+}
+
+/// Draws on room that was kept back only for what a deletion takes: the session, a condemnation.
+fn prune_in_session(repository: &Arc<Repository>, options: &PruneOptions) -> Result<PruneReport, OpsError> {
     let mut report = PruneReport::default();
     let environment = repository.environment();
-    environment.store.draw_on_reserve();
     let presence = Presence::begin(repository, SessionPurpose::Maintain, IdSet::default(), &options.program)?;
-    let before = match condemn(repository, &presence, options, false, &mut report) {
+    environment.store.draw_on_reserve(false);
+    let condemned = condemn(repository, &presence, options, false, &mut report);
+    environment.store.draw_on_reserve(true);
+    let before = match condemned {
         Err(error) if has_no_space(&error) => {
             environment.observer.warn("the store is full: nothing is repacked or merged this time");
-            report = PruneReport::default();
+            report = report.anew();
             let options = PruneOptions { max_repack_bytes: Some(0), ..options.clone() };
             condemn(repository, &presence, &options, true, &mut report)?
         }
@@ -257,7 +276,6 @@ pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<Pru
     };
     if let Some(before) = before {
         sweep(repository, &presence, options, before, &mut report)?;
-        environment.store.keep_reserve();
     }
     Ok(report)
 }
@@ -281,11 +299,7 @@ fn condemn(
     let room = options.max_repack_bytes.map(|most| most.saturating_sub(report.resealed.freed_bytes));
     let options = &PruneOptions { max_repack_bytes: room, ..options.clone() };
     if plan.is_stale {
-        *report = PruneReport {
-            resealed: report.resealed,
-            held_bytes_max: report.held_bytes_max,
-            ..PruneReport::default()
-        };
+        *report = report.anew();
         view = View::take(repository, presence, options)?;
         plan = Plan::make(repository, &view, &own, options, false, report)?;
     }

@@ -120,16 +120,17 @@ impl Plan {
         let described = repository.index().packs();
         let own = repository.keyring().identity.key;
         let mut partly = Vec::new();
-        let mut small: HashMap<BlobClass, Vec<Partly>> = HashMap::new();
+        let [mut small_content, mut small_metadata] = [Vec::new(), Vec::new()];
         for (id, object) in view.packs.iter().filter(|(id, _)| !view.goes_soon(id, options)) {
             let known = view.listed.get(id).or_else(|| described.get(id));
             let Some(used) = uses.get(id) else {
                 // What no run and no table describes is left alone: nobody knows what it holds.
-                let Some(pack) = known.filter(|pack| !view.may_be_in_use(pack, object)) else {
+                let Some(pack) = known else { continue };
+                if view.may_be_in_use(pack, object) {
                     report.unfinished_packs += 1;
                     report.unfinished_bytes += object.length;
                     continue;
-                };
+                }
                 // Which list it goes to is told below; a pack cut short holds nothing that could be relied on.
                 self.dead.insert(pack.id);
                 report.condemned_packs += 1;
@@ -144,8 +145,10 @@ impl Plan {
             let Some(pack) = known else { continue };
             let unused = unused(pack, object.length, used);
             report.unused_bytes += unused;
-            // A copy of what is doubted would be doubted by nobody.
+            // A copy of what is doubted would be doubted by nobody. Nobody vouches for a copy as an owner does for what was
+            // sealed anew ([CONCURRENCY-57]): others would be needed again.
             let may = view.listed.contains_key(id)
+                && !view.snapshots.vouched().names(pack)
                 && !view.unread.contains(id)
                 && !view.doubts.spoilt.packs().any(|spoilt| spoilt == id)
                 && !view.may_be_in_use(pack, object)
@@ -163,13 +166,26 @@ impl Plan {
                 partly.push(candidate());
             }
             if object.length < (pack_bytes(pack.class) / SMALL_PART) as u64 {
-                small.entry(pack.class).or_default().push(candidate());
+                match pack.class {
+                    BlobClass::Content => small_content.push(candidate()),
+                    BlobClass::Metadata => small_metadata.push(candidate()),
+                }
             }
         }
         self.choose_repacked(partly, options, report);
-        for pack in small.into_values().filter(|small| small.len() >= SMALL_PACKS).flatten() {
-            if !self.repacked.contains(&pack.id) {
-                self.repack(&pack, options, report);
+        for mut small in [small_content, small_metadata] {
+            small.retain(|pack| !self.repacked.contains(&pack.id));
+            small.sort_by_key(|pack| (pack.length, pack.id));
+            let room = options.max_repack_bytes.map(|most| most.saturating_sub(report.repacked_bytes));
+            let mut taken = 0_u64;
+            let fit = small.iter().take_while(|pack| {
+                taken = taken.saturating_add(pack.length);
+                room.is_none_or(|room| taken <= room)
+            });
+            let fit = fit.count();
+            // A few would only be written once more.
+            for pack in small.iter().take(if fit >= SMALL_PACKS { fit } else { 0 }) {
+                self.repack(pack, options, report);
             }
         }
     }

@@ -245,8 +245,8 @@ impl Store for LocalStore {
         self.make_reserve();
     }
 
-    fn draw_on_reserve(&self) {
-        self.draws.store(true, Ordering::Relaxed);
+    fn draw_on_reserve(&self, may: bool) {
+        self.draws.store(may, Ordering::Relaxed);
     }
 
     fn capabilities(&self) -> Capabilities {

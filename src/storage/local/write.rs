@@ -143,7 +143,7 @@ impl LocalStore {
     ) -> Result<PutOutcome, StorageError> {
         match self.publish_once(operation, name, bytes, &name_it) {
             Err(StorageError::NoSpace { .. })
-                if self.draws.load(Ordering::Relaxed) && self.remove_reserve() =>
+                if self.draws.load(Ordering::Relaxed) && self.give_reserve(bytes.len()) =>
             {
                 self.publish_once(operation, name, bytes, &name_it)
             }
