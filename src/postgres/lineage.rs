@@ -3,8 +3,8 @@
 //! CLUSTER names one server's history. What must never mix in it are logs of different clusters (A12): every
 //! system identifier has a log stream of its own, `pg/CLUSTER/IDENTIFIER`, and the stream `pg/CLUSTER`
 //! lists which identifiers belong to the name, as small files `lineage-1`, `lineage-2` and so on. The first
-//! cluster that archives under a free name takes it; a further lineage is added only by name, after an
-//! upgrade.
+//! cluster that archives under a free name, or has a base backup there, takes it; a further lineage is added only by
+//! name, after an upgrade.
 
 use super::segment::SegmentSize;
 use super::wal::{FirstPage, WalVersion};
@@ -80,6 +80,15 @@ impl Lineage {
         }
     }
 
+    /// Takes the lineage of a server of which no log is at hand; `None` where the form of its log is not known.
+    pub fn of_server(system_identifier: u64, segment_size: SegmentSize, major: u32) -> Option<Self> {
+        WalVersion::is_known(major).then(|| Self {
+            system_identifier,
+            segment_size,
+            version: major.to_string(),
+        })
+    }
+
     /// Returns the stream that holds its log.
     pub fn stream(&self, cluster: &ClusterName) -> String {
         stream_of(cluster, self.system_identifier)
@@ -146,7 +155,7 @@ impl Archiver {
     }
 }
 
-/// Reads the lineages of a cluster, oldest first; none where nothing was ever archived under the name.
+/// Reads the lineages of a cluster, oldest first; none where nothing was ever archived or backed up under the name.
 ///
 /// # Errors
 ///

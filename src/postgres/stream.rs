@@ -321,6 +321,12 @@ impl ClusterLog {
         }
     }
 
+    /// Says whether nothing was archived: the name was taken by a base backup that holds its log.
+    pub fn is_unused(&self) -> bool {
+        let nothing_held = self.files.is_empty() && self.forgotten.0 == 0;
+        nothing_held && self.damaged == 0 && self.refused.is_empty() && self.lost.is_empty()
+    }
+
     /// Takes all that stands under one name, what counts first.
     fn take(&mut self, repository: &Repository, name: &str, found: &[FoundLog]) -> Result<(), OpsError> {
         let mut digests: Vec<[u8; 32]> = found.iter().filter_map(digest).collect();

@@ -2,17 +2,21 @@
 //! it goes on as a further lineage, beside which the old one stays as it is.
 
 use super::archive::first_page_in;
-use super::base::read_control;
+use super::base::{bases_of, read_control};
 use super::error::PostgresError;
-use super::lineage::{Archiver, Lineage, add_lineage, lineages};
+use super::lineage::{Archiver, ClusterName, Lineage, add_lineage, lineages};
+use crate::ops::{OpsError, Snapshots};
 use crate::repo::Repository;
 use std::path::Path;
+use std::sync::Arc;
 
 /// An upgrade that was looked at and may be recorded.
 #[derive(Debug, Clone)]
 pub struct Upgrade {
     /// The lineages so far, oldest first.
     pub known: Vec<Lineage>,
+    /// How many of them are recorded.
+    recorded: usize,
     /// The one that begins.
     pub lineage: Lineage,
 }
@@ -25,19 +29,23 @@ impl Upgrade {
     /// [`PostgresError::Refused`] when nothing was ever archived under the name, the system is one that the name
     /// has already, or its version is an older one; else when the directory cannot be read.
     pub fn look(
-        repository: &Repository,
+        repository: &Arc<Repository>,
         archiver: &Archiver,
         data_directory: &Path,
     ) -> Result<Self, PostgresError> {
         let cluster = &archiver.cluster;
-        let known = lineages(repository, cluster)?;
+        let mut known = lineages(repository, cluster)?;
+        let recorded = known.len();
+        if known.is_empty() {
+            known = of_bases(repository, cluster)?;
+        }
         let (_, control) = read_control(data_directory)?;
         let Some(last) = known.last() else {
             return Err(PostgresError::refused(
                 format!(
-                    "nothing was ever archived under the cluster's name {cluster} here, so that there is nothing to go on from"
+                    "nothing was ever archived or backed up under the cluster's name {cluster} here, so that there is nothing to go on from"
                 ),
-                "check the name; a new cluster needs no upgrade: it takes its name with the first file that it archives",
+                "check the name; a new cluster needs no upgrade: it takes its name with the first file that it archives, or its first base backup",
             ));
         };
         if let Some(same) = known.iter().find(|known| known.system_identifier == control.system_identifier) {
@@ -72,7 +80,7 @@ impl Upgrade {
                 "give the data directory of the server that pg_upgrade made",
             ));
         }
-        Ok(Self { known, lineage })
+        Ok(Self { known, recorded, lineage })
     }
 
     /// Begins the lineage: from here on the new server archives under the name.
@@ -82,6 +90,9 @@ impl Upgrade {
     /// [`PostgresError::Failed`] when somebody else began another one meanwhile; when this key may not write the
     /// cluster's log, or the store fails.
     pub fn record(&self, repository: &Repository, archiver: &Archiver) -> Result<(), PostgresError> {
+        for (number, lineage) in self.known.iter().enumerate().skip(self.recorded) {
+            add_lineage(repository, archiver, number, lineage)?;
+        }
         let now = add_lineage(repository, archiver, self.known.len(), &self.lineage)?;
         match now.contains(&self.lineage) {
             true => Ok(()),
@@ -91,4 +102,15 @@ impl Upgrade {
             )),
         }
     }
+}
+
+/// Returns the systems of the base backups under a name that nobody recorded, oldest first.
+fn of_bases(repository: &Arc<Repository>, cluster: &ClusterName) -> Result<Vec<Lineage>, OpsError> {
+    let mut found: Vec<Lineage> = Vec::new();
+    for base in bases_of(&Snapshots::load(repository)?, cluster) {
+        let facts = &base.facts;
+        let lineage = Lineage::of_server(facts.system_identifier, facts.segment_size, facts.major);
+        found.extend(lineage.filter(|lineage| !found.contains(lineage)));
+    }
+    Ok(found)
 }

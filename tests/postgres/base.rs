@@ -301,3 +301,40 @@ fn what_cannot_be_backed_up_is_refused() {
     assert!(program.client().snapshots().is_empty());
     let _ = tool("pg_ctl");
 }
+
+/// A12: a name is that of one system, also where all that there is of it are base backups that hold their log: no
+/// other server's base backup comes under it, by whatever way, nor any log; and a failed attempt takes no name.
+#[test]
+fn another_servers_base_backup_is_refused_under_a_name_that_is_taken() {
+    let (own, other) = (Server::start(), Server::start());
+    let program = Program::new(env!("CARGO_BIN_EXE_chronolith"));
+    let sockets = other.sockets();
+    let remote = ["pg", "backup", "--cluster", "main", "--user", "tester", "--remote", "--host"];
+    let remote = [&remote[..], &[sockets.to_str().unwrap()]].concat();
+    let elsewhere = tablespace(&other, "gone");
+    other.sql("postgres", &format!("CREATE TABLESPACE gone LOCATION '{}'", elsewhere.display()));
+    fs::rename(&elsewhere, elsewhere.with_file_name("away")).unwrap();
+    assert_ne!(back_up(&program, &other, &["--wal", "stream"]).status.code(), Some(0));
+    fs::rename(elsewhere.with_file_name("away"), &elsewhere).unwrap();
+
+    expect(&back_up(&program, &own, &["--wal", "stream"]), 0);
+    for log in ["stream", "archive"] {
+        for said in [
+            expect(&back_up(&program, &other, &["--wal", log, "--archive-timeout", "0"]), 2),
+            expect(&program.run(&[&remote[..], &["--wal", log, "--archive-timeout", "0"]].concat()), 2),
+        ] {
+            assert!(said.contains("of another cluster") && said.contains("--cluster"), "{said}");
+        }
+    }
+    let segment = fs::read_dir(other.data().join("pg_wal")).unwrap().flatten().map(|entry| entry.path());
+    let segment = segment.into_iter().find(|path| path.to_str().unwrap().ends_with("000001")).unwrap();
+    let push = ["pg", "archive-push", "--cluster", "main", segment.to_str().unwrap()];
+    let said = expect(&program.run(&push), 1);
+    assert!(said.contains("of another cluster"), "{said}");
+    expect(&back_up(&program, &own, &["--wal", "stream"]), 0);
+    assert_eq!(facts(&program).len(), 2);
+    // Under a name of its own it is welcome.
+    let mut named = arguments(&other, &["--wal", "stream"]);
+    named[3] = "other".to_owned();
+    expect(&program.run(&named.iter().map(String::as_str).collect::<Vec<_>>()), 0);
+}

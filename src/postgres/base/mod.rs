@@ -2,13 +2,13 @@
 //!
 //! Steps, and what a crash after each leaves (the server ends the backup when the session ends):
 //!
-//! 1. one session with the server, held open (B1); what it writes must come into the folder that is read
-//!    (`whose`); a slot of that session holds the log, where the log goes into the snapshot;
+//! 1. one session with the server, held open (B1); the cluster's name must be its own, or nobody's yet (`claim`);
+//!    what it writes must come into the folder that is read (`whose`); a slot of that session holds the log, where the log goes into the snapshot;
 //! 2. `pg_backup_start`, which makes a checkpoint;
 //! 3. the data directory and the tablespaces are read, as they change; then `pg_control` (B4);
 //! 4. `pg_backup_stop`, whose `backup_label` and `tablespace_map` are taken byte for byte (B2, B3);
 //! 5. the log of [start, stop], where it goes into the snapshot;
-//! 6. the snapshot is committed. Before that there is no backup, after it there is one. One whose log is
+//! 6. a name that is nobody's yet is taken; the snapshot is committed. Before that there is no backup, after it there is one. One whose log is
 //!    archived is good once all of that log is (B11), which the archive says.
 //!
 //! In the snapshot:
@@ -21,6 +21,7 @@
 //! | `vital` | `backup_label`, `pg_control`, `tablespace_map` |
 //! | `wal` | histories of timelines; segments of the log, where they are inside |
 
+mod claim;
 mod configuration;
 mod facts;
 mod label;
@@ -35,6 +36,7 @@ pub use facts::{BaseFacts, KIND, LogPlace, needs_archive};
 pub use label::{BackupLabel, MappedTablespace, read_tablespace_map, write_tablespace_map};
 pub use remote::remote_base_backup;
 
+use self::claim::Claim;
 use self::rules::ClusterRules;
 use self::server::{About, Stopped};
 use super::connection::Server;
@@ -177,6 +179,8 @@ pub fn base_backup(
     let log = choose_log(options.log, about.archives);
     let mut backup = options.backup;
     let snapshots = Snapshots::load(repository)?;
+    let (identifier, place) = (control.system_identifier, server.place().to_owned());
+    let claim = Claim::look(repository, &snapshots, &options.cluster, identifier, &place)?;
     let parent = choose_parent(&snapshots, &options.cluster, &mut backup);
     if let Some(parent) = &parent {
         let same = parent.facts.system_identifier == control.system_identifier
@@ -205,6 +209,7 @@ pub fn base_backup(
     let mut remembered = None;
     let report = backup_engine(repository, job, &backup, |taking| {
         let facts = preparation.take(&mut server, taking)?;
+        claim.take(repository, &options.cluster, &backup, &facts, &place)?;
         let written = facts.write();
         remembered = Some(facts);
         Ok::<_, PostgresError>(written)

@@ -3,16 +3,18 @@
 //!
 //! Steps, and what a crash after each leaves (the server ends the backup when the connection ends):
 //!
-//! 1. a session of the replication protocol; BASE_BACKUP, for which the server makes a checkpoint;
+//! 1. a session of the replication protocol; the cluster's name must be the server's own, or nobody's yet (`claim`);
+//!    BASE_BACKUP, for which the server makes a checkpoint;
 //! 2. the archives of the tablespaces, then that of the data directory with `backup_label` in front, the
 //!    control file behind all other files (B4), and then the log, where it goes into the snapshot;
 //! 3. the last result, or the error in its place: a server says only there that a checksum did not hold;
 //! 4. the histories of its timelines; the time, by its clock;
-//! 5. the snapshot is committed. Before that there is no backup.
+//! 5. a name that is nobody's yet is taken; the snapshot is committed. Before that there is no backup.
 //!
 //! What is left out, the server leaves out; the checksums of pages are the server's to verify, which can read a
 //! torn page again. Files come in no order of their names.
 
+use super::claim::Claim;
 use super::facts::{BaseFacts, KIND, LogPlace};
 use super::label::BackupLabel;
 use super::{BaseOptions, BaseReport, FILE_MODE, choose_log, choose_parent};
@@ -78,14 +80,16 @@ pub fn remote_base_backup(
         ));
     }
     let identity = session.identify().map_err(at)?;
+    let snapshots = Snapshots::load(repository)?;
+    let (identifier, place) = (identity.system_identifier, endpoint.place());
+    let claim = Claim::look(repository, &snapshots, &options.cluster, identifier, place)?;
     let archives = session.show("archive_mode").map_err(at)? != "off";
     let log = choose_log(options.log, archives);
     let data_directory = session.show("data_directory").unwrap_or_else(|_| UNKNOWN.to_owned());
     let block_bytes = session.show("block_size").map_err(at)?.parse();
     let block_bytes = block_bytes.map_err(|_| at(ReplicationError::Odd("no length of pages")))?;
     let mut backup = options.backup;
-    let parent = choose_parent(&Snapshots::load(repository)?, &options.cluster, &mut backup);
-    drop(parent);
+    let _ = choose_parent(&snapshots, &options.cluster, &mut backup);
     backup.label = Some(options.cluster.to_string());
     let job = EngineJob {
         kind: KIND.to_owned(),
@@ -109,6 +113,7 @@ pub fn remote_base_backup(
     let mut remembered = None;
     let report = backup_engine(repository, job, &backup, |taking| {
         let facts = remote.take(&mut session, taking)?;
+        claim.take(repository, &options.cluster, &backup, &facts, place)?;
         let written = facts.write();
         remembered = Some(facts);
         Ok::<_, PostgresError>(written)

@@ -218,6 +218,7 @@ impl ClusterRestore {
         let identifier = newest.facts.system_identifier;
         let segment_bytes = newest.facts.segment_size.bytes();
         let log = logs.into_iter().find(|log| log.lineage.system_identifier == identifier);
+        let log = log.filter(|log| !log.is_unused());
         let archived = log.is_some();
         let stream = log.as_ref().map_or_else(|| LogStream::new(segment_bytes), |log| log.stream.clone());
         if !archived || options.bring_log {

@@ -25,6 +25,11 @@ impl WalVersion {
         KNOWN.iter().find(|(magic, _)| *magic == self.0).map(|(_, major)| *major)
     }
 
+    /// Says whether this program knows the form that a major version writes.
+    pub fn is_known(major: u32) -> bool {
+        KNOWN.iter().any(|(_, known)| *known == major)
+    }
+
     /// Writes the version for people and for records: `15`, or the number in the page.
     pub fn name(self) -> String {
         self.major().map_or_else(|| format!("{:#06x}", self.0), |major| major.to_string())
