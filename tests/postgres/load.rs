@@ -305,3 +305,83 @@ fn a_load_that_fails_changes_nothing() {
     assert_eq!(server.sql("postgres", databases), names);
     assert_eq!(sql_odd(&server, "SELECT count(*) FROM t").trim(), "1000");
 }
+
+/// What a schema has of itself, and whether somebody else may use it.
+fn of_schema(server: &Server, database: &str, schema: &str) -> String {
+    let schema = schema.replace('\'', "''");
+    server.sql(
+        database,
+        &format!(
+            "SELECT obj_description(oid, 'pg_namespace'), has_schema_privilege('reader', oid, 'USAGE'), \
+             has_schema_privilege('boss', oid, 'USAGE') FROM pg_namespace WHERE nspname = '{schema}'"
+        ),
+    )
+}
+
+/// A database and a schema keep what is theirs, and what stands there keeps its own, whatever their names: `pg_dump`
+/// quotes those that are no plain words, and words of its language.
+#[test]
+fn names_that_need_quotes_are_names_like_others() {
+    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let server = Server::start();
+    server.sql("postgres", "CREATE ROLE reader; CREATE ROLE boss");
+    let names = ["plain", "dash-db", "Upper", "user", "a b", "q\"u", "x=y"];
+    for name in names {
+        server.sql("postgres", &format!("CREATE DATABASE {}", quote(name)));
+        let own = format!(
+            "REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO reader;
+             COMMENT ON DATABASE {0} IS 'the one'; ALTER DATABASE {0} SET work_mem = '7MB'",
+            quote(name)
+        );
+        server.sql("postgres", &own);
+    }
+    for schema in names {
+        let sql = format!(
+            "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'dumped'; GRANT USAGE ON SCHEMA {0} TO reader;
+             CREATE TABLE {0}.t (n int); GRANT SELECT ON {0}.t TO reader",
+            quote(schema)
+        );
+        server.sql("plain", &sql);
+    }
+    let program = program();
+    expect(&pg(&program, &server, &["dump"]), 0);
+    for (number, name) in names.into_iter().enumerate() {
+        let target = format!("copy{number}");
+        let named = format!("{}={target}", name.replace('=', "=="));
+        expect(&load(&program, &server, &["--database", &named, "--create"]), 0);
+        let shown = own(&server, &target);
+        assert!(
+            shown.contains("the one") && shown.contains("reader=c") && shown.contains("7MB"),
+            "{name}: {shown}"
+        );
+        assert!(!shown.contains("{=") && !shown.contains(",="), "{name}: PUBLIC may do nothing: {shown}");
+        // In the place of what has the name: that is empty, but for the first.
+        if name != "plain" {
+            let same = name.replace('=', "==");
+            expect(&load(&program, &server, &["--database", &same]), 0);
+            assert!(own(&server, &name.replace('\'', "''")).contains("the one"), "{name}");
+        }
+    }
+    for (number, schema) in names.into_iter().enumerate() {
+        // Into a database that has the schema: it stays as it is.
+        let target = format!("there{number}");
+        server.sql("postgres", &format!("CREATE DATABASE {target}"));
+        let sql = format!(
+            "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'mine'; GRANT USAGE ON SCHEMA {0} TO boss",
+            quote(schema)
+        );
+        server.sql(&target, &sql);
+        let into = format!("plain={target}");
+        expect(&load(&program, &server, &["--database", &into, "--schema", schema]), 0);
+        assert_eq!(of_schema(&server, &target, schema).trim(), "mine|f|t", "{schema}");
+        // Into one that has not: the schema comes with a table, and with it whoever may use it.
+        let table = format!("{schema}.t");
+        let into = format!("plain=new{number}");
+        expect(&load(&program, &server, &["--database", &into, "--table", &table, "--create"]), 0);
+        assert_eq!(of_schema(&server, &format!("new{number}"), schema).trim(), "dumped|t|f", "{schema}");
+    }
+    let said = expect(&load(&program, &server, &["--database", "x=y"]), 4);
+    assert!(said.contains("no database \"x\"") && said.contains("is written =="), "{said}");
+    let said = expect(&pg(&program, &server, &["dump", "plain", "nosuch"]), 4);
+    assert!(said.contains("no database \"nosuch\"") && said.contains("plain"), "{said}");
+}

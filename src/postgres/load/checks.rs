@@ -3,13 +3,14 @@
 use super::select::{Selection, select};
 use super::server::Present;
 use super::statement::{map_roles, roles_of, setting};
+use super::tag::{is_about, is_about_another};
 use super::{LoadOptions, PlannedLoad, Way};
 use crate::format::tree::Content;
 use crate::ops::SnapshotView;
 use crate::ops::cat::cat;
 use crate::ops::listing::{Found, locate};
 use crate::postgres::connection::Server;
-use crate::postgres::dump::contents::{Contents, NotAnArchive, Text, TocEntry, show};
+use crate::postgres::dump::contents::{Contents, NotAnArchive, TocEntry, show};
 use crate::postgres::dump::{DatabaseFacts, DumpFacts, GLOBALS, Known};
 use crate::postgres::error::PostgresError;
 use crate::repo::Repository;
@@ -48,7 +49,11 @@ pub(super) fn wanted(
         if !facts.databases.contains_key(database) {
             return Err(PostgresError::NotFound {
                 why: format!("the snapshot holds no database {database:?}"),
-                cure: format!("it holds: {}", names()),
+                cure: format!(
+                    "it holds: {}{}",
+                    names(),
+                    if names().contains('=') { "; a sign = within a name is written ==" } else { "" }
+                ),
             });
         }
     }
@@ -238,11 +243,10 @@ impl<'a> Checker<'a> {
         if way != Way::Into && self.options.jobs > 1 && !is_part {
             self.check_room(content.length)?;
         }
-        let about = [b"DATABASE ".as_slice(), own.tag.as_deref().unwrap_or_default()].concat();
+        let name = own.tag.clone().unwrap_or_default();
         let is_property = |entry: &&TocEntry| {
-            let is_privilege = entry.is("ACL");
-            entry.is("DATABASE PROPERTIES")
-                || (entry.tag.as_ref() == Some(&about) && !(is_privilege && self.options.no_privileges))
+            let is_wanted = !(entry.is("ACL") && self.options.no_privileges);
+            entry.is("DATABASE PROPERTIES") || (is_about(entry, "DATABASE", &name) && is_wanted)
         };
         contents.entries.iter_mut().for_each(|entry| map_roles(entry, &self.role_map));
         let properties = contents.entries.iter().filter(is_property);
@@ -332,20 +336,28 @@ impl<'a> Checker<'a> {
                  (--database OLD=NEW --create)",
             ));
         }
-        let schemas_there: BTreeSet<Text> = contents
+        let schemas_there: BTreeSet<Vec<u8>> = contents
             .entries
             .iter()
             .filter(|entry| entry.is("SCHEMA") && is_there(entry))
-            .map(|entry| Some([b"SCHEMA ".as_slice(), entry.tag.as_deref().unwrap_or_default()].concat()))
+            .filter_map(|entry| entry.tag.clone())
             .collect();
+        let is_missing = |entry: &TocEntry| {
+            let is_new = way != Way::Into || (Present::is_named(entry) && !is_there(entry));
+            is_new && chosen.needed.contains(&entry.id)
+        };
+        // What is made because others need it comes with its privileges: whoever may use a table must get into its
+        // schema. An extension has its own.
+        let made = contents.entries.iter().filter(|entry| is_missing(entry) && !entry.is("EXTENSION"));
+        let made: BTreeSet<i64> = made.map(|entry| entry.id).collect();
         contents.entries.retain(|entry| {
-            let of_schema_there =
-                (entry.is("SCHEMA") && is_there(entry)) || schemas_there.contains(&entry.tag);
-            let missing = chosen.needed.contains(&entry.id) && Present::is_named(entry) && !is_there(entry);
-            let missing = missing || (way != Way::Into && chosen.needed.contains(&entry.id));
+            let of_schema_there = (entry.is("SCHEMA") && is_there(entry))
+                || schemas_there.iter().any(|name| is_about(entry, "SCHEMA", name));
+            let of_made = is_about_another(entry) && entry.needs.iter().any(|id| made.contains(id));
             ALWAYS.iter().any(|kind| entry.is(kind))
                 || (chosen.entries.contains(&entry.id) && !of_schema_there)
-                || missing
+                || is_missing(entry)
+                || of_made
         });
         Ok(())
     }

@@ -17,7 +17,7 @@
 //! Schemas and tables go into a database that is there in one transaction, and replace nothing.
 //!
 //! - `checks`: what is looked at before; `versions`: of servers, dumps and programs; `select`: parts of a dump; `statement`: names in statements
-//! - `passing`: a dump on its way into `pg_restore`; `run`: the steps; `server`: what the server is asked
+//! - `passing`: a dump on its way into `pg_restore`; `run`: the steps; `server`: what the server is asked; `tag`: whom entries speak of
 
 mod checks;
 mod passing;
@@ -25,6 +25,7 @@ mod run;
 mod select;
 mod server;
 mod statement;
+mod tag;
 mod versions;
 
 use super::connection::Server;

@@ -1,5 +1,6 @@
 //! Which entries of an archive are loaded, where only some schemas or tables are wanted.
 
+use super::tag::is_about;
 use crate::postgres::dump::contents::{Contents, Text, TocEntry, show};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,11 +68,10 @@ pub fn select(contents: &Contents, schemas: &[String], tables: &[String]) -> Res
     let mut chosen = BTreeSet::new();
     let own = |entry: &&TocEntry| !OF_DATABASE.iter().any(|kind| entry.is(kind));
     for name in schemas {
-        let about = format!("SCHEMA {name}").into_bytes();
         let is_in = |entry: &TocEntry| {
             entry.schema.as_deref() == Some(name.as_bytes())
                 || (entry.is("SCHEMA") && entry.tag.as_deref() == Some(name.as_bytes()))
-                || (entry.schema.as_ref().is_none_or(Vec::is_empty) && entry.tag.as_ref() == Some(&about))
+                || is_about(entry, "SCHEMA", name.as_bytes())
         };
         let found = contents.entries.iter().filter(own).filter(|entry| is_in(entry));
         let before = chosen.len();

@@ -127,6 +127,14 @@ impl Token<'_> {
     }
 }
 
+/// Returns the bare name of one that stands in quotes, and nothing beside it.
+pub fn unquoted(text: &[u8]) -> Option<Vec<u8>> {
+    match tokens(text).as_slice() {
+        [only] if only.kind == Kind::Quoted && only.text.len() == text.len() => only.name(),
+        _ => None,
+    }
+}
+
 /// Quotes a name.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

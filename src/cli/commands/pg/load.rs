@@ -26,7 +26,8 @@ pub struct Arguments {
     /// The snapshot that `pg dump` made
     #[arg(value_name = "SNAP")]
     pub snapshot: OsString,
-    /// A database, and its new name; may be given several times [default: the only one there is]
+    /// A database, and its new name; may be given several times [default: the only one there is]. A sign = within a
+    /// name is written ==
     #[arg(long, value_name = "OLD[=NEW]")]
     pub database: Vec<String>,
     /// Makes databases that are not there
@@ -50,7 +51,7 @@ pub struct Arguments {
     /// Everything goes into the usual tablespace
     #[arg(long)]
     pub no_tablespaces: bool,
-    /// Another role in the place of one; may be given several times
+    /// Another role in the place of one; may be given several times. A sign = within a name is written ==
     #[arg(long, value_name = "OLD=NEW")]
     pub role_map: Vec<String>,
     /// The folder for a copy of the dump, which has no name there [env: TMPDIR; default: /var/tmp]
@@ -70,26 +71,48 @@ pub struct Arguments {
     pub connection: Connection,
 }
 
-fn pair<'a>(option: &str, text: &'a str) -> Result<(&'a str, &'a str), Fault> {
-    text.split_once('=')
-        .filter(|(old, new)| !old.is_empty() && !new.is_empty())
-        .ok_or_else(|| Fault::usage(format!("{option} {text:?} is not OLD=NEW"), format!("{option} old=new")))
+/// Takes names apart at the signs between them; two of them stand for one that belongs to a name.
+fn names(text: &str) -> Vec<String> {
+    let mut names = vec![String::new()];
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (character, names.last_mut()) {
+            ('=', _) if characters.peek() != Some(&'=') => names.push(String::new()),
+            (character, Some(name)) => {
+                name.push(character);
+                if character == '=' {
+                    characters.next();
+                }
+            }
+            (_, None) => {}
+        }
+    }
+    names
+}
+
+fn pair(option: &str, text: &str) -> Result<(String, String), Fault> {
+    match <[String; 2]>::try_from(names(text)) {
+        Ok([old, new]) if !old.is_empty() && !new.is_empty() => Ok((old, new)),
+        _ => Err(Fault::usage(
+            format!("{option} {text:?} is not OLD=NEW"),
+            format!("{option} old=new; a sign = within a name is written =="),
+        )),
+    }
 }
 
 impl Arguments {
     fn options(&self) -> Result<LoadOptions, Fault> {
         let mut databases = Vec::new();
         for database in &self.database {
-            let (old, new) = match database.contains('=') {
-                true => pair("--database", database)?,
-                false => (database.as_str(), database.as_str()),
-            };
-            databases.push((old.to_owned(), new.to_owned()));
+            databases.push(match names(database).as_slice() {
+                [only] if !only.is_empty() => (only.clone(), only.clone()),
+                _ => pair("--database", database)?,
+            });
         }
         let mut roles = BTreeMap::new();
         for map in &self.role_map {
             let (old, new) = pair("--role-map", map)?;
-            roles.insert(old.to_owned(), new.to_owned());
+            roles.insert(old, new);
         }
         let variable = std::env::var_os("TMPDIR").filter(|path| !path.is_empty()).map(PathBuf::from);
         Ok(LoadOptions {
@@ -271,4 +294,27 @@ fn summary(
             "databases": databases,
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_within_a_name_is_written_twice() {
+        for (text, expected) in [
+            ("app", vec!["app"]),
+            ("app=copy", vec!["app", "copy"]),
+            ("a==b", vec!["a=b"]),
+            ("a==b=c", vec!["a=b", "c"]),
+            ("a===b", vec!["a=", "b"]),
+            ("x==y==z=n==m", vec!["x=y=z", "n=m"]),
+            ("a=b=c", vec!["a", "b", "c"]),
+            ("=", vec!["", ""]),
+        ] {
+            assert_eq!(names(text), expected, "{text}");
+        }
+        assert!(pair("--role-map", "a=b=c").is_err() && pair("--role-map", "a=").is_err());
+        assert!(pair("--role-map", "a==b").is_err());
+    }
 }
