@@ -63,6 +63,7 @@ impl Server {
         if named.is_empty() {
             return Ok(found);
         }
+        let there = found.keys().cloned().collect::<Vec<_>>().join(", ");
         let mut wanted = BTreeMap::new();
         for name in named {
             if wanted.contains_key(name) {
@@ -70,7 +71,7 @@ impl Server {
             }
             let facts = found.remove(name).ok_or_else(|| PostgresError::NotFound {
                 why: format!("the server has no database {name:?} that can be entered"),
-                cure: format!("it has: {}", found.keys().cloned().collect::<Vec<_>>().join(", ")),
+                cure: format!("it has: {there}"),
             })?;
             wanted.insert(name.clone(), facts);
         }
