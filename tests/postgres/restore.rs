@@ -508,6 +508,51 @@ fn log_that_creates_a_tablespace_in_use_is_refused() {
     drop(folder);
 }
 
+/// B8: over the cluster that has the tablespace the restore goes on where it was broken off, and may be done again,
+/// though the link to what the backup does not have is gone by then; for another system the place stays in use.
+#[test]
+fn a_tablespace_of_the_cluster_itself_is_its_own_at_every_attempt() {
+    let archive = Archive::new();
+    let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let mut server = Server::start_with(&[], &["archive_mode=on", &push]);
+    let run = |mut arguments: Vec<String>| {
+        arguments.remove(0);
+        archive.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap()
+    };
+    expect(&run(arguments(&server, &["--archive-timeout", "120"])), 0);
+    let place = tablespace(&server, "late");
+    server.sql("postgres", &format!("CREATE TABLESPACE late LOCATION '{}'", place.display()));
+    server.sql("postgres", "CREATE TABLE t TABLESPACE late AS SELECT n FROM generate_series(1, 1000) n");
+    let number = server.sql("postgres", "SELECT oid FROM pg_tablespace WHERE spcname = 'late'");
+    archive_all(&server);
+    server.stop("fast");
+    let data = server.data();
+    let link = data.join("pg_tblspc").join(number.trim());
+    let again = || restore_arguments(&data, &["--delta", "--confirm", "main"]);
+    expect(&run(again()), 0);
+    assert!(!link.exists());
+    // Not started yet, and done again; broken off before the control file was there, and gone on with.
+    expect(&run(again()), 0);
+    fs::remove_file(data.join("global/pg_control")).unwrap();
+    fs::write(data.join(".chronolith-restore-marker"), "base backup x\n").unwrap();
+    expect(&run(again()), 0);
+    // What was put aside of another system proves nothing.
+    let asides = (1..=2).map(|number| data.with_file_name(format!("data.before-restore-{number}")));
+    let asides: Vec<PathBuf> = asides.collect();
+    for aside in &asides {
+        fs::rename(aside.join("pg_control"), aside.join("kept")).unwrap();
+    }
+    let said = expect(&run(again()), 2);
+    assert!(said.contains("creates tablespace"), "{said}");
+    for aside in &asides {
+        fs::rename(aside.join("kept"), aside.join("pg_control")).unwrap();
+    }
+    server.set(&[]);
+    server.launch();
+    while server.sql("postgres", "SELECT pg_is_in_recovery()").trim() != "f" {}
+    assert_eq!(server.sql("postgres", "SELECT count(*) FROM t").trim(), "1000");
+}
+
 /// R: in place only what differs is written, the cluster's own control file and log are kept, and what is not
 /// that cluster is refused.
 #[test]

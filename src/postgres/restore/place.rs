@@ -4,6 +4,7 @@ use super::{RestoreOptions, contained};
 use crate::localfs::{RESTORE_MARKER, TEMPORARY_PREFIX};
 use crate::postgres::base::{Base, BaseFacts, read_control};
 use crate::postgres::connection::ConnectionOptions;
+use crate::postgres::control::ControlFile;
 use crate::postgres::error::PostgresError;
 use crate::postgres::layout::tablespace_folder;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Begins the line of the marker that says where the old control file and log are being put.
 pub(super) const PUT_ASIDE: &str = "put aside into ";
+/// Folders that may stand aside from earlier restores.
+pub(super) const ASIDE_MAX: u32 = 1000;
 /// Room that is left over beside what is restored.
 const SPARE_BYTES: u64 = 64 << 20;
 
@@ -251,7 +254,8 @@ pub(super) fn check_created(
     for (oid, path) in created {
         let target = Path::new(path);
         let is_own = places.iter().any(|place| place.oid == *oid && place.target == target)
-            || is_linked(&options.data_directory, *oid, target);
+            || is_linked(&options.data_directory, *oid, target)
+            || was_linked(&options.data_directory, facts.system_identifier, *oid, target);
         // Without a path it lies in the data directory.
         if options.force || is_own || path.is_empty() || !target.join(&version).exists() {
             continue;
@@ -270,6 +274,27 @@ pub(super) fn check_created(
 /// Says whether the cluster that stands there has this tablespace at this place.
 fn is_linked(data_directory: &Path, oid: u32, target: &Path) -> bool {
     fs::read_link(data_directory.join(format!("pg_tblspc/{oid}"))).is_ok_and(|link| link == target)
+}
+
+/// Says whether a cluster of this system had this tablespace at this place, which an earlier restore put aside: the
+/// link went with what the backup does not have.
+fn was_linked(data_directory: &Path, system_identifier: u64, oid: u32, target: &Path) -> bool {
+    let is_same = |folder: &Path| {
+        let control = fs::read(folder.join("pg_control"));
+        let control = control.ok().and_then(|bytes| ControlFile::parse(&bytes).ok());
+        control.is_some_and(|control| control.system_identifier == system_identifier)
+    };
+    let Ok(real) = data_directory.canonicalize() else { return false };
+    let folders = (1..=ASIDE_MAX).map(|number| aside_folder(&real, number));
+    let mut folders = folders.filter(|folder| is_linked(folder, oid, target));
+    folders.any(|folder| is_same(&folder))
+}
+
+/// Returns where the control file and the log of a cluster are put that a restore goes over.
+pub(super) fn aside_folder(data_directory: &Path, number: u32) -> PathBuf {
+    let mut name = data_directory.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".before-restore-{number}"));
+    data_directory.with_file_name(name)
 }
 
 /// Refuses a restore for which there is certainly no room, where everything goes to one file system.

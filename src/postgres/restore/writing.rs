@@ -1,7 +1,7 @@
 //! The writing side of a restore, in an order in which what is broken off cannot start (B4).
 
-use super::place::{self, PUT_ASIDE, Standing, TablespacePlace};
-use super::settings::{automatic_configuration, configuration_here};
+use super::place::{self, ASIDE_MAX, PUT_ASIDE, Standing, TablespacePlace};
+use super::settings::{OF_RECOVERY, configuration_here, configure};
 use super::{ClusterRestore, RestoreReport, read_file};
 use crate::localfs::RESTORE_MARKER;
 use crate::ops::OpsError;
@@ -19,9 +19,6 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
-
-/// Folders that may stand aside from earlier restores.
-const ASIDE_MAX: u32 = 1000;
 
 /// Who owns the restored cluster.
 #[derive(Debug, Clone, Copy)]
@@ -107,8 +104,8 @@ impl ClusterRestore {
     ///
     /// 0. what only a cluster that stands there has of its log is archived: [`Self::archive_first`];
     /// 1. a marker says what is going on, and where to; without one nothing is taken for our own work;
-    /// 2. a cluster that stands there loses its control file and its log, which are kept beside it: it
-    ///    cannot start any more, and the next attempt goes on with this;
+    /// 2. a cluster that stands there loses its control file and its log, which are kept beside it, with links to its
+    ///    tablespaces: it cannot start any more, and the next attempt goes on with this;
     /// 3. the data directory and the tablespaces: a cluster without a control file, which cannot start;
     /// 4. the log that the backup holds, without the files of which it says that they do not count, and what is
     ///    brought of the archive's log; all of this is durable then;
@@ -206,9 +203,7 @@ impl ClusterRestore {
     fn make_aside(&self) -> Result<PathBuf, PostgresError> {
         let real = self.folder().canonicalize().map_err(PostgresError::file("find", self.folder()))?;
         for number in 1..=ASIDE_MAX {
-            let mut name = real.file_name().unwrap_or_default().to_owned();
-            name.push(format!(".before-restore-{number}"));
-            let folder = real.with_file_name(name);
+            let folder = place::aside_folder(&real, number);
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => return Ok(folder),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -231,6 +226,7 @@ impl ClusterRestore {
         for folder in [&global, &log, &aside.join("pg_wal")] {
             make_folder(folder)?;
         }
+        self.note_tablespaces(aside)?;
         rename(&self.control(), aside.join("pg_control"))?;
         sync_folder(&global)?;
         for entry in fs::read_dir(&log).map_err(PostgresError::file("look into", &log))? {
@@ -241,6 +237,24 @@ impl ClusterRestore {
         }
         sync_folder(&aside.join("pg_wal"))?;
         sync_folder(aside)
+    }
+
+    /// Notes where the tablespaces of the cluster are, by links as it has them: those that the backup does not have lose
+    /// theirs, and the next attempt must know them for the cluster's own.
+    fn note_tablespaces(&self, aside: &Path) -> Result<(), PostgresError> {
+        let (links, noted) = (self.folder().join("pg_tblspc"), aside.join("pg_tblspc"));
+        for entry in fs::read_dir(&links).into_iter().flatten().flatten() {
+            let Ok(target) = fs::read_link(entry.path()) else { continue };
+            make_folder(&noted)?;
+            let link = noted.join(entry.file_name());
+            match symlink(target, &link) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(PostgresError::file("link", &link)(error));
+                }
+                _ => {}
+            }
+        }
+        if noted.exists() { sync_folder(&noted) } else { Ok(()) }
     }
 
     /// Restores a folder of the snapshot; nothing of it may be missing.
