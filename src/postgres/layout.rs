@@ -6,7 +6,7 @@ use crate::localfs::{Excludes, LocalError};
 ///
 /// Four files are here because they have places of their own in the snapshot: `pg_control` must come last
 /// (B4), and the others are made by the backup (B2, B3).
-const LEFT_OUT: [&str; 27] = [
+const LEFT_OUT: [&str; 28] = [
     "/pg_wal/*",
     "/pg_replslot/*",
     "/pg_dynshmem/*",
@@ -30,6 +30,7 @@ const LEFT_OUT: [&str; 27] = [
     "/global/pg_control",
     "/global/pg_control.chronolith",
     "/chronolith.restore",
+    "/restore.log",
     "pgsql_tmp*",
     "pg_internal.init*",
     ".s.PGSQL.*",

@@ -194,7 +194,7 @@ fn a_drill_proves_what_holds_and_tells_what_does_not() {
         panic!("nothing is kept: {said}")
     };
     assert!(said.contains(kept.to_str().unwrap()), "{said}");
-    assert!(fs::read_to_string(kept.join("data/restore.log")).unwrap().contains("no_such_library"));
+    assert!(fs::read_to_string(kept.join("data.restore.log")).unwrap().contains("no_such_library"));
     expect(&scene.archive.command(&["drill", "--throw-away", kept.to_str().unwrap()]).output().unwrap(), 0);
     scene.is_clean();
 

@@ -680,3 +680,100 @@ fn configuration_outside_of_the_data_directory_comes_along() {
         restored.sql("postgres", "SELECT n FROM t; SHOW work_mem; SHOW hba_file; SHOW external_pid_file");
     assert_eq!(answer, format!("1\n7MB\n{}\n\n", data.join("pg_hba.conf").display()));
 }
+
+/// Makes a standby of a running server, as its own tool does it, and waits until it can be read.
+fn standby_of(server: &Server) -> Server {
+    let folder = folder(USER);
+    let data = folder.path().join("server/data");
+    let mut copy = as_user(USER, &tool("pg_basebackup"));
+    copy.arg("-D").arg(&data).arg("-h").arg(server.sockets()).args(["-p", &server.port.to_string()]);
+    check("pg_basebackup", copy.args(["-U", "tester", "-R", "-X", "stream", "-c", "fast"]).output());
+    // Two servers beside each other need two ports only where they have one folder for their sockets.
+    Server::adopt(folder, &[])
+}
+
+/// B14: what was true of one recovery only is not in the way of standbys that are made of the restored server later, not
+/// after a target in the past either; and without its settings no recovery begins.
+#[test]
+fn standbys_can_be_made_of_a_restored_server() {
+    let archive = Archive::new();
+    let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let server = Server::start_with(&[], &["archive_mode=on", &push]);
+    server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n");
+    let run = |mut arguments: Vec<String>| {
+        arguments.remove(0);
+        archive.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap()
+    };
+    expect(&run(arguments(&server, &["--archive-timeout", "120"])), 0);
+    let point = commit_time(&server);
+    server.sql("postgres", "INSERT INTO t VALUES (2)");
+    archive_all(&server);
+    for (more, sum) in [(&[][..], "3"), (&["--target-time", &point][..], "1")] {
+        let (folder, data) = target();
+        expect(&run(restore_arguments(&data, more)), 0);
+        let settings = data.join("chronolith.recovery.conf");
+        fs::rename(&settings, data.join("kept")).unwrap();
+        assert!(!starts(&data), "it recovers without being told where to");
+        fs::rename(data.join("kept"), &settings).unwrap();
+        let restored = recovered(folder);
+        assert_eq!(restored.sql("postgres", "SELECT sum(n) FROM t").trim(), sum);
+        assert_eq!(fs::metadata(&settings).unwrap().len(), 0);
+        let standby = standby_of(&restored);
+        restored.sql("postgres", "INSERT INTO t VALUES (4)");
+        let started = Instant::now();
+        let expected = restored.sql("postgres", "SELECT sum(n) FROM t");
+        while standby.sql("postgres", "SELECT sum(n) FROM t") != expected {
+            assert!(started.elapsed() < Duration::from_secs(60), "{}", standby.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(standby.sql("postgres", "SELECT pg_is_in_recovery()").trim(), "t");
+        // What somebody sets now does not bring anything of it back.
+        restored.sql("postgres", "ALTER SYSTEM SET work_mem = '6MB'");
+        let automatic = fs::read_to_string(data.join("postgresql.auto.conf")).unwrap();
+        assert!(
+            !automatic.contains("recovery_target_timeline") && !automatic.contains("hot_standby"),
+            "{automatic}"
+        );
+        assert!(automatic.contains("archive_mode = 'off'"), "B16: {automatic}");
+    }
+}
+
+/// Returns a moment behind everything that was done, before everything that will be done.
+fn commit_time(server: &Server) -> String {
+    server.sql("postgres", "SELECT pg_sleep(0.1)");
+    let time = server.sql("postgres", "SELECT clock_timestamp()").trim().to_owned();
+    server.sql("postgres", "SELECT pg_sleep(0.1)");
+    time
+}
+
+/// B21: a server that is to shut down at its target does what it was asked; its log lies beside the data directory, and
+/// an old one in it is neither backed up nor read.
+#[test]
+fn a_server_that_is_to_shut_down_at_its_target_has_done_so() {
+    let archive = Archive::new();
+    let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let server = Server::start_with(&[], &["archive_mode=on", &push]);
+    let run = |mut arguments: Vec<String>| {
+        arguments.remove(0);
+        archive.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap()
+    };
+    fs::write(server.data().join("restore.log"), "an old one").unwrap();
+    expect(&run(arguments(&server, &["--archive-timeout", "120"])), 0);
+    server.sql("postgres", "SELECT pg_create_restore_point('here')");
+    archive_all(&server);
+    let (folder, data) = target();
+    let socket = format!("unix_socket_directories={}", folder.path().join("server").display());
+    let socket = ["--set", &socket, "--set", "listen_addresses="];
+    let more = ["--target-name", "here", "--target-action", "shutdown", "--start"];
+    let said = expect(&run(restore_arguments(&data, &[&socket[..], &more].concat())), 0);
+    assert!(said.contains("came to its target and has shut down"), "{said}");
+    assert!(!data.join("postmaster.pid").exists() && !data.join("restore.log").exists());
+    let log = fs::read_to_string(data.with_file_name("data.restore.log")).unwrap();
+    assert!(log.contains("recovery stopping at restore point") && !log.contains("an old one"), "{log}");
+    // One that does not come up has not done what it was asked.
+    let (folder, data) = target();
+    let more = ["--target-name", "here", "--target-action", "shutdown", "--start", "--set", "port=nonsense"];
+    let said = expect(&run(restore_arguments(&data, &more)), 1);
+    assert!(said.contains("did not come up") && said.contains("data.restore.log"), "{said}");
+    drop(folder);
+}

@@ -66,11 +66,15 @@ pub struct Findings {
 
 impl Drill {
     /// Looks at everything that was asked for.
-    pub(super) fn look(&self, data: &Path) -> Result<Findings, PostgresError> {
+    pub(super) fn look(&self, data: &Path, log: &Path) -> Result<Findings, PostgresError> {
+        // A server that is started anew to be asked who rules it begins another log.
+        let log = std::fs::read(log).map_err(PostgresError::file("read", log))?;
+        let recovered_to = last_transaction(&String::from_utf8_lossy(&log));
         let user = self.superuser(data)?;
         let mut findings = Findings::default();
         let mut server = self.connect("template1", &user)?;
-        self.look_at_recovery(&mut server, data, &mut findings)?;
+        findings.recovered_to = recovered_to;
+        self.look_at_recovery(&mut server, &mut findings)?;
         let names = self.look_at_databases(&mut server, &mut findings)?;
         drop(server);
         for name in &names {
@@ -93,20 +97,11 @@ impl Drill {
         }
     }
 
-    /// Where the recovery ended; never behind the target. Of its last transaction only the server's log tells
-    /// once it was started anew.
-    fn look_at_recovery(
-        &self,
-        server: &mut Server,
-        data: &Path,
-        findings: &mut Findings,
-    ) -> Result<(), PostgresError> {
+    /// Where the recovery ended; never behind the target.
+    fn look_at_recovery(&self, server: &mut Server, findings: &mut Findings) -> Result<(), PostgresError> {
         let rows = server.query(ASK, "SELECT timeline_id FROM pg_control_checkpoint()", &[])?;
         let row = rows.first().ok_or_else(|| server.odd(ASK))?;
         findings.timeline = u64::try_from(row.get::<_, i32>(0)).unwrap_or(0);
-        let log = data.join("restore.log");
-        let log = std::fs::read(&log).map_err(PostgresError::file("read", &log))?;
-        findings.recovered_to = last_transaction(&String::from_utf8_lossy(&log));
         if let (Target::Time { at, .. }, Some(reached)) = (&self.options.target, findings.recovered_to)
             && reached > *at
         {

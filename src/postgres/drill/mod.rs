@@ -27,7 +27,7 @@ pub use record::{METHOD_DRILL, record};
 use super::error::PostgresError;
 use super::lineage::ClusterName;
 use super::programs::ClientPrograms;
-use super::restore::{ClusterRestore, RestoreOptions, RestoreReport, Timeline, start};
+use super::restore::{Awaited, ClusterRestore, RestoreOptions, RestoreReport, Timeline, start};
 use crate::base::{SnapshotId, Timestamp};
 use crate::repo::Repository;
 use crate::timeline::Target;
@@ -169,10 +169,11 @@ impl Drill {
         let restore_seconds = seconds(began);
         let began = environment.clock.now();
         let data = self.options.folder.join("data");
-        start(&self.programs()?, &data, true, environment.observer.as_ref()).map_err(without_log)?;
+        let observer = environment.observer.as_ref();
+        let log = start(&self.programs()?, &data, Awaited::Promotion, observer).map_err(without_log)?;
         let replay_seconds = seconds(began);
         let began = environment.clock.now();
-        let findings = self.look(&data)?;
+        let findings = self.look(&data, &log)?;
         Ok(DrillReport { restored, restore_seconds, replay_seconds, look_seconds: seconds(began), findings })
     }
 }
@@ -183,7 +184,7 @@ fn without_log(error: PostgresError) -> PostgresError {
     match error {
         PostgresError::Failed { why, .. } => PostgresError::failed(
             why,
-            "with --keep the folder stays, and in it all that the server said (data/restore.log); --throw-away removes \
+            "with --keep the folder stays, and in it all that the server said (data.restore.log); --throw-away removes \
              it then",
         ),
         error => error,

@@ -5,7 +5,7 @@ use super::settings::{PORT, sockets};
 use super::{Drill, without_log};
 use crate::postgres::connection::{ConnectionOptions, Server};
 use crate::postgres::error::PostgresError;
-use crate::postgres::restore::{as_owner, start};
+use crate::postgres::restore::{Awaited, as_owner, start};
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
@@ -49,7 +49,7 @@ impl Drill {
         stop(data, true);
         let name = self.ask_alone(data)?;
         let observer = self.repository.environment().observer.clone();
-        start(&self.programs()?, data, true, observer.as_ref()).map_err(without_log)?;
+        start(&self.programs()?, data, Awaited::Promotion, observer.as_ref()).map_err(without_log)?;
         Ok(name)
     }
 

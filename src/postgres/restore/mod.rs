@@ -24,7 +24,7 @@ mod writing;
 pub(super) use place::servers_in;
 pub use place::{Standing, TablespacePlace};
 pub(super) use programs::as_owner;
-pub use programs::{find_programs, start};
+pub use programs::{Awaited, find_programs, start};
 pub use rescue::{Rescuer, Unarchived};
 
 use super::base::{BackupLabel, Base, bases_of, read_control};
@@ -339,10 +339,15 @@ impl ClusterRestore {
         self.plan.last_segment.clone().or_else(of_base)
     }
 
-    /// Says whether the server will be past its recovery once it has come to its target.
-    pub fn promotes(&self) -> bool {
-        !self.options.standby
-            && (self.options.target == Target::Latest || self.options.action == RecoveryAction::Promote)
+    /// Says what the server will have come to once it is at its target.
+    pub fn awaited(&self) -> Awaited {
+        match self.options.action {
+            _ if self.options.standby => Awaited::Reading,
+            _ if self.options.target == Target::Latest => Awaited::Promotion,
+            RecoveryAction::Promote => Awaited::Promotion,
+            RecoveryAction::Pause => Awaited::Reading,
+            RecoveryAction::Shutdown => Awaited::Shutdown,
+        }
     }
 }
 

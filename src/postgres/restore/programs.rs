@@ -5,7 +5,8 @@ use crate::postgres::base::read_control;
 use crate::postgres::control::ClusterState;
 use crate::postgres::error::PostgresError;
 use crate::repo::RepoError;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,6 +16,8 @@ use std::time::Duration;
 /// be of any length.
 const LINES_SHOWN: usize = 12;
 const CHARACTERS_SHOWN: usize = 400;
+/// The server's log where its place is in the data directory.
+const LOG_INSIDE: &str = "restore.log";
 /// How often is looked whether the server has come to its target.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What the server is waited for by `pg_ctl`, which asks in steps so that the user can stop.
@@ -63,8 +66,19 @@ pub(in crate::postgres) fn as_owner(program: &Path, data_directory: &Path) -> Re
     Ok(command)
 }
 
-/// Starts a restored server and waits until it is up: past its recovery, or at its target where it is to
-/// pause there.
+/// What a restored server is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// It is past its recovery.
+    Promotion,
+    /// It can be read, and recovers on, or waits at its target.
+    Reading,
+    /// It has shut itself down at its target.
+    Shutdown,
+}
+
+/// Starts a restored server and waits until it has come to where it is to come. Returns the file that it logs into
+/// until it is started anew: beside the data directory, so that no backup takes it and nobody reads an old one.
 ///
 /// # Errors
 ///
@@ -72,10 +86,10 @@ pub(in crate::postgres) fn as_owner(program: &Path, data_directory: &Path) -> Re
 pub fn start(
     programs: &Path,
     data_directory: &Path,
-    until_promoted: bool,
+    awaited: Awaited,
     observer: &dyn Observer,
-) -> Result<(), PostgresError> {
-    let log = data_directory.join("restore.log");
+) -> Result<PathBuf, PostgresError> {
+    let log = new_log(data_directory)?;
     let mut command = as_owner(&programs.join("pg_ctl"), data_directory)?;
     command.arg("start").arg("-D").arg(data_directory).arg("-l").arg(&log).args([
         "-w",
@@ -88,6 +102,8 @@ pub fn start(
     loop {
         match child.try_wait().map_err(PostgresError::file("run", &programs.join("pg_ctl")))? {
             Some(status) if status.success() => break,
+            // It may be at its target before anybody could have seen it run.
+            Some(_) if awaited == Awaited::Shutdown && is_shut_down(data_directory)? => return Ok(log),
             Some(_) => return Err(not_started(&log)),
             None if observer.interrupted() => {
                 // The server goes on; only the waiting ends.
@@ -98,21 +114,56 @@ pub fn start(
             None => std::thread::sleep(LOOK_EVERY),
         }
     }
-    if !until_promoted {
-        return Ok(());
+    if awaited == Awaited::Reading {
+        return Ok(log);
     }
     loop {
+        let ended = !data_directory.join("postmaster.pid").exists();
         let (_, control) = read_control(data_directory)?;
-        if control.state == ClusterState::Production {
-            return Ok(());
-        }
-        if !data_directory.join("postmaster.pid").exists() {
-            return Err(not_started(&log));
+        match awaited {
+            Awaited::Shutdown if ended && is_shut_down(data_directory)? => return Ok(log),
+            Awaited::Promotion if control.state == ClusterState::Production => return Ok(log),
+            _ if ended => return Err(not_started(&log)),
+            _ => {}
         }
         if observer.interrupted() {
             return Err(RepoError::Interrupted.into());
         }
         std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Says whether a server came to its target and shut down there, as it was told.
+fn is_shut_down(data_directory: &Path) -> Result<bool, PostgresError> {
+    Ok(read_control(data_directory)?.1.state == ClusterState::ShutDownInRecovery)
+}
+
+/// Makes an empty file for what a server says that is started: beside its data directory, else, where its owner may
+/// not write, in it, where base backups leave it out.
+fn new_log(data_directory: &Path) -> Result<PathBuf, PostgresError> {
+    let inside = data_directory.join(LOG_INSIDE);
+    let real = data_directory.canonicalize().unwrap_or_else(|_| data_directory.to_owned());
+    let mut name = real.file_name().unwrap_or_default().to_owned();
+    name.push(".restore.log");
+    let beside = real.with_file_name(name);
+    let found = std::fs::metadata(&real).map_err(PostgresError::file("look at", &real))?;
+    let make = |path: &Path| {
+        // Whoever else may write there could have put a link in its place.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        match rustix::process::geteuid().is_root() {
+            true => fchown(&file, Some(found.uid()), Some(found.gid())),
+            false => Ok(()),
+        }
+    };
+    // One of an earlier program may lie about.
+    let _ = std::fs::remove_file(&inside);
+    match make(&beside) {
+        Ok(()) => Ok(beside),
+        Err(_) => make(&inside).map(|()| inside.clone()).map_err(PostgresError::file("write", &inside)),
     }
 }
 

@@ -15,7 +15,8 @@ use crate::postgres::Lsn;
 use crate::postgres::archive::push_as;
 use crate::postgres::lineage::{Archiver, ClusterName};
 use crate::postgres::restore::{
-    ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, Unarchived, start,
+    Awaited, ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, Unarchived,
+    start,
 };
 use crate::repo::{Presence, Repository};
 use crate::timeline::{Certainty, Target};
@@ -413,8 +414,16 @@ pub fn perform(
             Fault::usage("the server's programs were not found", "name their folder with --programs")
         })?;
         session.doing(format!("start the restored server in {}", options.data_directory.display()));
-        start(programs, &options.data_directory, restore.promotes(), session.talk.as_ref())?;
-        session.talk.tell("the server is up");
+        let awaited = restore.awaited();
+        let log = start(programs, &options.data_directory, awaited, session.talk.as_ref())?;
+        session.talk.tell(match awaited {
+            Awaited::Promotion | Awaited::Reading => "the server is up",
+            Awaited::Shutdown => "the server came to its target and has shut down, as it was to",
+        });
+        if awaited != Awaited::Shutdown {
+            let log = log.display();
+            session.talk.note(&format!("until it is started anew, what it says goes into {log}"));
+        }
     }
     Ok(exit::DONE)
 }
