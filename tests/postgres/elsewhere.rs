@@ -107,7 +107,8 @@ fn a_cluster_is_restored_where_neither_repository_nor_key_is() {
     assert_eq!(summary["target"], "restore point here");
 
     // The log came along, and the server is told of no repository.
-    let settings = fs::read_to_string(data.join("postgresql.auto.conf")).unwrap();
+    let written = ["postgresql.auto.conf", "chronolith.recovery.conf"];
+    let settings = written.map(|name| fs::read_to_string(data.join(name)).unwrap()).concat();
     assert!(settings.contains("restore_command = 'exit 1'"), "{settings}");
     assert!(!settings.contains("chronolith -r") && !settings.contains("--key-file"), "{settings}");
     let server = recovered(folder);

@@ -2,6 +2,12 @@
 //!
 //! The settings are added to `postgresql.auto.conf`, which is read last. Those of an earlier recovery, and
 //! where the old server followed another, are taken out.
+//!
+//! What is true of one recovery only stands in a file of its own, which `postgresql.auto.conf` includes and which the
+//! server itself empties when the recovery has ended (`recovery_end_command`). Left there, a timeline or a target would
+//! stop every standby that is made of the restored server later. The file must be there until then: a server that
+//! lost it does not start, where it would otherwise recover to somewhere else. A standby, which is to recover for ever,
+//! and a server that is thrown away have everything in one file.
 
 use super::{RecoveryAction, RestoreOptions, Timeline};
 use crate::base::Timestamp;
@@ -42,6 +48,18 @@ const OVERRIDDEN: [(&str, &str); 3] =
     [("archive_cleanup_command", ""), ("recovery_end_command", ""), ("recovery_min_apply_delay", "0")];
 /// A command that says that nothing is archived.
 const NOTHING_ARCHIVED: &str = "exit 1";
+/// The file with the settings of one recovery.
+pub(super) const OF_RECOVERY: &str = "chronolith.recovery.conf";
+const ARCHIVE_MODE: &str = "archive_mode";
+
+/// The content of configuration files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Configuration {
+    /// Of `postgresql.auto.conf`.
+    pub automatic: String,
+    /// Of the file with the settings of one recovery, where there is one.
+    pub of_recovery: Option<String>,
+}
 
 /// Quotes a value for a configuration file.
 pub(super) fn quote(value: &str) -> String {
@@ -96,61 +114,90 @@ fn target(options: &RestoreOptions) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Returns the content of `postgresql.auto.conf` for a restored server, from what the old one had. Without
-/// a timeline the server stays on that of its control file, which needs no history.
-pub(super) fn automatic_configuration(
-    before: &str,
-    options: &RestoreOptions,
-    facts: &BaseFacts,
-    timeline: Option<u64>,
-) -> String {
-    let stays = |line: &&str| {
-        let name = name_of(line).to_ascii_lowercase();
-        let is_set_below = name == "hot_standby"
-            || facts.settings.by_name().iter().any(|(setting, _)| *setting == name)
-            || options.settings.iter().any(|(setting, _)| *setting == name);
-        !TAKEN_OUT.contains(&name.as_str()) && !is_set_below && !line.starts_with("# chronolith: ")
-    };
-    let mut text: String = before.lines().filter(stays).map(|line| format!("{line}\n")).collect();
-    let mut set = |name: &str, value: &str| text.push_str(&format!("{name} = {}\n", quote(value)));
-    set("restore_command", options.restore_command.as_deref().unwrap_or(NOTHING_ARCHIVED));
-    for (name, value) in OVERRIDDEN {
-        set(name, value);
-    }
-    if !options.standby {
-        for name in ["primary_conninfo", "primary_slot_name"] {
-            set(name, "");
-        }
-    }
+/// Says whether a setting is among those that were asked for.
+fn is_given(options: &RestoreOptions, name: &str) -> bool {
+    options.settings.iter().any(|(given, _)| given.eq_ignore_ascii_case(name))
+}
+
+/// Writes a line of a configuration file.
+fn line(name: &str, value: &str) -> String {
+    format!("{name} = {}\n", quote(value))
+}
+
+/// Returns what is true of this recovery only. Without a timeline the server stays on that of its control file, which
+/// needs no history.
+fn of_recovery(options: &RestoreOptions, timeline: Option<u64>) -> String {
+    let mut text = line("restore_command", options.restore_command.as_deref().unwrap_or(NOTHING_ARCHIVED));
     let target = target(options);
     for name in TARGETS.iter().filter(|name| target.iter().all(|(set, _)| set != *name)) {
-        set(name, "");
+        text.push_str(&line(name, ""));
     }
     for (name, value) in &target {
-        set(name, value);
+        text.push_str(&line(name, value));
     }
     let timeline = match options.timeline {
         // A standby goes on to whatever timeline comes.
         Timeline::Latest if options.standby => "latest".to_owned(),
         _ => timeline.map_or_else(|| "current".to_owned(), |timeline| timeline.to_string()),
     };
-    set("recovery_target_timeline", &timeline);
+    text.push_str(&line("recovery_target_timeline", &timeline));
     // A server that can be read while it recovers waits, for ever, where the log says that the old one's limits
     // were raised after the backup (B15); one that cannot be read does not need them.
     let is_read = options.standby || options.action == RecoveryAction::Pause;
-    set("hot_standby", if is_read { "on" } else { "off" });
+    text.push_str(&line("hot_standby", if is_read { "on" } else { "off" }));
+    text
+}
+
+/// Returns the configuration of a restored server, from what `postgresql.auto.conf` said before.
+pub(super) fn configure(
+    before: &str,
+    options: &RestoreOptions,
+    facts: &BaseFacts,
+    timeline: Option<u64>,
+) -> Configuration {
+    let include = format!("include '{OF_RECOVERY}'");
+    let stays = |line: &&str| {
+        let name = name_of(line).to_ascii_lowercase();
+        let is_set_below = name == "hot_standby"
+            || facts.settings.by_name().iter().any(|(setting, _)| *setting == name)
+            || is_given(options, &name);
+        let is_ours = is_set_below || line.starts_with("# chronolith: ") || *line == include;
+        !TAKEN_OUT.contains(&name.as_str()) && !is_ours
+    };
+    let mut text: String = before.lines().filter(stays).map(|line| format!("{line}\n")).collect();
+    for (name, value) in OVERRIDDEN {
+        text.push_str(&line(name, value));
+    }
+    if !options.standby {
+        for name in ["primary_conninfo", "primary_slot_name"] {
+            text.push_str(&line(name, ""));
+        }
+    }
+    let recovery = of_recovery(options, timeline);
+    let of_recovery = match options.standby || options.contained.is_some() {
+        true => {
+            text.push_str(&recovery);
+            None
+        }
+        false => {
+            text.push_str("# chronolith: emptied by the server once its recovery has ended\n");
+            text.push_str(&format!("{include}\n"));
+            Some(recovery + &line("recovery_end_command", &format!(": > {OF_RECOVERY}")))
+        }
+    };
     text.push_str("# chronolith: recovery must not have less than the old server had\n");
     for (name, value) in facts.settings.by_name() {
         text.push_str(&format!("{name} = {value}\n"));
     }
     for (name, value) in &options.settings {
-        text.push_str(&format!("{name} = {}\n", quote(value)));
+        text.push_str(&line(name, value));
     }
-    // B16: a copy must not write into the archive of the original.
-    text.push_str(
-        "# chronolith: off until somebody decides where this server archives\narchive_mode = 'off'\n",
-    );
-    text
+    // B16: a copy must not write into the archive of the original, unless somebody says that it is to.
+    if !is_given(options, ARCHIVE_MODE) {
+        text.push_str("# chronolith: off until somebody decides where this server archives\n");
+        text.push_str(&line(ARCHIVE_MODE, "off"));
+    }
+    Configuration { automatic: text, of_recovery }
 }
 
 /// Returns what is added to a configuration that lay elsewhere: everything is in the data directory now.
@@ -169,9 +216,18 @@ mod tests {
     use super::*;
     use crate::postgres::base::sample_facts;
 
+    /// All that a server reads.
+    fn written(options: &RestoreOptions, before: &str, timeline: Option<u64>) -> String {
+        let Configuration { automatic, of_recovery } =
+            super::configure(before, options, &sample_facts(), timeline);
+        let include = format!("include '{OF_RECOVERY}'\n");
+        assert_eq!(automatic.contains(&include), of_recovery.is_some());
+        automatic.replace(&include, &of_recovery.unwrap_or_default())
+    }
+
     fn configure(target: Target, before: &str) -> String {
         let options = RestoreOptions { target, ..RestoreOptions::new("/data".into()) };
-        automatic_configuration(before, &options, &sample_facts(), Some(3))
+        written(&options, before, Some(3))
     }
 
     /// B13: one target only, in a form that reads the same in every zone, inclusive unless said otherwise.
@@ -199,7 +255,7 @@ mod tests {
     fn only_who_is_read_meanwhile_needs_the_limits() {
         let configure = |standby: bool, action: RecoveryAction| {
             let options = RestoreOptions { standby, action, ..RestoreOptions::new("/data".into()) };
-            automatic_configuration("hot_standby = on\n", &options, &sample_facts(), Some(3))
+            written(&options, "hot_standby = on\n", Some(3))
         };
         let off = "\nhot_standby = 'off'\n";
         assert!(configure(false, RecoveryAction::Promote).contains(off));
@@ -217,18 +273,44 @@ mod tests {
             assert!(text.contains(&format!("\n{name} = {value}\n")), "{name}: {text}");
         }
         assert!(text.ends_with("\narchive_mode = 'off'\n"));
+        let settings = vec![("Archive_Mode".to_owned(), "on".to_owned())];
+        let text = written(&RestoreOptions { settings, ..RestoreOptions::new("/data".into()) }, "", Some(3));
+        assert!(text.contains("\nArchive_Mode = 'on'\n") && !text.contains("archive_mode = 'off'"), "{text}");
+    }
+
+    /// What is true of one recovery only ends with it: it would stop standbys that are made of the server later.
+    #[test]
+    fn what_is_true_of_one_recovery_ends_with_it() {
+        let options = RestoreOptions { target: Target::Immediate, ..RestoreOptions::new("/data".into()) };
+        let Configuration { automatic, of_recovery } =
+            super::configure("", &options, &sample_facts(), Some(3));
+        let of_recovery = of_recovery.unwrap();
+        for name in ["recovery_target", "recovery_target_timeline", "hot_standby", "restore_command"] {
+            assert!(!automatic.contains(&format!("\n{name} =")), "{name}: {automatic}");
+            assert!(format!("\n{of_recovery}").contains(&format!("\n{name} = ")), "{name}: {of_recovery}");
+        }
+        assert!(of_recovery.ends_with("\nrecovery_end_command = ': > chronolith.recovery.conf'\n"));
+        let standby = RestoreOptions { standby: true, ..options.clone() };
+        let contained = RestoreOptions { contained: Some("/f".into()), ..options };
+        for options in [standby, contained] {
+            let configuration = super::configure(&automatic, &options, &sample_facts(), Some(3));
+            assert_eq!(configuration.of_recovery, None);
+            assert!(!configuration.automatic.contains("include"));
+        }
     }
 
     /// What `postgresql.conf` says is overridden: commands of the original must not run in a copy.
     #[test]
     fn a_copy_runs_no_commands_and_follows_nobody() {
         let text = configure(Target::Latest, "");
+        let last = text.rsplit("recovery_end_command = ").next().unwrap();
+        assert!(last.starts_with("': > chronolith.recovery.conf'\n"), "{text}");
         for line in ["archive_cleanup_command = ''", "recovery_end_command = ''", "primary_conninfo = ''"] {
-            assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+            assert!(format!("\n{text}").contains(&format!("\n{line}\n")), "{line}: {text}");
         }
         assert!(text.contains("\nrecovery_min_apply_delay = '0'\n"), "{text}");
         let options = RestoreOptions { standby: true, ..RestoreOptions::new("/data".into()) };
-        let text = automatic_configuration("", &options, &sample_facts(), None);
+        let text = written(&options, "", None);
         assert!(
             !text.contains("primary_conninfo") && text.contains("\nrecovery_end_command = ''\n"),
             "{text}"

@@ -411,8 +411,13 @@ impl ClusterRestore {
             }
         };
         let before = String::from_utf8_lossy(&before);
-        let text = automatic_configuration(&before, &self.options, &self.base.facts, self.named_timeline());
-        write(&path, text.as_bytes(), owner)?;
+        let configuration = configure(&before, &self.options, &self.base.facts, self.named_timeline());
+        let of_recovery = self.folder().join(OF_RECOVERY);
+        match configuration.of_recovery {
+            Some(text) => write(&of_recovery, text.as_bytes(), owner)?,
+            None => remove(&of_recovery)?,
+        }
+        write(&path, configuration.automatic.as_bytes(), owner)?;
         // B14: one of the two, since the other would win.
         let (signal, other) = match self.options.standby {
             true => ("standby.signal", "recovery.signal"),

@@ -547,18 +547,31 @@ fn tell_result(
     if let Some(aside) = &report.kept_aside {
         talk.tell(&format!("the old control file and log are kept in {}", aside.display()));
     }
-    match (options.standby, restore.archived && !options.bring_log) {
-        (true, true) => talk.tell("it follows the archive as a standby; set primary_conninfo for more"),
-        (true, false) => talk
+    let given = |name: &str| options.settings.iter().find(|(given, _)| given.eq_ignore_ascii_case(name));
+    match (options.standby, restore.archived && !options.bring_log, given("primary_conninfo").is_some()) {
+        (true, true, false) => {
+            talk.tell("it follows the archive as a standby; set primary_conninfo for more")
+        }
+        (true, true, true) => talk.tell("it follows the archive and its primary as a standby"),
+        (true, false, true) => {
+            talk.tell("it follows its primary as a standby, and fetches no log from an archive")
+        }
+        (true, false, false) => talk
             .tell("it fetches no log from an archive: set primary_conninfo, or this standby follows nobody"),
-        (false, _) => talk.tell(&format!(
+        (false, _, _) => talk.tell(&format!(
             "{} recovers along timeline {} to {}",
             if starts { "it is started now, and" } else { "when it is started, it" },
             restore.plan.timeline,
             describe(&options.target)
         )),
     }
-    talk.tell(
-        "it does not archive (archive_mode is off): decide where it is to, then ALTER SYSTEM RESET archive_mode",
-    );
+    if let Some((_, value)) = given("archive_mode") {
+        talk.tell(&format!("archive_mode is {}, as it was set", render::visible(value)));
+        return;
+    }
+    talk.tell(&format!(
+        "it does not archive (archive_mode is off): where it is to go on as {0}, once it is up, chronolith pg setup \
+         --cluster {0} --apply, a restart, and pg setup --check",
+        restore.base.facts.cluster
+    ));
 }
