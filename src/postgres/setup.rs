@@ -1,9 +1,12 @@
 //! What a server needs so that its log is archived: looked at, set, and proved.
 
+use super::archive::{push_bytes, push_histories};
 use super::connection::Server;
 use super::error::PostgresError;
-use super::lineage::{ClusterName, stream_of};
-use super::segment::SegmentName;
+use super::history::HISTORY_BYTES_MAX;
+use super::lineage::{Archiver, ClusterName, stream_of};
+use super::segment::{LogFile, SegmentName};
+use crate::base::explain;
 use crate::repo::{FoundLog, Repository};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,6 +15,8 @@ use std::path::Path;
 /// The oldest server whose log can be archived with what is set here.
 const MAJOR_MIN: u32 = 13;
 const ASK: &str = "ask";
+/// Longer segments are not asked for: an answer of the server is held in memory, there and here.
+const SEGMENT_BYTES_READ_MAX: u64 = 256 << 20;
 
 /// A setting, as it is and as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,6 +229,95 @@ pub fn switch_segment(server: &mut Server) -> Result<SegmentName, PostgresError>
     let rows = server.query(DOING, "SELECT pg_walfile_name(pg_switch_wal())", &[])?;
     let name: String = rows.first().map(|row| row.get(0)).ok_or_else(|| server.odd(DOING))?;
     Ok(name.parse()?)
+}
+
+/// What a server of its own log never handed over, and what of that is archived by now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CaughtUp {
+    /// Histories that were archived now.
+    pub histories: Vec<String>,
+    /// Whole segments that were archived now.
+    pub segments: Vec<SegmentName>,
+    /// Segments that are too long to be read here.
+    pub left: Vec<SegmentName>,
+}
+
+/// Archives what a server that was promoted while it did not archive never hands over: the history of its timeline, and
+/// of its log what it has of the time since then. Of the log nothing that the server means to archive itself, or has.
+///
+/// # Errors
+///
+/// When this role may not read the server's log, which the error says how to do without; when this key may not archive,
+/// or the store fails.
+pub fn catch_up(
+    server: &mut Server,
+    repository: &Repository,
+    archiver: &Archiver,
+    system_identifier: u64,
+    with_segments: bool,
+) -> Result<CaughtUp, PostgresError> {
+    let rows = server.query(ASK, "SELECT pg_walfile_name(pg_current_wal_lsn())", &[])?;
+    let current: String = rows.first().map(|row| row.get(0)).ok_or_else(|| server.odd(ASK))?;
+    let current: SegmentName = current.parse()?;
+    let Some(timeline) = u32::try_from(current.timeline()).ok().filter(|timeline| *timeline > 1) else {
+        return Ok(CaughtUp::default());
+    };
+    let unread = |error: PostgresError| {
+        let name = LogFile::History { timeline };
+        PostgresError::failed(
+            format!(
+                "whether {name} is archived, without which no recovery finds this timeline, cannot be made sure of: {}",
+                explain(&error)
+            ),
+            format!(
+                "connect as a superuser, or run as the server's user: chronolith pg archive-push --cluster {} \
+                 DIR/pg_wal/{name}",
+                archiver.cluster
+            ),
+        )
+    };
+    let mut read = |timeline| {
+        let name = LogFile::History { timeline }.to_string();
+        read_log_file(server, &name, HISTORY_BYTES_MAX).map_err(&unread)
+    };
+    let histories = push_histories(repository, archiver, system_identifier, timeline, &mut read)?;
+    let mut done = CaughtUp { histories, ..CaughtUp::default() };
+    if !with_segments {
+        return Ok(done);
+    }
+    // What has a status there the server archives, or has archived.
+    let sql = "SELECT name, size FROM pg_ls_waldir() AS w WHERE length(name) = 24 AND name < $1 \
+        AND left(name, 8) = left($1, 8) AND NOT EXISTS (SELECT FROM pg_ls_archive_statusdir() AS s \
+        WHERE s.name IN (w.name || '.ready', w.name || '.done')) ORDER BY name";
+    for row in server.query(ASK, sql, &[&current.to_string()]).map_err(&unread)? {
+        let (name, size): (String, i64) = (row.get(0), row.get(1));
+        let Ok(segment) = name.parse::<SegmentName>() else { continue };
+        if is_archived(repository, &archiver.cluster, system_identifier, segment)? {
+            continue;
+        }
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        if size > SEGMENT_BYTES_READ_MAX {
+            done.left.push(segment);
+            continue;
+        }
+        let Some(content) = read_log_file(server, &name, size).map_err(&unread)? else { continue };
+        push_bytes(repository, archiver, system_identifier, &name, &content)?;
+        done.segments.push(segment);
+    }
+    Ok(done)
+}
+
+/// Reads a file of a server's log through the server; `None` where it has none of that name.
+fn read_log_file(
+    server: &mut Server,
+    name: &str,
+    limit_bytes: u64,
+) -> Result<Option<Vec<u8>>, PostgresError> {
+    let path = format!("pg_wal/{name}");
+    let limit = i64::try_from(limit_bytes).unwrap_or(i64::MAX);
+    let sql = "SELECT pg_read_binary_file($1, 0, $2, true)";
+    let rows = server.query("read the log of", sql, &[&path, &limit])?;
+    Ok(rows.first().and_then(|row| row.get(0)))
 }
 
 /// Says whether a segment is in the archive, whole.

@@ -1,7 +1,8 @@
 //! A server is told to archive, and it is proved that it does.
 
-use super::archive::Archive;
+use super::archive::{Archive, archive_all};
 use super::base::{arguments, expect};
+use super::restore::{recovered, restore_arguments, target};
 use super::server::{Server, USER};
 use super::support::server::{as_user, check};
 use std::fs;
@@ -116,4 +117,116 @@ fn a_server_is_set_up_and_archives() {
     assert!(said.contains("archived in another way already: false"), "{said}");
     expect(&setup(&server, &["--apply", "--force"]), 0);
     expect(&setup(&server, &["--check"]), 0);
+}
+
+/// R9, A15, B16: a restored server does not archive, and what it writes until somebody says that it is to, its own
+/// history first of all, it never hands over. What is told leads to an archive without a hole.
+#[test]
+fn a_restored_server_goes_on_archiving_where_it_is_told_to() {
+    let archive = Archive::new();
+    let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let server = Server::start_with(&[], &["archive_mode=on", &push]);
+    server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n");
+    let run = |mut arguments: Vec<String>| {
+        arguments.remove(0);
+        archive.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap()
+    };
+    expect(&run(arguments(&server, &["--archive-timeout", "120"])), 0);
+    archive_all(&server);
+    drop(server);
+    let (folder, data) = target();
+    let said = expect(&run(restore_arguments(&data, &["--set", "wal_keep_size=1GB"])), 0);
+    assert!(said.contains("pg setup --cluster main --apply"), "{said}");
+    let mut restored = recovered(folder);
+    restored.sql("postgres", "INSERT INTO t VALUES (2); SELECT pg_switch_wal()");
+    restored.sql("postgres", "INSERT INTO t VALUES (4); SELECT pg_switch_wal()");
+    let setup = |server: &Server, more: &[&str]| -> Output {
+        let sockets = server.sockets();
+        let host = ["setup", "--cluster", "main", "--user", "tester", "--host", sockets.to_str().unwrap()];
+        archive.command(&[&host[..], &["--no-profile"], more].concat()).output().unwrap()
+    };
+    let said = expect(&setup(&restored, &["--apply"]), 0);
+    assert!(said.contains("00000002.history was not archived") && said.contains("started anew"), "{said}");
+    assert!(said.contains("take a base backup"), "{said}");
+    restored.stop("fast");
+    restored.launch();
+    let said = expect(&setup(&restored, &["--check"]), 0);
+    assert!(said.contains("of the time when the server did not archive") && said.contains("works"), "{said}");
+    // Once is enough.
+    let said = expect(&setup(&restored, &["--check"]), 0);
+    assert!(!said.contains("did not archive") && !said.contains("history"), "{said}");
+    restored.sql("postgres", "INSERT INTO t VALUES (8)");
+    archive_all(&restored);
+    // From the base backup of before, along the new timeline.
+    let (folder, data) = target();
+    expect(&run(restore_arguments(&data, &[])), 0);
+    let again = recovered(folder);
+    assert_eq!(again.sql("postgres", "SELECT sum(n) FROM t").trim(), "15");
+
+    // One that is told to archive when it is restored hands over its history by itself.
+    restored.stop("fast");
+    let (folder, data) = target();
+    let command = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let said = expect(&run(restore_arguments(&data, &["--set", "archive_mode=on", "--set", &command])), 0);
+    assert!(said.contains("archive_mode is on"), "{said}");
+    let third = recovered(folder);
+    archive_all(&third);
+    let fetched = archive.place("fetched").join("history");
+    assert_eq!(archive.get("00000003.history", &fetched).status.code(), Some(0));
+}
+
+/// R9: a base backup whose log is archived brings the history that leads to it into the archive, by either way; who may
+/// not read the server's files is told what to do.
+#[test]
+fn a_base_backup_archives_the_history_that_leads_to_it() {
+    let archive = Archive::new();
+    let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let mut server = Server::start_with(&[], &["archive_mode=on", &push]);
+    let run = |mut arguments: Vec<String>| {
+        arguments.remove(0);
+        archive.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap()
+    };
+    expect(&run(arguments(&server, &["--archive-timeout", "120"])), 0);
+    let fetched = archive.place("fetched").join("history");
+    let data = server.data();
+    for (timeline, remote) in [(2, false), (3, true)] {
+        // A promotion while nothing is archived.
+        server.stop("fast");
+        fs::write(data.join("standby.signal"), b"").unwrap();
+        server.set(&[]);
+        server.launch();
+        server.sql("postgres", "SELECT pg_promote()");
+        server.stop("fast");
+        server.set(&["archive_mode=on".to_owned(), push.clone()]);
+        server.launch();
+        let history = format!("{timeline:08X}.history");
+        assert_ne!(archive.get(&history, &fetched).status.code(), Some(0));
+        if timeline == 2 {
+            server.sql("postgres", "CREATE ROLE watcher LOGIN; GRANT pg_monitor TO watcher");
+            server.sql(
+                "postgres",
+                "GRANT EXECUTE ON FUNCTION pg_switch_wal(), pg_create_restore_point(text) TO watcher",
+            );
+            let sockets = server.sockets();
+            let check =
+                ["setup", "--cluster", "main", "--no-profile", "--check", "--user", "watcher", "--host"];
+            let check = [&check[..], &[sockets.to_str().unwrap()]].concat();
+            let said = expect(&archive.command(&check).output().unwrap(), 1);
+            assert!(
+                said.contains("00000002.history") && said.contains("archive-push --cluster main"),
+                "{said}"
+            );
+        }
+        let output = match remote {
+            false => run(arguments(&server, &["--archive-timeout", "120"])),
+            true => {
+                let sockets = server.sockets();
+                let remote = ["backup", "--cluster", "main", "--user", "tester", "--remote", "--host"];
+                archive.command(&[&remote[..], &[sockets.to_str().unwrap()]].concat()).output().unwrap()
+            }
+        };
+        let said = expect(&output, 0);
+        assert!(said.contains(&format!("{history} was not in the archive")), "{said}");
+        assert_eq!(archive.get(&history, &fetched).status.code(), Some(0));
+    }
 }

@@ -3,12 +3,14 @@
 //! - `push`: into the repository; success means durable
 //! - `ahead`: into it before the server asks for that, with a receipt
 //! - `get`: out of it; "absent" means that the repository says so
+//! - `histories`: into it what the server does not hand over
 //! - `spool`: segments that are fetched before they are asked for
 //! - `data`: what the data directory around a file says
 
 mod ahead;
 mod data;
 mod get;
+mod histories;
 mod push;
 mod spool;
 
@@ -17,6 +19,7 @@ pub(super) use data::first_page_in;
 pub use data::is_standby;
 pub(super) use get::get_of;
 pub use get::{Got, get};
+pub use histories::push_histories;
 pub(super) use push::{INIT_FORKS, TOO_MANY, digest_of, note, note_ancestors, record_begun};
 pub use push::{Pushed, push, push_as, push_bytes};
 pub use spool::Spool;

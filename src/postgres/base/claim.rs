@@ -4,11 +4,11 @@
 //! keeping the right ones. So it is refused before anything is read, as the log of another cluster is (A12), and lets
 //! nobody in but `upgrade-cluster`.
 
-use super::BaseFacts;
-use super::bases_of;
-use crate::base::{Classify, ErrorClass};
+use super::{BaseFacts, LogPlace, bases_of};
+use crate::base::{Classify, ErrorClass, explain};
 use crate::ops::Snapshots;
 use crate::ops::backup::BackupOptions;
+use crate::postgres::archive::push_histories;
 use crate::postgres::error::PostgresError;
 use crate::postgres::lineage::{Archiver, ClusterName, Lineage, add_lineage, lineages};
 use crate::repo::Repository;
@@ -71,8 +71,7 @@ impl Claim {
         else {
             return Ok(());
         };
-        let archiver =
-            Archiver { cluster: cluster.clone(), host: backup.host.clone(), program: backup.program.clone() };
+        let archiver = archiver(cluster, backup);
         let known = lineages(repository, cluster)?;
         let known = match known.is_empty() {
             true => match add_lineage(repository, &archiver, 0, &lineage) {
@@ -88,6 +87,40 @@ impl Claim {
                 Err(refuse(cluster, lineage.system_identifier, place, &other))
             }
         }
+    }
+}
+
+fn archiver(cluster: &ClusterName, backup: &BackupOptions) -> Archiver {
+    Archiver { cluster: cluster.clone(), host: backup.host.clone(), program: backup.program.clone() }
+}
+
+/// Archives the histories that lead to a base backup and that the server never handed over: it may have been promoted
+/// while it did not archive. The base backup is as good without; whoever recovers beyond it is told what to do.
+pub(super) fn archive_histories(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: &BackupOptions,
+    facts: &BaseFacts,
+    read: &mut dyn FnMut(u32) -> Result<Option<Vec<u8>>, PostgresError>,
+) -> Vec<String> {
+    if facts.log == LogPlace::Inside {
+        return Vec::new();
+    }
+    let archiver = archiver(cluster, backup);
+    match push_histories(repository, &archiver, facts.system_identifier, facts.timeline, read) {
+        Ok(names) => names
+            .into_iter()
+            .map(|name| {
+                format!("{name} was not in the archive, where recoveries look for it; it is there now")
+            })
+            .collect(),
+        Err(error) => vec![format!(
+            "whether the history of timeline {} is in the archive, without which no recovery finds that timeline, is \
+             not certain: {}; pg setup --check archives it, or pg archive-push pg_wal/{:08X}.history",
+            facts.timeline,
+            explain(&error),
+            facts.timeline
+        )],
     }
 }
 

@@ -36,7 +36,7 @@ pub use facts::{BaseFacts, KIND, LogPlace, needs_archive};
 pub use label::{BackupLabel, MappedTablespace, read_tablespace_map, write_tablespace_map};
 pub use remote::remote_base_backup;
 
-use self::claim::Claim;
+use self::claim::{Claim, archive_histories};
 use self::rules::ClusterRules;
 use self::server::{About, Stopped};
 use super::connection::Server;
@@ -207,9 +207,13 @@ pub fn base_backup(
         label: options.cluster.to_string(),
     };
     let mut remembered = None;
+    let log_folder = preparation.data_directory.join("pg_wal");
     let report = backup_engine(repository, job, &backup, |taking| {
         let facts = preparation.take(&mut server, taking)?;
         claim.take(repository, &options.cluster, &backup, &facts, &place)?;
+        let mut read = |timeline| read_own_history(&log_folder, timeline);
+        let archived = archive_histories(repository, &options.cluster, &backup, &facts, &mut read);
+        archived.into_iter().for_each(|line| taking.advise(line));
         let written = facts.write();
         remembered = Some(facts);
         Ok::<_, PostgresError>(written)
@@ -471,6 +475,16 @@ fn take_vital(control: &[u8], stopped: &Stopped, taking: &mut Taking<'_>) -> Res
     }
     taking.close_folder()?;
     Ok(())
+}
+
+/// Reads the history of a timeline out of the server's own folder; `None` where it has none.
+fn read_own_history(folder: &Path, timeline: u32) -> Result<Option<Vec<u8>>, PostgresError> {
+    let path = folder.join(LogFile::History { timeline }.to_string());
+    match std::fs::read(&path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(PostgresError::file("read", &path)(error)),
+    }
 }
 
 /// Names the histories of timelines that the server has at hand.

@@ -14,7 +14,7 @@
 //! What is left out, the server leaves out; the checksums of pages are the server's to verify, which can read a
 //! torn page again. Files come in no order of their names.
 
-use super::claim::Claim;
+use super::claim::{Claim, archive_histories};
 use super::facts::{BaseFacts, KIND, LogPlace};
 use super::label::BackupLabel;
 use super::{BaseOptions, BaseReport, FILE_MODE, choose_log, choose_parent};
@@ -114,6 +114,13 @@ pub fn remote_base_backup(
     let report = backup_engine(repository, job, &backup, |taking| {
         let facts = remote.take(&mut session, taking)?;
         claim.take(repository, &options.cluster, &backup, &facts, place)?;
+        let mut read = |timeline| match session.history(timeline) {
+            Ok(content) => Ok(Some(content)),
+            Err(ReplicationError::Refused { .. }) => Ok(None),
+            Err(error) => Err(at(error)),
+        };
+        let archived = archive_histories(repository, &options.cluster, &backup, &facts, &mut read);
+        archived.into_iter().for_each(|line| taking.advise(line));
         let written = facts.write();
         remembered = Some(facts);
         Ok::<_, PostgresError>(written)

@@ -2,16 +2,20 @@
 
 use super::Cluster;
 use super::connection::Connection;
+use super::restore::archiver;
 use super::server_command::{
     PASSWORD_COMMAND, absolute, other_places, profile_command, program, repository, server_command, way,
 };
 use crate::base::Observer;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::profile::ServerProfile;
+use crate::cli::render;
 use crate::cli::session::Session;
 use crate::postgres::Server;
-use crate::postgres::lineage::ClusterName;
-use crate::postgres::setup::{Setup, apply, archiver_state, is_archived, look, server_user, switch_segment};
+use crate::postgres::lineage::{ClusterName, lineages};
+use crate::postgres::setup::{
+    Setup, apply, archiver_state, catch_up, is_archived, look, server_user, switch_segment,
+};
 use crate::repo::Repository;
 use clap::Args;
 use serde_json::{Value, json};
@@ -36,7 +40,8 @@ pub struct Arguments {
     /// Replaces another way of archiving, and another profile of the same name
     #[arg(long, requires = "apply")]
     pub force: bool,
-    /// Proves that archiving works: ends a segment, and waits until it is in the repository
+    /// Proves that archiving works: ends a segment, and waits until it is in the repository. Archives what the server
+    /// does not by itself: the history of a timeline that began while it did not archive, and its log since then
     #[arg(long)]
     pub check: bool,
     /// How many seconds to wait for that segment
@@ -159,6 +164,11 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
             }
         }
         apply(&mut server, &setup, arguments.force)?;
+        let known = lineages(&opened, &cluster)?;
+        // A name that nobody has yet is taken by what the server itself archives first.
+        if !setup.standby && known.iter().any(|known| known.system_identifier == setup.system_identifier) {
+            complete(session, &mut server, &opened, &cluster, &setup, false)?;
+        }
     } else {
         tell_lacking(session, lacking.as_deref());
     }
@@ -234,6 +244,40 @@ fn show(
     Ok(())
 }
 
+/// Archives what the server itself never does of the timeline that it is on.
+fn complete(
+    session: &Session,
+    server: &mut Server,
+    repository: &Repository,
+    cluster: &ClusterName,
+    setup: &Setup,
+    with_segments: bool,
+) -> Result<(), Fault> {
+    let identifier = setup.system_identifier;
+    let done = catch_up(server, repository, &archiver(cluster), identifier, with_segments)?;
+    for name in &done.histories {
+        session.talk.note(&format!("{name} was not archived, which the server does only once; it is now"));
+    }
+    if !done.histories.is_empty() {
+        session.talk.note(
+            "take a base backup: log of the time in between that pg_wal has no longer is in no archive",
+        );
+    }
+    if let (Some(first), Some(last)) = (done.segments.first(), done.segments.last()) {
+        session.talk.note(&format!(
+            "{} of the time when the server did not archive came into the repository: {first} to {last}",
+            render::count(done.segments.len() as u64, "segment", "segments")
+        ));
+    }
+    if let (Some(first), Some(last)) = (done.left.first(), done.left.last()) {
+        session.talk.warn(&format!(
+            "{first} to {last} are of the time when the server did not archive: take a base backup, or archive them \
+             with pg archive-push"
+        ));
+    }
+    Ok(())
+}
+
 /// Ends a segment and waits until the repository holds it.
 fn prove(
     session: &Session,
@@ -273,6 +317,7 @@ fn prove(
         std::thread::sleep(LOOK_EVERY);
     }
     let seconds = began.elapsed().as_secs_f64();
+    complete(session, server, repository, cluster, setup, true)?;
     session.talk.event(
         "summary",
         json!({ "system_identifier": setup.system_identifier.to_string(), "segment": segment.to_string(), "seconds": seconds }),
