@@ -22,8 +22,10 @@ pub enum PostgresError {
         doing: &'static str,
         /// Where the server is; never with a password.
         server: String,
-        /// What it said.
+        /// What it said, in one line.
         why: String,
+        /// The class of its error, by the five signs of the server's manual; `None` where it said nothing.
+        code: Option<String>,
     },
     /// A file of the cluster could not be read or written.
     #[error("cannot {doing} {}", path.display())]
@@ -96,11 +98,39 @@ impl PostgresError {
             Self::Refused { cure, .. } | Self::Failed { cure, .. } | Self::NotFound { cure, .. } => {
                 Some(cure)
             }
-            Self::Server { .. } => Some(
-                "check that the server runs and where it listens: --host (a folder of sockets, or a name), --port, --user",
-            ),
+            Self::Server { code: Some(code), .. } => Some(cure_of(code)),
+            Self::Server { .. } => Some(UNREACHED),
             _ => None,
         }
+    }
+}
+
+const UNREACHED: &str = "check that the server runs and where it listens: --host (a folder of sockets, or a name), --port, --user";
+
+/// Says what to try about an error of a server, by its class: whoever was answered has reached it.
+fn cure_of(code: &str) -> &'static str {
+    match code {
+        "42501" => {
+            "give the role what it lacks (GRANT, ALTER ROLE ... REPLICATION; docs/postgres.md says what each command \
+             needs), or connect as another one with --user"
+        }
+        "3D000" => "name a database that is there: --dbname",
+        "53300" => "the server has no connection left: end others, or raise max_connections",
+        "53400" | "53100" | "53200" => "the server is short of something: its own log says more",
+        // No copy is made of what is damaged, but for one that knows and tells where.
+        "XX001" | "XX002" => {
+            "the server found its own data damaged: its log and the warnings say where; a base backup that is taken on \
+             the server's host, without --remote, holds the rest and names the pages"
+        }
+        _ => match code.get(..2) {
+            Some("28") => {
+                "check the role (--user), its password (~/.pgpass, PGPASSFILE, PGPASSWORD) and the server's pg_hba.conf"
+            }
+            Some("08") => UNREACHED,
+            Some("57") => "the server starts, stops, or ended it: wait until it is up, and run it again",
+            Some("55") => "the server was not in a state for it, or changed while it went on: run it again",
+            _ => "the server's own log says more",
+        },
     }
 }
 

@@ -338,3 +338,28 @@ fn another_servers_base_backup_is_refused_under_a_name_that_is_taken() {
     named[3] = "other".to_owned();
     expect(&program.run(&named.iter().map(String::as_str).collect::<Vec<_>>()), 0);
 }
+
+/// What the server says is told in one line, and what to try fits it: whoever was answered has reached the server.
+#[test]
+fn what_a_server_refuses_is_told_with_what_helps() {
+    let server = Server::start();
+    server.sql("postgres", "CREATE ROLE weak LOGIN; GRANT pg_monitor TO weak");
+    let program = Program::new(env!("CARGO_BIN_EXE_chronolith"));
+    let (sockets, data) = (server.sockets(), server.data());
+    let host = ["pg", "backup", "--cluster", "main", "--host", sockets.to_str().unwrap()];
+    let run = |more: &[&str]| program.run(&[&host[..], more].concat());
+    for (more, word, cure) in [
+        (&["--user", "weak", "--pgdata", data.to_str().unwrap()][..], "permission denied", "GRANT"),
+        (&["--user", "weak", "--remote"][..], "replication", "ALTER ROLE ... REPLICATION"),
+        (&["--user", "tester", "--dbname", "nowhere"][..], "\"nowhere\" does not exist", "--dbname"),
+        (&["--user", "nobody"][..], "\"nobody\" does not exist", "pg_hba.conf"),
+        (&["--user", "tester", "--port", "1"][..], "connect", "where it listens"),
+    ] {
+        let output = run(more);
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(word) && said.contains(cure), "{said}");
+        assert!(!said.contains("\\n"), "{said}");
+        assert_eq!(said.contains("where it listens"), cure == "where it listens", "{said}");
+    }
+}

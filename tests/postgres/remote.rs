@@ -149,6 +149,10 @@ fn the_final_error_of_a_server_is_not_lost() {
     let output = back_up(&program, &server, &["--wal", "stream"]);
     let said = expect(&output, 1);
     assert!(said.contains("checksum"), "{said}");
+    assert!(
+        said.contains("the server says") && said.contains("block") && said.contains("without --remote"),
+        "{said}"
+    );
     assert!(facts(&program).is_empty(), "nothing is committed");
     expect(&program.run(&["check"]), 0);
 }

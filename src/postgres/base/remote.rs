@@ -18,7 +18,7 @@ use super::claim::{Claim, archive_histories};
 use super::facts::{BaseFacts, KIND, LogPlace};
 use super::label::BackupLabel;
 use super::{BaseOptions, BaseReport, FILE_MODE, choose_log, choose_parent};
-use crate::base::Timestamp;
+use crate::base::{Observer, Timestamp};
 use crate::format::tree::{CutKind, EntryKind, TreeEntry};
 use crate::localfs::Excludes;
 use crate::ops::backup::{EngineJob, Taking, backup_engine};
@@ -42,6 +42,8 @@ use std::sync::Arc;
 /// The oldest server whose archives are understood.
 const MAJOR_MIN: u32 = 15;
 const BACK_UP: &str = "back up";
+/// Warnings of a backup that failed which are shown one by one.
+const WARNINGS_SHOWN: usize = 20;
 /// Longer files are none of those that are kept aside.
 const VITAL_BYTES_MAX: u64 = 16 << 20;
 /// Stands for what the server does not tell this role.
@@ -68,7 +70,7 @@ pub fn remote_base_backup(
 ) -> Result<BaseReport, PostgresError> {
     let observer = repository.environment().observer.clone();
     let at = |error: ReplicationError| error.at(BACK_UP, endpoint.place());
-    let connected = Replication::connect(endpoint, observer);
+    let connected = Replication::connect(endpoint, observer.clone());
     let mut session = connected.map_err(|error| error.at("connect to", endpoint.place()))?;
     if session.major() < MAJOR_MIN {
         return Err(PostgresError::refused(
@@ -109,6 +111,7 @@ pub fn remote_base_backup(
         vital: BTreeMap::new(),
         segments: BTreeSet::new(),
         excludes: layout::excludes().map_err(OpsError::from)?,
+        observer,
     };
     let mut remembered = None;
     let report = backup_engine(repository, job, &backup, |taking| {
@@ -143,6 +146,7 @@ struct Remote<'a> {
     /// Segments that came with the backup.
     segments: BTreeSet<SegmentName>,
     excludes: Excludes,
+    observer: Arc<dyn Observer>,
 }
 
 /// Folders that are open in the snapshot while an archive is unpacked, below the one that it goes into.
@@ -176,11 +180,17 @@ impl Remote<'_> {
         let mut copy = session.base_backup(&options).map_err(|error| self.at(error))?;
         let tablespaces = copy.tablespaces.clone();
         let unpacked = self.unpack(&mut copy, taking);
-        if let Err(error) = unpacked {
+        let end = match unpacked {
+            Ok(()) => copy.finish().map_err(|error| self.at(error)),
             // What the server says is nearer to the cause than what became of it.
-            return Err(copy.problem().map_or(error, |problem| self.at(problem)));
-        }
-        let end = copy.finish().map_err(|error| self.at(error))?;
+            Err(error) => Err(copy.problem().map_or(error, |problem| self.at(problem))),
+        };
+        let end = end.inspect_err(|_| {
+            // It names there what it found wrong.
+            for warning in session.take_warnings().iter().take(WARNINGS_SHOWN) {
+                self.observer.warn(&format!("the server says: {warning}"));
+            }
+        })?;
         self.take_vital(taking)?;
         let control = self.vital.get(&b"pg_control"[..]).ok_or_else(|| self.odd("no control file"))?;
         let control = ControlFile::parse(control).map_err(|error| PostgresError::Damaged {
@@ -338,7 +348,7 @@ impl Remote<'_> {
 
     fn broken(&self, error: TarError) -> PostgresError {
         let why = crate::base::explain(&error);
-        PostgresError::Server { doing: BACK_UP, server: self.place.to_owned(), why }
+        PostgresError::Server { doing: BACK_UP, server: self.place.to_owned(), why, code: None }
     }
 
     /// Keeps a file that a restore writes last.

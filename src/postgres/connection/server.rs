@@ -108,15 +108,16 @@ fn open(target: &Target) -> Result<(Client, Option<Connector>), PostgresError> {
         let failure = tls_failure(&error, encryption.mode);
         let is_refused = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
         if ways.peek().is_some() && (failure.is_some() || is_refused) {
-            before = Some(failure.map_or_else(|| explain(&error), |failure| failure.why));
+            before = Some(failure.map_or_else(|| said(&error), |failure| failure.why));
             continue;
         }
         return Err(match (failure, before) {
             (Some(failure), None) => PostgresError::tls(CONNECT, &target.place, failure),
             (failure, before) => {
-                let why = failure.map_or_else(|| explain(&error), |failure| failure.why);
+                let code = code_of(&error);
+                let why = failure.map_or_else(|| said(&error), |failure| failure.why);
                 let why = before.map_or_else(|| why.clone(), |before| format!("{before}; and then: {why}"));
-                PostgresError::Server { doing: CONNECT, server: target.place.clone(), why }
+                PostgresError::Server { doing: CONNECT, server: target.place.clone(), why, code }
             }
         });
     }
@@ -133,6 +134,18 @@ fn tls_failure(error: &postgres::Error, mode: Mode) -> Option<TlsFailure> {
     source.to_string().contains("does not support TLS").then(|| TlsFailure::not_offered(mode))
 }
 
+fn code_of(error: &postgres::Error) -> Option<String> {
+    error.code().map(|code| code.code().to_owned())
+}
+
+/// Writes what a server said in one line, with its detail and its hint; else why nothing was heard of it.
+fn said(error: &postgres::Error) -> String {
+    let Some(said) = error.as_db_error() else { return explain(error) };
+    let parts = [Some(said.message()), said.detail(), said.hint()].into_iter().flatten();
+    let lines = parts.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
 impl Server {
     /// Connects; where no host is named, to the usual folders of sockets, one after the other.
     ///
@@ -146,7 +159,8 @@ impl Server {
         let failed = |error: postgres::Error| PostgresError::Server {
             doing: CONNECT,
             server: place.clone(),
-            why: explain(&error),
+            why: said(&error),
+            code: code_of(&error),
         };
         // A session that is silent for hours must not be ended, nor find functions of somebody else's.
         let setup = "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0; \
@@ -194,7 +208,7 @@ impl Server {
     }
 
     fn failed(&self, doing: &'static str, error: &postgres::Error) -> PostgresError {
-        PostgresError::Server { doing, server: self.place.clone(), why: explain(error) }
+        PostgresError::Server { doing, server: self.place.clone(), why: said(error), code: code_of(error) }
     }
 
     /// Asks for rows.
@@ -294,6 +308,6 @@ impl Server {
     /// Says that the server did not answer as it should.
     pub(in crate::postgres) fn odd(&self, doing: &'static str) -> PostgresError {
         let why = "it answered with something else than it was asked for".to_owned();
-        PostgresError::Server { doing, server: self.place.clone(), why }
+        PostgresError::Server { doing, server: self.place.clone(), why, code: None }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn connection(run: &Run<'_>, from_slot: bool) -> Result<(), Failure> 
             known.identity.position, begin.start
         );
         let server = place.to_owned();
-        return Err(Failure::Passing(PostgresError::Server { doing: STREAM, server, why }));
+        return Err(Failure::Passing(PostgresError::Server { doing: STREAM, server, why, code: None }));
     }
     replication.heed_nobody();
     let safe = AtomicU64::new(0);

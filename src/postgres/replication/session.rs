@@ -156,6 +156,11 @@ impl Replication {
         &self.place
     }
 
+    /// Takes the warnings that the server gave since the last command.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
     /// Returns the server's major version.
     pub fn major(&self) -> u32 {
         self.version

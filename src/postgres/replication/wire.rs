@@ -48,7 +48,12 @@ impl ReplicationError {
         match self {
             Self::Interrupted => RepoError::Interrupted.into(),
             Self::Unsafe(failure) => PostgresError::tls(doing, place, failure),
-            other => PostgresError::Server { doing, server: place.to_owned(), why: other.to_string() },
+            Self::Refused { code, text } => {
+                PostgresError::Server { doing, server: place.to_owned(), why: text, code: Some(code) }
+            }
+            other => {
+                PostgresError::Server { doing, server: place.to_owned(), why: other.to_string(), code: None }
+            }
         }
     }
 
@@ -249,6 +254,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Writes a text of several lines in one.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// Reads what a server says in an error or a notice.
 pub(super) fn said(body: &[u8]) -> ReplicationError {
     let mut fields = Fields(body);
@@ -259,9 +269,9 @@ pub(super) fn said(body: &[u8]) -> ReplicationError {
         let [message, detail, hint] = &mut parts;
         match kind {
             b'C' => code = text,
-            b'M' => *message = text,
-            b'D' => *detail = text,
-            b'H' => *hint = text,
+            b'M' => *message = one_line(&text),
+            b'D' => *detail = one_line(&text),
+            b'H' => *hint = one_line(&text),
             _ => {}
         }
     }
