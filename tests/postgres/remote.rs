@@ -3,9 +3,9 @@
 
 use super::base::{expect, tablespace};
 use super::restore::{digests, recovered, target};
-use super::server::{Server, USER};
+use super::server::{Server, USER, tool};
 use super::support::program::Program;
-use super::support::server::check;
+use super::support::server::{as_user, check};
 use chronolith::ops::Snapshots;
 use chronolith::postgres::base::{BaseFacts, bases_of};
 use chronolith::postgres::lineage::ClusterName;
@@ -217,4 +217,53 @@ fn the_server_sends_what_cannot_be_read_here() {
     let said = expect(&program.run(&carrier), 0);
     assert!(said.contains("the server sends its files"), "{said}");
     assert_eq!(facts(&program)[1].data_directory, "unknown");
+}
+
+/// B7, B8: tablespaces within the data directory, as developers make them, come along beside ordinary ones; also where
+/// no ordinary session tells of them.
+#[test]
+fn a_tablespace_within_the_data_directory_comes_along() {
+    let mut server = Server::start();
+    // The restored server insists on it too.
+    server.sql("postgres", "ALTER SYSTEM SET allow_in_place_tablespaces = on");
+    server.stop("fast");
+    server.launch();
+    let outside = tablespace(&server, "out side");
+    server.sql("postgres", "CREATE TABLESPACE inside LOCATION ''");
+    server.sql("postgres", &format!("CREATE TABLESPACE outside LOCATION '{}'", outside.display()));
+    server.sql(
+        "postgres",
+        "CREATE TABLE t TABLESPACE inside AS SELECT n FROM generate_series(1, 1000) n;
+         CREATE TABLE u TABLESPACE outside AS SELECT * FROM t",
+    );
+    let program = Program::new(env!("CARGO_BIN_EXE_chronolith"));
+    for is_told in [true, false] {
+        if !is_told {
+            let rules = server.data().join("pg_hba.conf");
+            fs::write(rules, "local all all reject\nlocal replication all trust\n").unwrap();
+            check(
+                "reload",
+                as_user(USER, &tool("pg_ctl")).arg("-D").arg(server.data()).arg("reload").output(),
+            );
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let said = expect(&back_up(&program, &server, &["--wal", "stream"]), 0);
+        assert_eq!(said.contains("names of databases are not remembered"), !is_told, "{said}");
+        let (folder, data) = target();
+        let map = format!("{}={}", outside.display(), folder.path().join("server/moved").display());
+        let pgdata = data.to_str().unwrap();
+        let arguments = ["pg", "restore", "--cluster", "main", "--pgdata", pgdata, "--tablespace-map", &map];
+        expect(&program.run(&arguments), 0);
+        if rustix::process::geteuid().is_root() {
+            let all = folder.path().join("server");
+            check("chown", Command::new("chown").args(["-R", USER]).arg(all).output());
+        }
+        if !is_told {
+            fs::write(data.join("pg_hba.conf"), "local all all trust\n").unwrap();
+        }
+        let restored = recovered(folder);
+        let found = restored.sql("postgres", "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)");
+        assert_eq!(found.trim(), "1000|1000");
+    }
+    server.stop("immediate");
 }

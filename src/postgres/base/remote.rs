@@ -16,7 +16,7 @@
 
 use super::claim::{Claim, archive_histories};
 use super::facts::{BaseFacts, KIND, LogPlace};
-use super::label::BackupLabel;
+use super::label::{BackupLabel, write_tablespace_map};
 use super::{BaseOptions, BaseReport, FILE_MODE, choose_log, choose_parent};
 use crate::base::{Observer, Timestamp};
 use crate::format::tree::{CutKind, EntryKind, TreeEntry};
@@ -175,10 +175,23 @@ impl Remote<'_> {
             label: format!("chronolith {}", self.cluster),
             fast: self.fast,
             with_log: self.log == LogPlace::Inside,
+            // Where nobody tells, they must not be missing.
+            with_links: match &mut self.server {
+                Some(server) => server.has_inner_tablespaces()?,
+                None => true,
+            },
         };
         taking.any_order()?;
         let mut copy = session.base_backup(&options).map_err(|error| self.at(error))?;
         let tablespaces = copy.tablespaces.clone();
+        if let Some((oid, path)) = tablespaces.iter().find(|(_, path)| !path.starts_with('/')) {
+            return Err(PostgresError::refused(
+                format!(
+                    "tablespace {oid} lies within the data directory, in {path}, and is sent in a way that is not known"
+                ),
+                "run pg backup on the server's host, where it reads the files itself",
+            ));
+        }
         let unpacked = self.unpack(&mut copy, taking);
         let end = match unpacked {
             Ok(()) => copy.finish().map_err(|error| self.at(error)),
@@ -191,6 +204,10 @@ impl Remote<'_> {
                 self.observer.warn(&format!("the server says: {warning}"));
             }
         })?;
+        if options.with_links && !tablespaces.is_empty() {
+            let places = tablespaces.iter().map(|(oid, path)| (*oid, path.clone().into_bytes()));
+            self.vital.insert(b"tablespace_map", write_tablespace_map(&places.collect::<Vec<_>>()));
+        }
         self.take_vital(taking)?;
         let control = self.vital.get(&b"pg_control"[..]).ok_or_else(|| self.odd("no control file"))?;
         let control = ControlFile::parse(control).map_err(|error| PostgresError::Damaged {

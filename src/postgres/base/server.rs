@@ -153,6 +153,13 @@ impl Server {
         Ok(rows.iter().filter_map(read).collect())
     }
 
+    /// Says whether there are tablespaces within the data directory, which a developer's setting permits.
+    pub(super) fn has_inner_tablespaces(&mut self) -> Result<bool, PostgresError> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE 'pg\\_tblspc/%')";
+        let rows = self.query(ASK, sql, &[])?;
+        rows.first().map(|row| row.get(0)).ok_or_else(|| self.odd(ASK))
+    }
+
     /// Returns the names of databases by their numbers.
     pub(super) fn databases(&mut self) -> Result<BTreeMap<u32, String>, PostgresError> {
         let rows = self.query(ASK, "SELECT oid::bigint, datname::text FROM pg_database", &[])?;

@@ -19,6 +19,9 @@ pub struct CopyOptions {
     pub fast: bool,
     /// The log that makes it consistent comes with it.
     pub with_log: bool,
+    /// What lies in the folder of the links to tablespaces comes with it, and no map of them: only so does a server send
+    /// tablespaces within its data directory.
+    pub with_links: bool,
 }
 
 /// An archive that begins.
@@ -60,9 +63,9 @@ impl Replication {
         let label = options.label.replace('\'', "''");
         let checkpoint = if options.fast { "fast" } else { "spread" };
         self.command(&format!(
-            "BASE_BACKUP ( LABEL '{label}', CHECKPOINT '{checkpoint}', WAL {}, WAIT false, TABLESPACE_MAP true, \
+            "BASE_BACKUP ( LABEL '{label}', CHECKPOINT '{checkpoint}', WAL {}, WAIT false, TABLESPACE_MAP {}, \
              MANIFEST 'no', VERIFY_CHECKSUMS true, TARGET 'client' )",
-            options.with_log
+            options.with_log, !options.with_links
         ))?;
         self.warnings.clear();
         // Where it begins, then the tablespaces: a result each, then the copy.
