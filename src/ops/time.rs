@@ -32,8 +32,18 @@ pub fn show_time(time: Timestamp, zone: &TimeZone) -> String {
     to_jiff(time).to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
+/// Writes a time that ends with a name of UTC as programs do, with `Z`; `None` where it ends otherwise.
+fn in_utc(text: &str) -> Option<String> {
+    let ending = ["UTC", "GMT", "Z"].into_iter().find(|ending| {
+        let begin = text.len().checked_sub(ending.len());
+        begin.and_then(|begin| text.get(begin..)).is_some_and(|end| end.eq_ignore_ascii_case(ending))
+    })?;
+    let time = text.get(..text.len() - ending.len())?.trim_end();
+    time.ends_with(|last: char| last.is_ascii_digit()).then(|| format!("{time}Z"))
+}
+
 /// Reads a time: `2026-01-15 14:30:00+01:00`, the same without an offset or seconds, a day (the end
-/// of it), `now`, `yesterday`, `2 hours ago`, `3.days.ago`, `@SECONDS` since 1970.
+/// of it), `... UTC`, `now`, `yesterday`, `2 hours ago`, `3.days.ago`, `@SECONDS` since 1970.
 ///
 /// Returns `None` for anything else.
 pub fn read_time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<ReadTime> {
@@ -45,7 +55,7 @@ pub fn read_time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<ReadTime
         return exact(jiff::Timestamp::from_second(seconds.parse().ok()?).ok()?);
     }
     // `14:30:00 +01:00` is how people write it, and how this program shows it.
-    let joined = text.replace(" +", "+").replace(" -", "-").replace(" Z", "Z");
+    let joined = in_utc(text).unwrap_or_else(|| text.replace(" +", "+").replace(" -", "-"));
     if let Ok(time) = joined.parse::<jiff::Timestamp>() {
         return exact(time);
     }
@@ -93,6 +103,10 @@ mod tests {
             ("2026-01-15 14:30:00+01:00", "2026-01-15 14:30:00 +01:00 false"),
             ("2026-01-15T13:30:00Z", "2026-01-15 14:30:00 +01:00 false"),
             ("2026-01-15 14:30:00 +01:00", "2026-01-15 14:30:00 +01:00 false"),
+            ("2026-01-15 13:30:00 UTC", "2026-01-15 14:30:00 +01:00 false"),
+            ("2026-01-15 13:30:00.5utc", "2026-01-15 14:30:00 +01:00 false"),
+            ("2026-01-15 13:30:00 GMT", "2026-01-15 14:30:00 +01:00 false"),
+            ("2026-01-15 13:30 z", "2026-01-15 14:30:00 +01:00 false"),
             ("2026-01-15 09:30:00 -04:00", "2026-01-15 14:30:00 +01:00 false"),
             ("2026-01-15 14:30", "2026-01-15 14:30:00 +01:00 true"),
             ("2026-01-15T14:30:01", "2026-01-15 14:30:01 +01:00 true"),
@@ -115,7 +129,20 @@ mod tests {
         assert_eq!(read_there("2026-10-25 02:30"), (first.to_owned(), Some(second.to_owned())));
         assert_eq!(read_there(second), (second.to_owned(), None));
         assert_eq!(read_there("2026-10-25 03:00").1, None);
-        for text in ["", "ago", "soon", "2 hours", "2026-13-01", "25:00", "@x", "2026-01-15 25:00"] {
+        for text in [
+            "",
+            "ago",
+            "soon",
+            "2 hours",
+            "2026-13-01",
+            "25:00",
+            "@x",
+            "2026-01-15 25:00",
+            "UTC",
+            "Z",
+            "now UTC",
+            "é",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -249,9 +249,12 @@ impl Arguments {
     }
 }
 
-/// Reads a target time; one without an offset is taken as local time, and that is said.
+/// Reads a target time; one without an offset is taken as local time, and that is said. A day alone is its begin, as
+/// servers take it.
 pub fn target_time(session: &Session, text: &str) -> Result<Timestamp, Fault> {
-    let read = read_time(text, SystemClock.now(), &edges::zone()).ok_or_else(|| {
+    let is_day = text.trim().len() == 10 && text.trim().chars().all(|c| c.is_ascii_digit() || c == '-');
+    let written = if is_day { format!("{} 00:00:00", text.trim()) } else { text.to_owned() };
+    let read = read_time(&written, SystemClock.now(), &edges::zone()).ok_or_else(|| {
         Fault::usage(format!("{text:?} is no time that can be read"), "write it as '2026-01-15 14:30:00+01'")
     })?;
     if let Some(other) = read.other {
