@@ -337,6 +337,12 @@ fn another_servers_base_backup_is_refused_under_a_name_that_is_taken() {
     let mut named = arguments(&other, &["--wal", "stream"]);
     named[3] = "other".to_owned();
     expect(&program.run(&named.iter().map(String::as_str).collect::<Vec<_>>()), 0);
+    // As what an upgrade made, it goes on under the old one, though nothing was ever archived.
+    let data = other.data();
+    let upgrade = ["pg", "upgrade-cluster", "--cluster", "main", "--confirm", "main", "--pgdata"];
+    expect(&program.run(&[&upgrade[..], &[data.to_str().unwrap()]].concat()), 0);
+    expect(&back_up(&program, &other, &["--wal", "stream"]), 0);
+    assert_eq!(facts(&program).len(), 3);
 }
 
 /// What the server says is told in one line, and what to try fits it: whoever was answered has reached the server.
