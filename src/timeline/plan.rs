@@ -222,7 +222,7 @@ pub fn plan(
         Refusal::Incomplete { base: name(), timeline: path.at(end).timeline, missing }
     })?;
     let (count, certainty) = needed(base, &reach, target, timeline)?;
-    let segments: Vec<&LogSegment> = reach.segments.iter().take(count).copied().collect();
+    let segments: Vec<&LogSegment> = reach.segments.iter().take(count).map(AsRef::as_ref).collect();
     let end = segments.last().map_or(base.stop, |segment| segment.written_end);
     let histories = path.branches().map(|branch| branch.timeline).filter(|t| stream.has_history(*t));
     let to_the_end = *target == Target::Latest || certainty == Certainty::Unknown;

@@ -15,6 +15,7 @@ use super::interval::consistent;
 use super::path::TimelinePath;
 use super::stream::{LogBase, LogSegment, LogStream};
 use crate::base::Timestamp;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -121,14 +122,14 @@ pub struct LogRetention<'a> {
 struct Held<'a> {
     bases: Vec<&'a HeldBase>,
     /// Its log, from the first segment that any of them needs.
-    segments: Vec<&'a LogSegment>,
+    segments: Vec<Cow<'a, LogSegment>>,
     /// Whether it is the last one on its way.
     is_last: bool,
 }
 
 impl Held<'_> {
     fn behind(&self, from: u64) -> impl Iterator<Item = &LogSegment> {
-        self.segments.iter().copied().filter(move |segment| segment.end > from)
+        self.segments.iter().map(AsRef::as_ref).filter(move |segment| segment.end > from)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is archived of a log.
 
-use super::path::TimelinePath;
+use super::path::{Branch, TimelinePath};
 use crate::base::Timestamp;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A segment that is archived: whole, or its beginning. Or a stretch of many that follow each other without a hole, as
@@ -64,8 +65,8 @@ pub struct LogStream {
 /// How far a log reaches from a place on.
 #[derive(Debug, Clone)]
 pub struct Reach<'a> {
-    /// The segments, in order.
-    pub segments: Vec<&'a LogSegment>,
+    /// The segments, in order; of one in which the way leaves its timeline, what lies before that.
+    pub segments: Vec<Cow<'a, LogSegment>>,
     /// Where what is missing would begin: a segment, or the rest of one.
     pub end: u64,
     /// Where what is written ends.
@@ -78,6 +79,19 @@ impl LogSegment {
     /// Returns where what is archived of it ends.
     pub fn held_end(&self) -> u64 {
         if self.whole { self.end } else { self.written_end }
+    }
+
+    /// Returns what of it lies before a position. Which of its transactions do, nobody knows, unless all do.
+    fn before(&self, position: u64) -> Self {
+        let holds_more = self.written_end > position;
+        Self {
+            written_end: self.written_end.min(position),
+            whole: false,
+            commits: self.commits.filter(|_| !holds_more),
+            known: self.known && !holds_more,
+            points: self.points.iter().filter(|(_, at)| *at <= position).cloned().collect(),
+            ..self.clone()
+        }
     }
 }
 
@@ -209,29 +223,39 @@ impl LogStream {
         self.timelines().first() == Some(&timeline)
     }
 
-    /// Returns the segment that a recovery along a way reads at a position. Where a timeline begins within a
-    /// segment that is its own copy: the parent's goes on with what is not on the way.
-    pub fn segment_on(&self, path: &TimelinePath, position: u64) -> Option<&LogSegment> {
-        let start = self.segment_start(position);
-        self.holding(path.at(self.last_of(start)?).timeline, start)
-    }
-
-    fn last_of(&self, start: u64) -> Option<u64> {
-        start.checked_add(self.segment_bytes)?.checked_sub(1)
+    /// Returns the segment that a recovery along a way reads at a place, and where the way leaves its timeline. Where a
+    /// timeline begins within a segment, its own begins with a copy of what its parent wrote; as long as that is not
+    /// there, the parent's has the same records up to there. So of all timelines that write in a segment the newest
+    /// is taken that has it, as servers do.
+    fn segment_on(&self, path: &TimelinePath, start: u64, from: u64) -> Option<(&LogSegment, Option<u64>)> {
+        let writes = |branch: &&Branch| {
+            let is_left = branch.end.is_some_and(|end| end <= start.max(from));
+            self.segment_start(branch.begin) <= start && !is_left
+        };
+        let held = |branch: &Branch| Some((self.holding(branch.timeline, start)?, branch.end));
+        path.branches().rev().filter(writes).find_map(held)
     }
 
     /// Returns how far the log reaches on a way from a position on.
     pub fn reach(&self, path: &TimelinePath, from: u64) -> Reach<'_> {
         let mut at = self.segment_start(from);
         let mut reach = Reach { segments: Vec::new(), end: at, written_end: from, next: None };
-        while let Some(segment) = self.segment_on(path, at) {
-            // A way may leave a timeline in the midst of a stretch: what follows there is not on it.
-            let left = self.last_of(at).and_then(|last| path.at(last).end).map(|end| self.segment_start(end));
-            let end = left.map_or(segment.end, |left| left.min(segment.end)).max(at);
-            reach.segments.push(segment);
-            reach.end = segment.held_end().min(end);
-            reach.written_end = segment.written_end.min(end);
-            if !segment.whole || end <= at {
+        while let Some((segment, left)) = self.segment_on(path, at, from) {
+            // A way may leave a timeline in the midst of a stretch: the segment in which it does may be another's.
+            let fork = left.map(|left| self.segment_start(left));
+            let end = fork.filter(|fork| at < *fork).map_or(segment.end, |fork| fork.min(segment.end));
+            let part = match left.filter(|_| fork == Some(at)) {
+                Some(left) => Cow::Owned(segment.before(left)),
+                None => Cow::Borrowed(segment),
+            };
+            if reach.segments.last().is_some_and(|last| last.name == segment.name) {
+                reach.segments.pop();
+            }
+            reach.end = part.held_end().min(end);
+            reach.written_end = part.written_end.min(end);
+            let goes_on = part.whole && end > at;
+            reach.segments.push(part);
+            if !goes_on {
                 break;
             }
             at = end;
@@ -242,11 +266,12 @@ impl LogStream {
 
     /// Returns the first segment of a way behind a position.
     fn next_on(&self, path: &TimelinePath, position: u64) -> Option<&LogSegment> {
-        let on_way = |segment: &&LogSegment| path.at(segment.end - 1).timeline == segment.timeline;
-        let of_branch = |timeline| {
-            let later = self.segments.range((timeline, position)..=(timeline, u64::MAX));
-            later.map(|(_, segment)| segment).find(on_way)
+        let of_branch = |branch: &Branch| {
+            let from = position.max(self.segment_start(branch.begin));
+            let mut later = self.segments.range((branch.timeline, from)..=(branch.timeline, u64::MAX));
+            let (_, segment) = later.next()?;
+            branch.end.is_none_or(|end| segment.start < end).then_some(segment)
         };
-        path.branches().filter_map(|branch| of_branch(branch.timeline)).min_by_key(|segment| segment.start)
+        path.branches().filter_map(of_branch).min_by_key(|segment| segment.start)
     }
 }

@@ -59,6 +59,79 @@ fn the_way_changes_timelines_where_they_branch_off() {
     assert!(reach.next.is_none());
 }
 
+/// A15: after a promotion the segment in which the new timeline begins is there as its parent's only, until it is full.
+/// What lies before the branch is the same in both, and a server takes the parent's.
+#[test]
+fn the_parents_segment_serves_until_the_childs_is_there() {
+    let base = base("b", 1, 210, 290, 28);
+    let held = |reach: &Reach<'_>| {
+        let names: Vec<&str> = reach.segments.iter().map(|segment| segment.name.as_str()).collect();
+        (names.join(" "), reach.end)
+    };
+    let without = |names: &[&str]| forked().without(&names.iter().map(|&name| name.to_owned()).collect());
+    // Nothing of timeline 2 is archived but its history: it goes on to where it branches off, and no further.
+    let stream = without(&["2:4", "2:5", "2:6", "2:7"]);
+    let path = stream.path(2).unwrap();
+    assert_eq!(held(&stream.reach(&path, 250)), ("1:2 1:3 1:4".to_owned(), 450));
+    assert_eq!(names(&plan(&stream, &base, &Target::Latest, None)), "1:2 1:3 1:4");
+    let on = |at| plan(&stream, &base, &Target::Position { at, inclusive: true }, None);
+    assert!(on(449).is_ok() && matches!(on(450), Err(Refusal::Beyond { timeline: 2, end: 450, .. })));
+    // Which of its transactions lie before the branch, nobody knows.
+    let time = |second| {
+        plan(&stream, &base, &Target::Time { at: at(second), inclusive: true }, None)
+            .map(|plan| plan.certainty)
+    };
+    assert_eq!((time(38), time(45)), (Ok(Certainty::Certain), Ok(Certainty::Unknown)));
+    assert_eq!(intervals(&stream, std::slice::from_ref(&base)).last().unwrap().to, 450);
+    // Whoever is already behind the branch does not go back to the parent.
+    let behind = LogBase { timeline: 2, start: 460, stop: 470, ..base.clone() };
+    let missing = Refusal::Incomplete { base: "b".to_owned(), timeline: 2, missing: 400 };
+    assert_eq!(plan(&stream, &behind, &Target::Immediate, Some(2)), Err(missing));
+    // Of pieces that end before the branch all is known, and that the rest is missing.
+    let mut pieces = without(&["1:4", "2:4"]);
+    let begun = LogSegment { whole: false, written_end: 440, ..segment(1, 4, Some((40, 43))) };
+    pieces.add_segment(begun);
+    let latest = plan(&pieces, &base, &Target::Latest, None).unwrap();
+    assert_eq!((latest.end, latest.latest, latest.cut), (440, Some(at(43)), Some((440, 500))));
+    // A hole before it is one, though nothing but that segment follows.
+    let hole = without(&["1:3", "2:4", "2:5", "2:6", "2:7"]);
+    assert_eq!(plan(&hole, &base, &Target::Latest, Some(2)).unwrap().cut, Some((300, 400)));
+    // Two promotions in one segment: the newest that is there.
+    let mut twice = forked();
+    twice.add_path(TimelinePath::root(1).then(2, 450).unwrap().then(3, 470).unwrap());
+    let path = twice.path(3).unwrap();
+    assert_eq!(held(&twice.reach(&path, 250)), ("1:2 1:3 2:4".to_owned(), 470));
+    assert_eq!(held(&twice.without(&["2:4".to_owned()].into()).reach(&path, 250)).1, 450);
+    // At the border of two segments nothing of the parent's next one is on the way.
+    let mut border = without(&["2:4", "2:5", "2:6", "2:7"]);
+    border.add_path(TimelinePath::root(1).then(3, 500).unwrap());
+    assert_eq!(held(&border.reach(&border.path(3).unwrap(), 250)), ("1:2 1:3 1:4".to_owned(), 500));
+}
+
+/// What is needed of the parent is kept as long as the child's is not there, and only so long.
+#[test]
+fn the_parents_segment_is_kept_until_the_childs_is_there() {
+    let held = |name: &str, stream: &LogStream| {
+        let base = base("b", 1, 210, 290, 28);
+        let bases = [HeldBase { base, ended: at(28), kept: true, counts: true }];
+        let age = |segment: &LogSegment| LogFileAge {
+            name: segment.name.clone(),
+            timeline: segment.timeline,
+            start: segment.start,
+            end: segment.end,
+            stored: Some(at(1)),
+            pinned: false,
+        };
+        let files: Vec<LogFileAge> = stream.segments().map(age).collect();
+        // Timeline 1 is left, and only what was recoverable within the window stays.
+        let rules = LogRules { window: Some(at(750)), recent: at(1000), busy: at(1000), is_current: true };
+        LogRetention::new(stream, &bases, &files).decide(&rules).kept.get(name).copied()
+    };
+    let without = |names: &[&str]| forked().without(&names.iter().map(|&name| name.to_owned()).collect());
+    assert_eq!(held("1:4", &without(&["2:4", "2:5", "2:6"])), Some(LogReason::Recovery));
+    assert_eq!(held("1:5", &without(&["2:4", "2:5", "2:6"])), None);
+}
+
 /// B11, B12, B13: what each target needs.
 #[test]
 fn a_plan_names_the_segments_that_a_target_needs() {

@@ -6,8 +6,10 @@ use super::writing::{Owner, own};
 use crate::postgres::archive::{Got, get_of};
 use crate::postgres::error::PostgresError;
 use crate::postgres::lineage::{ClusterName, Lineage};
-use crate::postgres::segment::SegmentName;
+use crate::postgres::segment::{LogFile, Lsn, SegmentName};
 use crate::repo::RepoError;
+use std::fs::File;
+use std::path::Path;
 
 impl ClusterRestore {
     /// Brings the histories and segments that the recovery needs. An attempt that is broken off begins with them
@@ -23,7 +25,10 @@ impl ClusterRestore {
             let target = folder.join(&name);
             match get_of(&self.repository, &cluster, lineage, &name, &target)? {
                 // Of a segment that is still being received the beginning: there the log ends.
-                Got::Written { .. } | Got::Beginning { .. } => own(&target, owner)?,
+                Got::Written { .. } | Got::Beginning { .. } => {
+                    self.cut_behind_branch(&name, &target, lineage)?;
+                    own(&target, owner)?;
+                }
                 Got::Absent => {
                     return Err(PostgresError::failed(
                         format!("{name} of the log was there when it was looked for, and is not any more"),
@@ -33,6 +38,23 @@ impl ClusterRestore {
             }
         }
         Ok(())
+    }
+
+    /// Takes out of a segment what its timeline holds behind the place where the way leaves it: that is no part of
+    /// the way, and a server that finds it replays it.
+    fn cut_behind_branch(&self, name: &str, target: &Path, lineage: &Lineage) -> Result<(), PostgresError> {
+        let Ok(LogFile::Segment(segment)) = name.parse() else { return Ok(()) };
+        let Some(Lsn(start)) = segment.start(lineage.segment_size) else { return Ok(()) };
+        let bytes = lineage.segment_size.bytes();
+        let ends = self.plan.path.branches().filter(|branch| branch.timeline == segment.timeline());
+        let lengths = ends.filter_map(|branch| branch.end?.checked_sub(start));
+        let Some(length) = lengths.filter(|length| *length < bytes).min() else { return Ok(()) };
+        let cut = File::options().write(true).open(target).and_then(|file| {
+            // Zeros, in which a server finds no record.
+            file.set_len(length)?;
+            file.set_len(bytes)
+        });
+        cut.map_err(PostgresError::file("cut off", target))
     }
 
     /// Names the files of the log that the archive has and the recovery needs, in the order of their use.

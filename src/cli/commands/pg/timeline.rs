@@ -232,6 +232,10 @@ fn recoverable(session: &Session, view: &View) -> Result<(), Fault> {
     for interval in view.intervals.iter().take(SHOWN) {
         let until = match interval.to_time {
             Some(time) => format!("before {}", render::time(time)),
+            None if interval.to > interval.from => {
+                "the end of the log: of no transaction behind the base backup is it known when it ended"
+                    .to_owned()
+            }
             None => "the end of the base backup only: no transaction ended after it".to_owned(),
         };
         let cut = if interval.cut { "; then a segment is missing" } else { "" };
