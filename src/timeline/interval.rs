@@ -58,7 +58,9 @@ pub fn intervals(stream: &LogStream, bases: &[LogBase]) -> Vec<Interval> {
     timelines.extend(bases.iter().map(|base| base.timeline));
     let mut found = Vec::new();
     for timeline in timelines {
-        let Some(path) = stream.path(timeline) else { continue };
+        // A backup knows its own timeline, though nothing else may be known of it.
+        let own = || bases.iter().any(|base| base.timeline == timeline).then(|| TimelinePath::root(timeline));
+        let Some(path) = stream.path(timeline).or_else(own) else { continue };
         // Backups from which the log reaches to the same place lead into the same interval.
         let mut ends: BTreeMap<u64, Interval> = BTreeMap::new();
         let mut ordered: Vec<&LogBase> = bases.iter().collect();

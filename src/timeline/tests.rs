@@ -313,6 +313,21 @@ fn a_lost_history_refuses_the_newest_timeline() {
     ));
 }
 
+/// A base backup knows its own timeline: what it leads to there is shown as well as restored, though the history is lost.
+#[test]
+fn a_backup_on_a_lost_timeline_has_its_interval() {
+    let mut stream = forked();
+    stream.add_segment(segment(3, 7, Some((700, 709))));
+    stream.add_segment(segment(3, 8, Some((800, 809))));
+    let own = LogBase { timeline: 3, start: 710, stop: 720, ..base("b", 1, 0, 0, 702) };
+    let found = intervals(&stream, std::slice::from_ref(&own));
+    let shown: Vec<_> = found.iter().map(|found| (found.timeline, found.to, found.to_time)).collect();
+    assert_eq!(shown, [(3, 900, Some(at(809)))]);
+    assert_eq!(plan(&stream, &own, &Target::Latest, None).unwrap().end, 900);
+    // One of another timeline leads nowhere there.
+    assert!(intervals(&stream, &[base("c", 1, 210, 290, 28)]).iter().all(|found| found.timeline != 3));
+}
+
 /// B13: of segments whose records could not be read nobody knows the times.
 #[test]
 fn unknown_times_refuse_no_time() {

@@ -45,11 +45,7 @@ impl View {
         let own = bases.iter().filter(|base| base.facts.system_identifier == identifier);
         let bases: Vec<Base> = own.cloned().collect();
         let log_bases: Vec<LogBase> = bases.iter().map(log_base).collect();
-        let mut intervals = intervals(&log.stream, &log_bases);
-        // Without its history no timeline is known to begin or to end; what a base backup holds itself is known.
-        let alone =
-            log_bases.iter().filter(|base| base.holds_log && log.stream.path(base.timeline).is_none());
-        intervals.extend(alone.map(own_interval));
+        let intervals = intervals(&log.stream, &log_bases);
         let gaps = gaps(&log.stream);
         Self { log, bases, log_bases, intervals, gaps }
     }
@@ -76,19 +72,6 @@ impl View {
             (false, Some(_)) => "none",
             (false, None) => "lost",
         }
-    }
-}
-
-/// What a base backup brings back by itself: the moment at which it ended.
-fn own_interval(base: &LogBase) -> Interval {
-    Interval {
-        timeline: base.timeline,
-        bases: vec![base.name.clone()],
-        from: base.stop,
-        from_time: base.stopped,
-        to: base.stop,
-        to_time: None,
-        cut: false,
     }
 }
 
