@@ -243,7 +243,8 @@ fn remark(record: LogRecord) -> Remark {
     }
 }
 
-fn digest(found: &FoundLog) -> Option<[u8; 32]> {
+/// Returns the digest of the whole that a record is of, as far as it says so.
+pub(super) fn digest(found: &FoundLog) -> Option<[u8; 32]> {
     let record = &found.record;
     match record.piece_offset {
         None => record.content.as_ref().map(|content| content.digest.blake3),

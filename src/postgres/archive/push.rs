@@ -324,7 +324,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(super) fn whole_digest(path: &Path) -> Result<LogDigest, OpsError> {
+pub(in crate::postgres) fn whole_digest(path: &Path) -> Result<LogDigest, OpsError> {
     let mut hasher = blake3::Hasher::new();
     let mut source = File::open(path).map_err(read_error(path))?;
     io::copy(&mut source, &mut hasher).map_err(read_error(path))?;

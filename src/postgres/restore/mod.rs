@@ -3,6 +3,7 @@
 //! Everything that can be known is looked at before the first byte is written ([`ClusterRestore::prepare`]);
 //! the order of writing is that of [`ClusterRestore::run`].
 //!
+//! - `archiving`: whether a cluster that stands there archives
 //! - `brought`: the log that a restored server needs, beside it
 //! - `contained`: a restored cluster that reaches nothing outside of a folder
 //! - `inside`: what the log in a restored data directory says of the files beside it
@@ -12,6 +13,7 @@
 //! - `settings`: what the restored server is told
 //! - `writing`: the writing side
 
+mod archiving;
 mod brought;
 mod contained;
 mod inside;
@@ -25,7 +27,7 @@ pub(super) use place::servers_in;
 pub use place::{Standing, TablespacePlace};
 pub(super) use programs::as_owner;
 pub use programs::{Awaited, find_programs, start};
-pub use rescue::{Rescuer, Unarchived};
+pub use rescue::{LeftOut, Rescuer, Unarchived};
 
 use super::base::{BackupLabel, Base, bases_of, read_control};
 use super::control::ControlFile;
@@ -171,7 +173,9 @@ pub struct ClusterRestore {
     pub standing: Standing,
     /// What only the cluster that stands there has of its log: it is archived first.
     pub unarchived: Vec<Unarchived>,
-    /// What of that is archived by now, once that was done.
+    /// What of that does not come into the archive, and is only kept aside.
+    pub left_out: Vec<(Unarchived, LeftOut)>,
+    /// What of the rest is archived by now, once that was done.
     rescued: Option<Vec<String>>,
     /// Where tablespaces go.
     pub places: Vec<TablespacePlace>,
@@ -230,29 +234,29 @@ impl ClusterRestore {
         let usable: Vec<LogBase> = bases.iter().filter(wanted).map(log_base).collect();
         let plan =
             choose(&stream, &usable, &options).map_err(|refusal| explain_refusal(&refusal, archived))?;
-        if let Some((from, to)) = plan.cut.filter(|_| !options.up_to_gap) {
-            return Err(PostgresError::Refused {
-                why: format!(
-                    "the archived log has a hole from {} to {}: the recovery would end before it, without what is behind",
-                    Lsn(from),
-                    Lsn(to)
-                ),
-                cure: "archive what is missing (chronolith pg timeline shows what is there), choose another base \
-                       backup with --base, or give --up-to-gap to restore what lies before the hole"
-                    .to_owned(),
-            });
-        }
+        check_cut(&plan, &options)?;
         let base = bases.iter().find(|base| base.view.id.to_string() == plan.base).cloned();
         let base = base.ok_or_else(|| explain_refusal(&Refusal::NoBase, archived))?;
         let standing = place::look(&options, &base)?;
-        let unarchived = match (standing, &log, read_control(&options.data_directory)) {
+        let found = match (standing, &log, read_control(&options.data_directory)) {
             // Where nothing is archived, what is kept aside is all there is to keep.
             (Standing::Cluster, Some(log), Ok((_, control))) if control.system_identifier == identifier => {
-                rescue::look(&options.data_directory, &control, log)?
+                rescue::look(repository, cluster, &options.data_directory, &control, log)?
             }
-            _ => Vec::new(),
+            _ => rescue::Found::default(),
         };
         let places = place::tablespaces(&options, &base.facts, standing)?;
+        if let Some(log) = log.as_ref().filter(|_| !found.unarchived.is_empty()) {
+            // What it leads to must be possible too: once it is archived it cannot be taken back.
+            let (stream, created) = rescue::rehearse(log, &found.unarchived)?;
+            let plan = choose(&stream, &usable, &options)
+                .map_err(|refusal| explain_refusal(&refusal, archived))
+                .and_then(|plan| check_cut(&plan, &options).map(|()| plan))
+                .map_err(with_unarchived)?;
+            for (segment, created) in created.iter().filter(|(name, _)| plan.segments.contains(name)) {
+                place::check_created(&options, &base.facts, &places, segment, created)?;
+            }
+        }
         let created = match &log {
             Some(log) => log.creations(repository, cluster, &plan.segments)?,
             None => BTreeMap::new(),
@@ -288,7 +292,8 @@ impl ClusterRestore {
             base,
             plan,
             standing,
-            unarchived,
+            unarchived: found.unarchived,
+            left_out: found.left_out,
             rescued: None,
             places,
             programs,
@@ -392,6 +397,34 @@ fn choose(stream: &LogStream, bases: &[LogBase], options: &RestoreOptions) -> Re
             }
             Err(refusal)
         }
+    }
+}
+
+/// Refuses a hole in the log that was not allowed.
+fn check_cut(plan: &RecoveryPlan, options: &RestoreOptions) -> Result<(), PostgresError> {
+    let Some((from, to)) = plan.cut.filter(|_| !options.up_to_gap) else { return Ok(()) };
+    Err(PostgresError::Refused {
+        why: format!(
+            "the archived log has a hole from {} to {}: the recovery would end before it, without what is behind",
+            Lsn(from),
+            Lsn(to)
+        ),
+        cure: "archive what is missing (chronolith pg timeline shows what is there), choose another base backup with \
+               --base, or give --up-to-gap to restore what lies before the hole"
+            .to_owned(),
+    })
+}
+
+/// Says of a refusal that it comes of log that is not archived yet.
+fn with_unarchived(error: PostgresError) -> PostgresError {
+    match error {
+        PostgresError::Refused { why, cure } => PostgresError::Refused {
+            why: format!(
+                "with the log that only the cluster there has, and that would be archived first: {why}"
+            ),
+            cure,
+        },
+        error => error,
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn server_time(time: Timestamp) -> String {
 }
 
 /// Returns the name of the setting that a line of a configuration file sets.
-fn name_of(line: &str) -> &str {
+pub(super) fn name_of(line: &str) -> &str {
     let line = line.trim_start();
     let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.')).unwrap_or(line.len());
     line.get(..end).unwrap_or_default()

@@ -15,8 +15,8 @@ use crate::postgres::Lsn;
 use crate::postgres::archive::push_as;
 use crate::postgres::lineage::{Archiver, ClusterName};
 use crate::postgres::restore::{
-    Awaited, ClusterRestore, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline, Unarchived,
-    start,
+    Awaited, ClusterRestore, LeftOut, RecoveryAction, RestoreOptions, RestoreReport, Standing, Timeline,
+    Unarchived, start,
 };
 use crate::repo::{Presence, Repository};
 use crate::timeline::{Certainty, Target};
@@ -470,12 +470,47 @@ fn tell_plan(session: &Session, restore: &ClusterRestore) {
             if restore.unarchived.len() == 1 { "is" } else { "are" }
         ));
     }
+    for why in [LeftOut::Copy, LeftOut::Conflict] {
+        tell_left_out(session, restore, why);
+    }
     if facts.bad_page_count() > 0 {
         talk.warn(&format!(
             "{} of this base backup had wrong checksums when they were read",
             render::count(facts.bad_page_count(), "page", "pages")
         ));
     }
+}
+
+/// Says which files of the log that stands there do not come into the archive, and how they are kept.
+fn tell_left_out(session: &Session, restore: &ClusterRestore, why: LeftOut) {
+    let names = restore.left_out.iter().filter(|(_, reason)| *reason == why);
+    let names: Vec<&str> = names.map(|(file, _)| file.name.as_str()).collect();
+    let (Some(first), Some(last)) = (names.first(), names.last()) else { return };
+    let which = match names.len() {
+        1 => (*first).to_owned(),
+        count => format!("{} ({first} to {last})", render::count(count as u64, "file", "files")),
+    };
+    let why = match why {
+        LeftOut::Copy => {
+            "archiving is off there, as in a restored copy, whose log is not that of the original. Where it is, \
+             archive it first (ALTER SYSTEM RESET archive_mode, and start the server)"
+        }
+        LeftOut::Conflict => {
+            "the archive has other bytes under that name, or another timeline of that number"
+        }
+    };
+    session.talk.warn(&format!(
+        "{which} of the log of the cluster that stands there will only be kept aside, beside the data directory, and not \
+         archived: {why}"
+    ));
+}
+
+fn left_out(restore: &ClusterRestore) -> Vec<Value> {
+    let word = |why: &LeftOut| match why {
+        LeftOut::Copy => "copy",
+        LeftOut::Conflict => "conflict",
+    };
+    restore.left_out.iter().map(|(file, why)| json!({ "name": file.name, "why": word(why) })).collect()
 }
 
 fn summary(
@@ -518,6 +553,7 @@ fn summary(
             "removed": report.removed,
             "unarchived": restore.unarchived.iter().map(|file| &file.name).collect::<Vec<_>>(),
             "log_archived": report.archived,
+            "log_left_out": left_out(restore),
             "kept_aside": report.kept_aside.as_ref().map(|path| path.display().to_string()),
         }),
     )
