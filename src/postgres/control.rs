@@ -82,6 +82,9 @@ pub struct ControlFile {
     pub redo: Lsn,
     /// The timeline of the checkpoint.
     pub timeline: u32,
+    /// The number of the transaction that was to be the next at the checkpoint, with how often the numbers had begun
+    /// anew in its upper half.
+    pub next_transaction: u64,
     /// Whether recovery must first reach a place.
     pub minimum_recovery: Option<(Lsn, u32)>,
     /// 0 minimal, 1 replica, 2 logical.
@@ -207,6 +210,7 @@ impl ControlFile {
             checkpoint: Lsn(fields.u64(32)?),
             redo: Lsn(fields.u64(40)?),
             timeline: fields.u32(48)?,
+            next_transaction: fields.u64(64)?,
             minimum_recovery: (minimum.0 != Lsn(0)).then_some(minimum),
             wal_level: fields.u32(172)?,
             settings: RecoverySettings {
@@ -240,6 +244,7 @@ mod tests {
         put(32, &0x200_0060_u64.to_le_bytes());
         put(40, &0x200_0028_u64.to_le_bytes());
         put(48, &3_u32.to_le_bytes());
+        put(64, &0x1_0000_02D0_u64.to_le_bytes());
         put(172, &1_u32.to_le_bytes());
         for (at, value) in [(180, 100_u32), (184, 8), (188, 10), (192, 2), (196, 64)] {
             put(at, &value.to_le_bytes());
@@ -268,7 +273,7 @@ mod tests {
             assert_eq!(control.system_identifier, 7_000_000_000_000_000_001);
             assert_eq!((control.timeline, control.checkpoint), (3, Lsn(0x200_0060)));
             assert_eq!(control.state, ClusterState::Production);
-            assert_eq!(control.minimum_recovery, None);
+            assert_eq!((control.minimum_recovery, control.next_transaction), (None, 0x1_0000_02D0));
             assert_eq!(control.segment_size, SegmentSize::DEFAULT);
             assert!(control.data_checksums);
             let settings: Vec<u32> = control.settings.by_name().map(|(_, value)| value).to_vec();

@@ -17,7 +17,9 @@ mod stream;
 
 pub use interval::{Gap, Hurt, Interval, gaps, hurt, intervals};
 pub use path::{Branch, Detour, NoPath, TimelinePath};
-pub use plan::{Certainty, RecoveryPlan, Refusal, Target, newest_timeline, plan, plan_from};
+pub use plan::{
+    Certainty, RecoveryPlan, Refusal, Target, newest_timeline, plan, plan_from, plan_on_own_timelines,
+};
 pub use retention::{HeldBase, LogDecision, LogFileAge, LogReason, LogRetention, LogRules};
 pub use stream::{LogBase, LogSegment, LogStream, Reach};
 

@@ -129,6 +129,8 @@ pub enum Refusal {
     /// The log does not reach so far (B13); `latest` would be what there is.
     #[error("the archived log does not reach the target; `latest` is what can be recovered")]
     Beyond {
+        /// The backup.
+        base: String,
         /// The timeline.
         timeline: u64,
         /// The latest time that it holds.
@@ -169,19 +171,42 @@ pub fn plan_from(
     target: &Target,
     timeline: Option<u64>,
 ) -> Result<RecoveryPlan, Refusal> {
+    first_plan(bases, |base| plan(stream, base, target, timeline))
+}
+
+/// Does the same along the timeline of each backup itself.
+///
+/// # Errors
+///
+/// As [`plan_from`].
+pub fn plan_on_own_timelines(
+    stream: &LogStream,
+    bases: &[LogBase],
+    target: &Target,
+) -> Result<RecoveryPlan, Refusal> {
+    first_plan(bases, |base| plan(stream, base, target, Some(base.timeline)))
+}
+
+fn first_plan(
+    bases: &[LogBase],
+    plan: impl Fn(&LogBase) -> Result<RecoveryPlan, Refusal>,
+) -> Result<RecoveryPlan, Refusal> {
     let mut ordered: Vec<&LogBase> = bases.iter().collect();
     ordered.sort_by_key(|base| (base.stopped, base.stop, &base.name));
     let mut refusal = None;
     for base in ordered.into_iter().rev() {
-        match plan(stream, base, target, timeline) {
-            Ok(plan) => return Ok(plan),
+        match (plan(base), &mut refusal) {
+            (Ok(plan), _) => return Ok(plan),
+            // What can be named lies behind any of them.
+            (Err(Refusal::NoPoint { known: more, .. }), Some(Refusal::NoPoint { known, .. })) => {
+                let new: Vec<String> = more.into_iter().filter(|name| !known.contains(name)).collect();
+                known.splice(0..0, new);
+            }
             // That the newest is too new is no news where an older one has a problem of its own.
-            Err(error) => match (&refusal, &error) {
-                (None, _) | (Some(Refusal::BeforeBase { .. } | Refusal::Detour { .. }), _) => {
-                    refusal = Some(error);
-                }
-                _ => {}
-            },
+            (Err(error), None | Some(Refusal::BeforeBase { .. } | Refusal::Detour { .. })) => {
+                refusal = Some(error);
+            }
+            (Err(_), Some(_)) => {}
         }
     }
     Err(refusal.unwrap_or(Refusal::NoBase))
@@ -264,6 +289,7 @@ fn needed(
 ) -> Result<(usize, Certainty), Refusal> {
     let all = reach.segments.len();
     let beyond = || Refusal::Beyond {
+        base: base.name.clone(),
         timeline,
         latest: reach.latest(),
         end: reach.written_end,

@@ -160,7 +160,8 @@ fn a_plan_names_the_segments_that_a_target_needs() {
     ));
     // B13: the last transaction itself cannot be a target: nothing shows that it was reached.
     assert_eq!(names(&on(time(98), Some(1))), "1:2 1:3 1:4 1:5 1:6 1:7 1:8 1:9");
-    let refusal = Refusal::Beyond { timeline: 1, latest: Some(at(99)), end: 1000, next: None };
+    let refusal =
+        Refusal::Beyond { base: "b".to_owned(), timeline: 1, latest: Some(at(99)), end: 1000, next: None };
     assert_eq!(on(time(99), Some(1)), Err(refusal));
     assert!(matches!(
         on(Target::Position { at: 1000, inclusive: true }, Some(1)),
@@ -233,7 +234,13 @@ fn gaps_end_what_can_be_recovered() {
     // A target behind the gap is refused, and the refusal says where the log goes on; the latest that can be
     // had lies before it, and says so.
     let time = Target::Time { at: at(62), inclusive: true };
-    let refusal = Refusal::Beyond { timeline: 1, latest: Some(at(39)), end: 400, next: Some(600) };
+    let refusal = Refusal::Beyond {
+        base: "first".to_owned(),
+        timeline: 1,
+        latest: Some(at(39)),
+        end: 400,
+        next: Some(600),
+    };
     assert_eq!(plan(&stream, &first, &time, None), Err(refusal));
     assert_eq!(plan(&stream, &first, &Target::Latest, None).unwrap().cut, Some((400, 600)));
     // What is certain to lie before the gap is not cut by it.
@@ -259,7 +266,15 @@ fn named_places() {
     let on = |name: &str| plan(&stream, &base, &Target::Point { name: name.to_owned() }, Some(1));
     assert_eq!(on("before").unwrap().segments.last().unwrap(), "1:10");
     let refusal = Refusal::NoPoint { name: "after".to_owned(), known: vec!["before".to_owned()] };
-    assert_eq!(on("after"), Err(refusal));
+    assert_eq!(on("after"), Err(refusal.clone()));
+    // Where the newest backup was made behind it, an older one still leads there.
+    let late = LogBase { name: "late".to_owned(), start: 1030, stop: 1040, stopped: at(103), ..base.clone() };
+    let bases = [base.clone(), late];
+    let target = Target::Point { name: "after".to_owned() };
+    assert_eq!(plan_from(&stream, &bases, &target, Some(1)), Err(refusal.clone()));
+    assert_eq!(plan_on_own_timelines(&stream, &bases, &target), Err(refusal));
+    let target = Target::Point { name: "before".to_owned() };
+    assert_eq!(plan_on_own_timelines(&stream, &bases, &target).unwrap().base, "b");
 }
 
 /// R9: a lost history hides the timelines behind it.

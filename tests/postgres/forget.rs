@@ -191,6 +191,7 @@ fn an_upgraded_cluster_goes_on_under_its_name() {
     archive_all(&old);
     let before = digests(&old);
     let moment = old.sql("postgres", "SELECT now()");
+    let transaction = old.sql("postgres", "SELECT txid_current() FROM pg_create_restore_point('old')");
     old.sql("postgres", "CREATE TABLE too_late ()");
     archive_all(&old);
     old.stop("fast");
@@ -254,6 +255,8 @@ fn an_upgraded_cluster_goes_on_under_its_name() {
     let bases = complete(&events);
     assert_eq!(restored(&archive, &[]), after);
     assert_eq!(restored(&archive, &["--target-time", moment.trim()]), before);
+    assert_eq!(restored(&archive, &["--target-name", "old"]), before);
+    assert_eq!(restored(&archive, &["--target-xid", transaction.trim()]), before);
 
     // The old system goes as it ages.
     age(&archive, 30);

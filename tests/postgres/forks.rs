@@ -33,6 +33,7 @@ fn each_timeline_comes_back_with_its_own_rows() {
     expect(&run(arguments(&first, &["--archive-timeout", "120"])), 0);
     let fork = commit(&first, 2);
     let beyond = commit(&first, 3);
+    first.sql("postgres", "SELECT pg_create_restore_point('left'), pg_create_restore_point('also left')");
     archive_all(&first);
 
     let restore = |more: &[&str], settings: &[&str]| -> Server {
@@ -67,10 +68,22 @@ fn each_timeline_comes_back_with_its_own_rows() {
     assert_eq!(rows(&restore(&["--target-timeline", "current"], &[])), "1,2,3,6");
     assert_eq!(rows(&restore(&["--target-timeline", "1", "--target-time", &beyond], &[])), "1,2,3");
     assert_eq!(rows(&restore(&["--target-timeline", "2", "--target-time", &branch], &[])), "1,2,104");
-    // R10: the second's own backup leads to no later moment of the first.
-    expect(&run(arguments(&second, &["--archive-timeout", "120"])), 0);
+    // What lies on a timeline that was left is found there by whoever names it; the name of none is answered with all.
+    assert_eq!(rows(&restore(&["--target-timeline", "1", "--target-name", "left"], &[])), "1,2,3");
     let place = folder(USER);
     let data = place.path().join("server/data");
+    let named = |name: &str, more: &[&str]| {
+        let words =
+            ["restore", "--cluster", "main", "--pgdata", data.to_str().unwrap(), "--target-name", name];
+        expect(&archive.command(&[&words[..], more].concat()).output().unwrap(), 2)
+    };
+    let said = named("left", &[]);
+    assert!(said.contains("it lies on timeline 1: --target-timeline 1"), "{said}");
+    // R10: the second's own backup leads to no later moment of the first.
+    expect(&run(arguments(&second, &["--archive-timeout", "120"])), 0);
+    // Behind the second backup no point was made; those behind the first are named.
+    let said = named("lost", &["--target-timeline", "1"]);
+    assert!(said.contains("it has: also left, left"), "{said}");
     let more = ["restore", "--cluster", "main", "--target-timeline", "1", "--base", "latest", "--pgdata"];
     let output = archive.command(&[&more[..], &[data.to_str().unwrap()]].concat()).output().unwrap();
     expect(&output, 2);

@@ -777,3 +777,43 @@ fn a_server_that_is_to_shut_down_at_its_target_has_done_so() {
     assert!(said.contains("did not come up") && said.contains("data.restore.log"), "{said}");
     drop(folder);
 }
+
+/// B12: a transaction that ended before the newest base backup is recovered to from an older one, and one that began before
+/// all of them is refused before anything is written.
+#[test]
+fn a_transaction_is_looked_for_from_a_base_backup_before_it() {
+    let archive = Archive::new();
+    let push = format!("archive_command={}", archive.command_line("archive-push --cluster main %p"));
+    let server = Server::start_with(&["--wal-segsize", "1"], &["archive_mode=on", &push]);
+    server.sql("postgres", "CREATE TABLE t (n int)");
+    let insert = |number: u64| {
+        let answer = server.sql("postgres", &format!("INSERT INTO t VALUES ({number}) RETURNING xmin"));
+        answer.trim().to_owned()
+    };
+    let run = |arguments: &[&str]| archive.command(arguments).output().unwrap();
+    let backup = || {
+        let backup = arguments(&server, &["--archive-timeout", "120"]);
+        expect(&run(&backup.iter().skip(1).map(String::as_str).collect::<Vec<_>>()), 0);
+    };
+    let before = insert(1);
+    backup();
+    let (wanted, _) = (insert(2), insert(3));
+    backup();
+    let newest = insert(4);
+    insert(5);
+    archive_all(&server);
+
+    let restored = |transaction: &str| {
+        let (folder, data) = target();
+        let words = restore_arguments(&data, &["--target-xid", transaction]);
+        expect(&run(&words.iter().skip(1).map(String::as_str).collect::<Vec<_>>()), 0);
+        recovered(folder).sql("postgres", "SELECT max(n) FROM t").trim().to_owned()
+    };
+    assert_eq!(restored(&wanted), "2");
+    assert_eq!(restored(&newest), "4");
+    let (_folder, data) = target();
+    let words = restore_arguments(&data, &["--target-xid", &before]);
+    let said = expect(&run(&words.iter().skip(1).map(String::as_str).collect::<Vec<_>>()), 2);
+    assert!(said.contains("began before every base backup") && said.contains("--base"), "{said}");
+    assert!(!data.exists());
+}

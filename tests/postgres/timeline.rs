@@ -134,12 +134,26 @@ fn intervals_are_what_the_archive_covers() {
     let restore = ["pg", "restore", "--cluster", "main", "--dry-run", "--json", "--pgdata", place];
     let output = archive.run(&restore);
     let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(code(&output) != 0 && said.contains("hole") && said.contains("--up-to-gap"), "{output:?}");
+    let told = String::from_utf8_lossy(&said);
+    assert!(code(&output) != 0 && told.contains("hole") && told.contains("--up-to-gap"), "{output:?}");
     let events = Events::read(&archive, &[&restore[..], &["--up-to-gap"]].concat(), 0);
     let summary = events.of("summary")[0];
     assert_eq!((&summary["certain"], &summary["timeline"]), (&Value::from(false), &Value::from(1)));
     assert!(summary["cut"]["from"].is_string() && summary["cut"]["to"].is_string(), "{summary}");
+    let cut = summary["cut"].clone();
+
+    // For a target in the hole the way to what lies before it is named, and is one: also where a base backup was made
+    // behind the hole.
+    let inside = chronolith::postgres::Lsn(victim.record.positions.unwrap().0).to_string();
+    let plain: Vec<&str> = restore.iter().copied().filter(|word| *word != "--json").collect();
+    let output = archive.run(&[&plain[..], &["--target-lsn", &inside]].concat());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let id = told.split("--base ").nth(1).unwrap_or_default().split(' ').next().unwrap_or_default();
+    let way = ["--base", id, "--target-timeline", "1", "--target", "latest", "--up-to-gap"];
+    assert!(code(&output) == 2 && told.contains(&way.join(" ")), "{told}");
+    assert!(id.len() >= 8 && base["snapshot"].as_str().unwrap().starts_with(id), "{told}");
+    let events = Events::read(&archive, &[&restore[..], &way].concat(), 0);
+    assert_eq!(events.of("summary")[0]["cut"], cut);
 
     // A cluster that nobody has archived.
     let output = archive.run(&["pg", "timeline", "--cluster", "nobody"]);

@@ -5,20 +5,24 @@
 //!
 //! - `archiving`: whether a cluster that stands there archives
 //! - `brought`: the log that a restored server needs, beside it
+//! - `choice`: the base backup and the log that a target needs, or why there are none
 //! - `contained`: a restored cluster that reaches nothing outside of a folder
 //! - `inside`: what the log in a restored data directory says of the files beside it
 //! - `place`: what stands where the restore would write
 //! - `programs`: the server's programs on this host
+//! - `refusal`: why a target cannot be reached, in words, and what can be
 //! - `rescue`: what only a cluster that stands there has of its log
 //! - `settings`: what the restored server is told
 //! - `writing`: the writing side
 
 mod archiving;
 mod brought;
+mod choice;
 mod contained;
 mod inside;
 mod place;
 mod programs;
+mod refusal;
 mod rescue;
 mod settings;
 mod writing;
@@ -34,16 +38,16 @@ use super::control::ControlFile;
 use super::error::PostgresError;
 use super::layout::RelationId;
 use super::lineage::{ClusterName, Lineage, stream_of};
-use super::segment::Lsn;
-use super::stream::{ClusterLog, log_base, read_cluster};
-use crate::base::{SnapshotId, Timestamp};
+use super::stream::read_cluster;
+use crate::base::SnapshotId;
 use crate::format::session::SessionPurpose;
 use crate::ops::OpsError;
 use crate::ops::Snapshots;
 use crate::ops::cat::cat;
 use crate::ops::listing::{Found, locate};
 use crate::repo::{Presence, Repository};
-use crate::timeline::{LogBase, LogStream, RecoveryPlan, Refusal, Target, plan, plan_from};
+use crate::timeline::{LogStream, RecoveryPlan, Refusal, Target};
+use choice::Choice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -216,7 +220,7 @@ impl ClusterRestore {
             cure: format!("chronolith snapshots --label {cluster} shows what there is"),
         })?;
         let logs = read_cluster(repository, cluster)?;
-        let lineage = lineage_for(&bases, &logs, &options);
+        let lineage = choice::lineage_for(repository, &bases, &logs, &options)?;
         let of_lineage = bases.iter().rev().find(|base| Some(base.facts.system_identifier) == lineage);
         let newest = of_lineage.filter(|_| options.base.is_none()).unwrap_or(newest);
         let identifier = newest.facts.system_identifier;
@@ -231,12 +235,11 @@ impl ClusterRestore {
         let wanted = |base: &&Base| {
             base.facts.system_identifier == identifier && options.base.is_none_or(|id| base.view.id == id)
         };
-        let usable: Vec<LogBase> = bases.iter().filter(wanted).map(log_base).collect();
-        let plan =
-            choose(&stream, &usable, &options).map_err(|refusal| explain_refusal(&refusal, archived))?;
-        check_cut(&plan, &options)?;
+        let usable: Vec<&Base> = bases.iter().filter(wanted).collect();
+        let choice = Choice::new(repository, &usable, stream, archived, &options)?;
+        let plan = choice.plan()?;
         let base = bases.iter().find(|base| base.view.id.to_string() == plan.base).cloned();
-        let base = base.ok_or_else(|| explain_refusal(&Refusal::NoBase, archived))?;
+        let base = base.ok_or_else(|| choice.explain(&Refusal::NoBase))?;
         let standing = place::look(&options, &base)?;
         let found = match (standing, &log, read_control(&options.data_directory)) {
             // Where nothing is archived, what is kept aside is all there is to keep.
@@ -249,10 +252,7 @@ impl ClusterRestore {
         if let Some(log) = log.as_ref().filter(|_| !found.unarchived.is_empty()) {
             // What it leads to must be possible too: once it is archived it cannot be taken back.
             let (stream, created) = rescue::rehearse(log, &found.unarchived)?;
-            let plan = choose(&stream, &usable, &options)
-                .map_err(|refusal| explain_refusal(&refusal, archived))
-                .and_then(|plan| check_cut(&plan, &options).map(|()| plan))
-                .map_err(with_unarchived)?;
+            let plan = choice.with(stream).plan().map_err(with_unarchived)?;
             for (segment, created) in created.iter().filter(|(name, _)| plan.segments.contains(name)) {
                 place::check_created(&options, &base.facts, &places, segment, created)?;
             }
@@ -261,7 +261,8 @@ impl ClusterRestore {
             Some(log) => log.creations(repository, cluster, &plan.segments)?,
             None => BTreeMap::new(),
         };
-        let unknown = stream.segments().filter(|segment| !segment.known).map(|segment| segment.name.as_str());
+        let unknown =
+            choice.stream.segments().filter(|segment| !segment.known).map(|segment| segment.name.as_str());
         let unknown: BTreeSet<&str> = unknown.collect();
         for segment in &plan.segments {
             let created = created.get(segment).map_or(&[][..], |created| &created.tablespaces);
@@ -356,65 +357,6 @@ impl ClusterRestore {
     }
 }
 
-/// Finds the system whose backups lead to the target: the newest, or one from before an upgrade, where the target
-/// lies before all backups of those after it.
-fn lineage_for(bases: &[Base], logs: &[ClusterLog], options: &RestoreOptions) -> Option<u64> {
-    let mut looked_at = Vec::new();
-    for identifier in bases.iter().rev().map(|base| base.facts.system_identifier) {
-        if looked_at.contains(&identifier) {
-            continue;
-        }
-        looked_at.push(identifier);
-        let own: Vec<&Base> =
-            bases.iter().filter(|base| base.facts.system_identifier == identifier).collect();
-        let segment_bytes = own.first()?.facts.segment_size.bytes();
-        let log = logs.iter().find(|log| log.lineage.system_identifier == identifier);
-        let stream = log.map_or_else(|| LogStream::new(segment_bytes), |log| log.stream.clone());
-        let own: Vec<LogBase> = own.into_iter().map(log_base).collect();
-        if !matches!(choose(&stream, &own, options), Err(Refusal::BeforeBase { .. })) {
-            return Some(identifier);
-        }
-    }
-    None
-}
-
-/// Plans from the newest backup that allows the target.
-fn choose(stream: &LogStream, bases: &[LogBase], options: &RestoreOptions) -> Result<RecoveryPlan, Refusal> {
-    match options.timeline {
-        Timeline::Latest => plan_from(stream, bases, &options.target, None),
-        Timeline::Number(number) => plan_from(stream, bases, &options.target, Some(number)),
-        Timeline::OfBase => {
-            let mut ordered: Vec<&LogBase> = bases.iter().collect();
-            ordered.sort_by_key(|base| (base.stopped, base.stop));
-            let plans = ordered.into_iter().rev();
-            let mut refusal = Refusal::NoBase;
-            for base in plans {
-                match plan(stream, base, &options.target, Some(base.timeline)) {
-                    Ok(plan) => return Ok(plan),
-                    Err(error) if refusal == Refusal::NoBase => refusal = error,
-                    Err(_) => {}
-                }
-            }
-            Err(refusal)
-        }
-    }
-}
-
-/// Refuses a hole in the log that was not allowed.
-fn check_cut(plan: &RecoveryPlan, options: &RestoreOptions) -> Result<(), PostgresError> {
-    let Some((from, to)) = plan.cut.filter(|_| !options.up_to_gap) else { return Ok(()) };
-    Err(PostgresError::Refused {
-        why: format!(
-            "the archived log has a hole from {} to {}: the recovery would end before it, without what is behind",
-            Lsn(from),
-            Lsn(to)
-        ),
-        cure: "archive what is missing (chronolith pg timeline shows what is there), choose another base backup with \
-               --base, or give --up-to-gap to restore what lies before the hole"
-            .to_owned(),
-    })
-}
-
 /// Says of a refusal that it comes of log that is not archived yet.
 fn with_unarchived(error: PostgresError) -> PostgresError {
     match error {
@@ -426,73 +368,6 @@ fn with_unarchived(error: PostgresError) -> PostgresError {
         },
         error => error,
     }
-}
-
-/// Writes an instant with its offset.
-fn instant(time: Timestamp) -> String {
-    crate::ops::show_time(time, &jiff::tz::TimeZone::UTC)
-}
-
-/// Says why a target cannot be reached, and what can be.
-fn explain_refusal(refusal: &Refusal, archived: bool) -> PostgresError {
-    let (why, cure) = match refusal {
-        Refusal::BeforeBase { stopped, stop, .. } => (
-            format!(
-                "the target lies before the end of every base backup: the oldest that was looked at ended at {} ({})",
-                instant(*stopped),
-                Lsn(*stop)
-            ),
-            "choose a later target, or an older base backup with --base".to_owned(),
-        ),
-        Refusal::Beyond { .. } if !archived => (
-            "the target lies behind the end of the base backup, and no log of this cluster is archived"
-                .to_owned(),
-            "--target latest restores what the backup holds; archive the log for more (pg archive-push)"
-                .to_owned(),
-        ),
-        Refusal::Beyond { latest, end, timeline, next } => {
-            let latest = latest.map_or(String::new(), |latest| {
-                format!(", its latest transaction ended at {}", instant(latest))
-            });
-            let hole =
-                next.map_or(String::new(), |next| format!("; segments up to {} are missing", Lsn(next)));
-            (
-                format!(
-                    "the archived log of timeline {timeline} ends at {} before the target{latest}{hole}",
-                    Lsn(*end)
-                ),
-                match next {
-                    Some(_) => "--target latest --up-to-gap restores what lies before the hole".to_owned(),
-                    None => "--target latest restores what there is".to_owned(),
-                },
-            )
-        }
-        Refusal::LostHistory { lost, chosen } => (
-            format!(
-                "there is log of timeline {lost}, but no history of it that can be used: whether the newest \
-                 timeline is {chosen}, nobody can say"
-            ),
-            format!(
-                "archive {lost:08X}.history from a server that has it, or name the timeline: --target-timeline {chosen}"
-            ),
-        ),
-        Refusal::Incomplete { timeline, missing, .. } => (
-            format!(
-                "the log that makes the base backup consistent is not in the archive: timeline {timeline} from {} on",
-                Lsn(*missing)
-            ),
-            "wait until the server has archived it, or choose an older base backup with --base".to_owned(),
-        ),
-        Refusal::NoPoint { known, .. } => (
-            refusal.to_string(),
-            match known.is_empty() {
-                true => "it has none at all behind the end of the base backup".to_owned(),
-                false => format!("it has: {}", known.join(", ")),
-            },
-        ),
-        other => (other.to_string(), "chronolith pg timeline shows what can be recovered".to_owned()),
-    };
-    PostgresError::Refused { why, cure }
 }
 
 /// Reads a small file of a base backup; `None` where there is none.

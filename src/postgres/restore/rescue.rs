@@ -131,12 +131,15 @@ pub(super) fn look(
     Ok(found)
 }
 
+/// Tablespaces that segments create: their numbers and places, by the names of segments.
+type CreatedTablespaces = BTreeMap<String, Vec<(u32, String)>>;
+
 /// The log as it will be once files are archived, and which tablespaces their segments create: what it leads to is
 /// looked at before any of them is.
 pub(super) fn rehearse(
     log: &ClusterLog,
     unarchived: &[Unarchived],
-) -> Result<(LogStream, BTreeMap<String, Vec<(u32, String)>>), PostgresError> {
+) -> Result<(LogStream, CreatedTablespaces), PostgresError> {
     let size = log.lineage.segment_size;
     let (mut stream, mut created, mut before) = (log.stream.clone(), BTreeMap::new(), Noted::default());
     for file in unarchived {
