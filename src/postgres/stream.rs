@@ -272,6 +272,7 @@ impl Sorting<'_> {
                 log.forgotten.0 += 1;
                 log.forgotten.1 += found.length;
             }
+            log.note_forgotten(&found.record.name);
             return;
         }
         let is_remark = matches!(found.record.kind, LogRecordKind::Conflict | LogRecordKind::Gap);
@@ -300,6 +301,17 @@ impl ClusterLog {
     pub(super) fn refuse(&mut self, name: &str, error: &RepoError) {
         self.refused.push((name.to_owned(), explain(error)));
         self.damaged += usize::from(!matches!(error, RepoError::Untrusted { .. }));
+    }
+
+    /// Notes that a segment was let go.
+    fn note_forgotten(&mut self, name: &str) {
+        let size = self.lineage.segment_size;
+        if let Ok(LogFile::Segment(segment)) = name.parse()
+            && let Some(Lsn(start)) = segment.start(size)
+        {
+            let end = start.saturating_add(size.bytes());
+            self.stream.add_forgotten(segment.timeline(), (start, end));
+        }
     }
 
     /// The log of a lineage of which nothing is archived.

@@ -100,6 +100,11 @@ impl Sorting<'_> {
         if self.forgotten.names(&merge.id) && !pinned {
             log.forgotten.0 += 1;
             log.forgotten.1 += merge.length;
+            for (timeline, range) in
+                merge.record.runs.iter().filter_map(|run| run.timeline.zip(run.positions))
+            {
+                log.stream.add_forgotten(timeline, range);
+            }
             return Ok(());
         }
         let stretches: Option<Vec<LogSegment>> =

@@ -112,14 +112,15 @@ pub fn hurt(stream: &LogStream, bases: &[LogBase], lost: &BTreeSet<String>) -> V
     hurt
 }
 
-/// Returns what is missing between the segments of each timeline.
+/// Returns what is missing between the segments of each timeline, and was not let go.
 pub fn gaps(stream: &LogStream) -> Vec<Gap> {
     let mut gaps = Vec::new();
     for timeline in stream.timelines() {
         let mut end = None;
         for segment in stream.segments_of(timeline) {
             if let Some(from) = end.filter(|end| *end < segment.start) {
-                gaps.push(Gap { timeline, from, to: segment.start });
+                let missing = stream.not_forgotten(timeline, (from, segment.start));
+                gaps.extend(missing.into_iter().map(|(from, to)| Gap { timeline, from, to }));
             }
             end = Some(segment.held_end());
         }

@@ -60,6 +60,8 @@ pub struct LogStream {
     segments: BTreeMap<(u64, u64), LogSegment>,
     paths: BTreeMap<u64, TimelinePath>,
     damaged: BTreeSet<u64>,
+    /// Where stretches begin that somebody let go, by timeline, with their ends.
+    forgotten: BTreeMap<(u64, u64), u64>,
 }
 
 /// How far a log reaches from a place on.
@@ -138,6 +140,27 @@ impl LogStream {
     /// Notes that the history of a timeline is there and cannot be used.
     pub fn add_damaged_history(&mut self, timeline: u64) {
         self.damaged.insert(timeline);
+    }
+
+    /// Notes that a stretch was let go, so that nobody takes it for lost.
+    pub fn add_forgotten(&mut self, timeline: u64, (start, end): (u64, u64)) {
+        let known = self.forgotten.entry((timeline, start)).or_insert(end);
+        *known = end.max(*known);
+    }
+
+    /// Returns the parts of a stretch that nobody let go, in order.
+    pub(super) fn not_forgotten(&self, timeline: u64, (start, end): (u64, u64)) -> Vec<(u64, u64)> {
+        let (mut at, mut parts) = (start, Vec::new());
+        for ((_, from), to) in self.forgotten.range((timeline, 0)..(timeline, end)) {
+            if *from > at {
+                parts.push((at, *from));
+            }
+            at = at.max(*to);
+        }
+        if at < end {
+            parts.push((at, end));
+        }
+        parts
     }
 
     /// Returns the newest timeline that is known to exist and whose history cannot be used.

@@ -256,6 +256,24 @@ fn gaps_end_what_can_be_recovered() {
     assert_eq!((found[0].from, found[0].to, found[0].to_time, found[0].cut), (430, 430, None, true));
 }
 
+/// What was let go is not lost.
+#[test]
+fn forgotten_log_is_no_gap() {
+    let mut stream = LogStream::new(SEGMENT);
+    for number in [1, 2, 8, 9] {
+        stream.add_segment(segment(1, number, None));
+    }
+    let gap = |from: u64, to: u64| Gap { timeline: 1, from, to };
+    assert_eq!(gaps(&stream), [gap(300, 800)]);
+    stream.add_forgotten(1, (500, 600));
+    stream.add_forgotten(2, (300, 400));
+    assert_eq!(gaps(&stream), [gap(300, 500), gap(600, 800)]);
+    stream.add_forgotten(1, (0, 400));
+    stream.add_forgotten(1, (400, 500));
+    stream.add_forgotten(1, (600, 800));
+    assert_eq!(gaps(&stream), []);
+}
+
 #[test]
 fn named_places() {
     let mut stream = forked();

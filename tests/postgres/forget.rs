@@ -7,9 +7,11 @@ use super::support::server::{as_user, check, folder};
 use super::timeline::{Events, back_up, merge_all};
 use chronolith::ops::Snapshots;
 use chronolith::ops::catalogue::gather_logs;
+use chronolith::ops::forget::forget_logs;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 /// Lets everything that is archived now look as if it had been stored some days ago.
@@ -125,6 +127,31 @@ fn what_a_policy_keeps_is_restored() {
     assert_eq!(restored(&archive, &["--base", &bases[1], "--target-immediate"]), second);
     assert_eq!(restored(&archive, &[]), last);
     check("check", Ok(archive.run(&["check", "--read-data"])));
+}
+
+/// What was let go between log that stays is not shown as if it were lost.
+#[test]
+fn forgotten_log_is_not_shown_as_a_gap() {
+    let archive = Archive::new();
+    let server = start(&archive, "1");
+    back_up(&archive, &server);
+    for _ in 0..4 {
+        server.sql("postgres", "CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)");
+        archive_all(&server);
+    }
+    let repository = archive.open();
+    let mut segments = repository.all_logs().unwrap().found;
+    segments.retain(|found| found.record.name.len() == 24);
+    segments.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+    // Two of those behind the base backup, and the last one stays.
+    let gone: Vec<_> = segments.iter().rev().skip(1).take(2).map(|found| found.id).collect();
+    let snapshots = Snapshots::load(&repository).unwrap();
+    forget_logs(&repository, &snapshots, &gone).unwrap();
+    check("chown", Command::new("chown").args(["-R", USER]).arg(archive.repository()).output());
+    let timeline = Events::timeline(&archive);
+    assert_eq!(number(&timeline.of("lineage")[0]["forgotten_objects"]), 2);
+    assert!(timeline.of("gap").is_empty(), "{:?}", timeline.of("gap"));
+    assert_eq!(timeline.of("interval")[0]["cut"], true);
 }
 
 /// A merged log pack that a disk lost is missed until all that it held lies before what is kept.
