@@ -185,7 +185,8 @@ impl Arguments {
             Goal::Random => {
                 let drawn = recoverable.draw(base, &SystemEntropy).ok_or_else(|| {
                     Fault::usage(
-                        "no second can be drawn: behind the end of the base backups no log is archived",
+                        "no second can be drawn: behind the end of the base backups no log is archived that a throw-away \
+                         server may replay",
                         "--target latest tries what there is",
                     )
                 })?;
