@@ -23,7 +23,7 @@ use crate::format::pack::{BlobClass, PackTail, TRAILER_BYTES};
 use crate::format::trust::{Act, Role};
 use crate::repo::index::KnownPack;
 use crate::storage::StorageError;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -321,7 +321,7 @@ impl Repository {
             let folder = cache.join(self.config.repository.to_string());
             super::cache::remove_stale(&folder, self.environment.clock.now());
         }
-        self.reload_index()?;
+        self.reload_index(&BTreeSet::new())?;
         self.index_loaded.store(true, Ordering::Release);
         Ok(())
     }
@@ -333,8 +333,17 @@ impl Repository {
     ///
     /// When the store cannot be listed or read.
     pub fn refresh_index(&self) -> Result<Vec<IndexId>, RepoError> {
+        self.refresh_index_without(&BTreeSet::new())
+    }
+
+    /// Does the same, and takes nothing from these runs, even where the cache has their content.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::refresh_index`].
+    pub fn refresh_index_without(&self, runs: &BTreeSet<IndexId>) -> Result<Vec<IndexId>, RepoError> {
         let mut searched = self.unlisted_searched.lock().unwrap_or_else(PoisonError::into_inner);
-        let unread = self.reload_index()?;
+        let unread = self.reload_index(runs)?;
         self.index_loaded.store(true, Ordering::Release);
         *searched = false;
         Ok(unread)
@@ -355,7 +364,7 @@ impl Repository {
         Ok(lengths)
     }
 
-    fn reload_index(&self) -> Result<Vec<IndexId>, RepoError> {
+    fn reload_index(&self, without: &BTreeSet<IndexId>) -> Result<Vec<IndexId>, RepoError> {
         let names: BTreeMap<IndexId, String> = self
             .environment
             .store
@@ -363,7 +372,7 @@ impl Repository {
             .into_iter()
             .filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.name)))
             .collect();
-        let runs: Vec<IndexId> = names.keys().copied().collect();
+        let runs: Vec<IndexId> = names.keys().filter(|id| !without.contains(id)).copied().collect();
         let fetch = |id| names.get(&id).map_or(Ok(None), |name| self.fetch_run(id, name));
         self.index.load(&runs, fetch)
     }
@@ -466,7 +475,7 @@ impl Repository {
             return Ok(false);
         }
         self.index.drop_damaged();
-        self.reload_index()?;
+        self.reload_index(&BTreeSet::new())?;
         Ok(true)
     }
 

@@ -5,7 +5,7 @@ use crate::support::{Failure, Fault, FaultStore};
 use chronolith::base::{Classify, ErrorClass, SnapshotId};
 use chronolith::ops::backup::{Source, backup};
 use chronolith::ops::cat::cat;
-use chronolith::ops::check::{CheckOptions, CheckReport, ReadData, check};
+use chronolith::ops::check::{CheckOptions, CheckReport, Gravity, ReadData, check};
 use chronolith::ops::listing::{Found, locate};
 use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::ops::repair::{
@@ -128,6 +128,34 @@ fn the_index_comes_back_from_packs_alone() {
     assert_eq!(index(&scene.owner, false).unwrap().0, IndexRepaired::default());
 }
 
+/// A client's cache goes on knowing what a run said, and others do not.
+#[test]
+fn a_run_that_only_the_cache_knows_is_described_anew() {
+    for harm in 0..3 {
+        let scene = scene_of(50_000);
+        let cache = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let owner = scene.owner.with_cache(cache.path());
+        owner.back_up(&content([("third", noise(8, 9_000))]));
+        owner.open().load_index().unwrap();
+        let run = scene.store.list("index/").unwrap().remove(0).name;
+        change(&scene.store, &run, |bytes| match harm {
+            0 => bytes[500] ^= 1,
+            1 => bytes.truncate(bytes.len() / 2),
+            _ => bytes.fill(0),
+        });
+        let report = check_with(&owner, ReadData::None);
+        assert!(report.is_damaged(), "{harm}");
+        assert!(report.findings.iter().any(|f| f.object == run && f.gravity == Gravity::Damage));
+        let (done, left) = index(&owner, false).unwrap();
+        assert_eq!((done.described, done.deleted_runs, left), (2, 1, false), "{harm}: {done:?}");
+        for client in [&owner, &scene.owner] {
+            let report = check_with(client, ReadData::None);
+            assert!(report.findings.is_empty(), "{harm}: {:?}", report.findings);
+        }
+        assert_eq!(index(&owner, false).unwrap(), (IndexRepaired::default(), false));
+    }
+}
+
 #[test]
 fn only_its_own_key_describes_a_pack_and_others_copy_it() {
     let scene = scene_of(50_000);
@@ -215,6 +243,11 @@ fn a_pack_without_its_end_gives_what_the_index_knows_of_it() {
         );
         assert_eq!(scene.owner.read(scene.second.0).unwrap(), scene.second.1);
     }
+}
+
+fn check_with(client: &Client, read_data: ReadData) -> CheckReport {
+    let options = CheckOptions { read_data, keep_ledger: true, program: "test".to_owned() };
+    check(&client.open(), &options).unwrap()
 }
 
 #[test]

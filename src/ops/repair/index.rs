@@ -122,10 +122,6 @@ impl IndexPlan {
     pub fn new(repository: &Arc<Repository>, options: IndexOptions) -> Result<Self, OpsError> {
         let own = repository.keyring().identity.key;
         repository.registry().may_sign(&own, Act::IndexRun)?;
-        let unread = repository.refresh_index()?;
-        let condemned = repository.condemned(&CondemnedListing::default())?;
-        let lengths = repository.pack_lengths()?;
-        let index = repository.index().numbered();
         let mut plan = Self {
             repository: repository.clone(),
             options,
@@ -133,7 +129,12 @@ impl IndexPlan {
             broken: Vec::new(),
             packs: Vec::new(),
         };
-        plan.look_at_runs(&unread)?;
+        // The cache may hold what a damaged run once said: other clients do not have it.
+        let unusable = plan.look_at_runs()?;
+        repository.refresh_index_without(&unusable)?;
+        let condemned = repository.condemned(&CondemnedListing::default())?;
+        let lengths = repository.pack_lengths()?;
+        let index = repository.index().numbered();
         let mut packs: Vec<(PackId, u64)> = lengths.iter().map(|(id, bytes)| (*id, *bytes)).collect();
         packs.sort_unstable();
         for (id, bytes) in packs {
@@ -158,13 +159,14 @@ impl IndexPlan {
         Ok(plan)
     }
 
-    fn look_at_runs(&mut self, unread: &[IndexId]) -> Result<(), OpsError> {
+    /// Reads every run from the store; returns those that cannot be used.
+    fn look_at_runs(&mut self) -> Result<BTreeSet<IndexId>, OpsError> {
         let store = &self.repository.environment().store;
-        let unread: BTreeSet<ObjectId> = unread.iter().map(|id| ObjectId::from(*id)).collect();
+        let mut unusable = BTreeSet::new();
         for object in store.list("index/")? {
             let Some(Ok(id)) = object.name.rsplit('/').next().map(str::parse::<ObjectId>) else { continue };
-            if !unread.contains(&id) {
-                continue;
+            if self.repository.environment().observer.interrupted() {
+                return Err(RepoError::Interrupted.into());
             }
             let (why, broken) = match store.get(&object.name, limits::INDEX_RUN_BYTES_MAX) {
                 Ok(bytes) => match self.repository.open_run(&id.into(), &bytes) {
@@ -178,9 +180,10 @@ impl IndexPlan {
             if broken {
                 self.broken.push(object.name.clone());
             }
+            unusable.insert(id.into());
             self.runs.push((object.name, why));
         }
-        Ok(())
+        Ok(unusable)
     }
 
     fn fate(&self, pack: &KnownPack) -> IndexFate {
