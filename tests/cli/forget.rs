@@ -52,6 +52,37 @@ fn snapshots_are_forgotten_by_name_but_not_the_last() {
     world.run(["cat", "a"]).exits(4);
 }
 
+/// Enough of them for a catalogue, which goes on listing what a prune has deleted until the next one is made.
+#[test]
+fn what_was_pruned_answers_to_no_name_and_cannot_be_pinned() {
+    let (world, ids) = backed_up(36);
+    world.run(["key", "add", "--role", "writer", "--name", "w", "--new-key-file", "w.key"]).exits(0);
+    world.run(["forget", "--keep-last", "3"]).exits(0);
+    let forgotten = |options: &[&str]| {
+        let arguments = ["snapshots", "--forgotten", "--json"].iter().chain(options);
+        world.run(arguments).exits(0).events().len() - 1
+    };
+    assert_eq!((forgotten(&[]), forgotten(&["--no-cache"])), (36, 36), "they wait for their grace");
+    assert_eq!(world.run(["cat", &format!("{}:a", &ids[0][..12])]).exits(0).out, b"0");
+    world.run(["prune", "--grace", "0"]).exits(0);
+    assert_eq!((forgotten(&[]), forgotten(&["--no-cache"])), (3, 3));
+    let ghost = ids[0].as_str();
+    let inside = format!("{ghost}:a");
+    for arguments in [
+        vec!["cat", &inside],
+        vec!["restore", ghost, "--target", "out"],
+        vec!["tag", ghost, "--add", "x"],
+        vec!["pin", ghost],
+        vec!["pin", ghost, "--key-file", "w.key"],
+        vec!["undelete", ghost],
+    ] {
+        world.run(&arguments).exits(4);
+    }
+    assert_eq!(world.run(["cat", "a"]).exits(0).out, b"35");
+    world.run(["forget", "--keep-last", "2", "--prune", "--grace", "0"]).exits(0);
+    world.run(["check", "--read-data"]).exits(0);
+}
+
 #[test]
 fn a_filter_that_fits_nothing_is_warned_of() {
     let (world, _) = backed_up(2);

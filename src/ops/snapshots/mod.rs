@@ -165,10 +165,15 @@ impl Snapshots {
         sort_by_commit(&mut views);
         let mut found = roots.annotations.found;
         found.sort_by_key(|annotation| (annotation.annotation.created, annotation.id));
-        let places: HashMap<SnapshotId, usize> =
-            views.iter().enumerate().map(|(place, view)| (view.id, place)).collect();
+        let mut places = places_of(&views);
         let ended_by = apply(repository, &mut views, &places, &found, &roots.memory, &mut refused);
         let mut ended: HashSet<SnapshotId> = ended_by.keys().copied().collect();
+        if !roots.is_all {
+            let swept = swept(repository, &views, &roots.present)?;
+            views.retain(|view| !swept.contains(&view.id));
+            places = places_of(&views);
+            ended.extend(swept);
+        }
         let recorded = roots.memory.ends().filter(|end| end.kind == ObjectKind::Snapshot);
         let recorded = recorded.map(|end| SnapshotId::from(end.id));
         ended
@@ -281,6 +286,29 @@ impl Snapshots {
     pub fn newest_of(&self, host: &str, label: &str) -> Option<&SnapshotView> {
         self.iter().rev().find(|view| view.snapshot.host == host && view.snapshot.label == label)
     }
+}
+
+fn places_of(views: &[SnapshotView]) -> HashMap<SnapshotId, usize> {
+    views.iter().enumerate().map(|(place, view)| (view.id, place)).collect()
+}
+
+/// Finds forgotten snapshots that are told of by catalogues alone and are gone. A sweep has taken them, and the catalogue
+/// that records their end comes later. Of those that are not forgotten nobody looks whether they are there: whoever
+/// restores one learns it.
+fn swept(
+    repository: &Repository,
+    views: &[SnapshotView],
+    present: &HashSet<ObjectId>,
+) -> Result<HashSet<SnapshotId>, OpsError> {
+    let is_hidden = |view: &&SnapshotView| view.forgotten && !present.contains(&ObjectId::from(view.id));
+    let hidden: Vec<SnapshotId> = views.iter().filter(is_hidden).map(|view| view.id).collect();
+    if hidden.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let listed = repository.environment().store.list("snapshots/").map_err(RepoError::from)?;
+    let there: HashSet<SnapshotId> =
+        listed.iter().filter_map(|object| object.name.rsplit('/').next()?.parse().ok()).collect();
+    Ok(hidden.into_iter().filter(|id| !there.contains(id)).collect())
 }
 
 /// Sorts by commit: what catalogues have seen in their order ([CATALOG-2]), then the rest by the store's time, but a
