@@ -32,7 +32,7 @@ pub use excludes::Excludes;
 pub use handles::permit_many_handles;
 pub use metadata::{FileKind, Metadata};
 pub use owners::Owners;
-pub use path::{check_component, printable};
+pub use path::{check_component, path_text, printable};
 pub use scan::{Entry, Scan, ScanEvent, ScanOptions};
 pub use source::SourceFile;
 pub use target::{Durability, Ownership, RESTORE_MARKER, RestoreOptions, TEMPORARY_PREFIX, TargetFolder};

@@ -3,6 +3,11 @@
 use super::LocalError;
 use std::fmt::Write;
 
+/// Writes a path below a root for people. That of the root is empty, and nobody would see it.
+pub fn path_text(path: &[u8]) -> String {
+    if path.is_empty() { "/".to_owned() } else { printable(path) }
+}
+
 /// Writes a path for people: what is not printable or not UTF-8 appears as `\n`, `\x1b`, `\xff`.
 pub fn printable(path: &[u8]) -> String {
     let mut text = String::with_capacity(path.len());

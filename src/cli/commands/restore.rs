@@ -2,13 +2,14 @@
 
 use crate::base::Observer;
 use crate::cli::commands::cat::to_stdout;
+use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::{Named, Session};
-use crate::localfs::{Ownership, printable};
+use crate::localfs::{Ownership, path_text, printable};
 use crate::ops::restore::{Planned, RestoreOptions, RestorePlan, RestoreReport, Severity};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -125,22 +126,23 @@ fn show(
             Severity::Missing => "missing",
             Severity::Metadata => "metadata",
         };
-        talk.event(
-            "problem",
-            json!({
-                "path": printable(&problem.path),
-                "severity": severity,
-                "what": problem.what,
-                "missing": problem.missing.iter().map(|range| [range.start, range.end]).collect::<Vec<_>>(),
-                "kept_as": problem.kept_as.as_deref().map(printable),
-            }),
-        )?;
+        let missing: Vec<[u64; 2]> = problem.missing.iter().map(|range| [range.start, range.end]).collect();
+        let mut fields = Map::new();
+        events::bytes(&mut fields, "path", &problem.path);
+        fields.insert("severity".to_owned(), json!(severity));
+        fields.insert("what".to_owned(), json!(problem.what));
+        fields.insert("missing".to_owned(), json!(missing));
+        match &problem.kept_as {
+            Some(kept) => events::bytes(&mut fields, "kept_as", kept),
+            None => drop(fields.insert("kept_as".to_owned(), Value::Null)),
+        }
+        talk.event("problem", Value::Object(fields))?;
         if !session.settings.json && number < PROBLEMS_SHOWN {
             let kept = problem
                 .kept_as
                 .as_deref()
                 .map_or(String::new(), |kept| format!("; what could be read is kept as {}", printable(kept)));
-            talk.warn(&format!("{}: {}{kept}", printable(&problem.path), problem.what));
+            talk.warn(&format!("{}: {}{kept}", path_text(&problem.path), problem.what));
         }
     }
     let more = report.problems.len().saturating_sub(PROBLEMS_SHOWN) as u64 + report.problems_more;
