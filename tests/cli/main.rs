@@ -2,6 +2,7 @@
 
 mod commands;
 mod copies;
+mod damage;
 mod errors;
 mod forget;
 mod help;

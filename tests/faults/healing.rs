@@ -249,6 +249,9 @@ fn a_difference_whose_base_is_bad_is_whole_again_once_the_base_is() {
     let found = look(&scene.owner, ReadData::All);
     assert_eq!(found.reported, 1, "only the pack that is bad, not those that need it: {found:?}");
     assert_eq!(found.hurt.len(), 2);
+    // Nobody reads the differences again, and they are known to be lost with what they rest on.
+    let known = look(&scene.owner, ReadData::None);
+    assert_eq!((known.hurt.len(), known.reported), (2, 0), "{known:?}");
     // Only the first version is still somewhere.
     let healing = scene.owner.back_up(&scene.content);
     assert!(scene.reads(scene.first) && scene.reads(healing));

@@ -3,10 +3,13 @@
 use crate::support::world::{Client, Content, content, copy_of, dump, noise, read_snapshot};
 use crate::support::{Failure, Fault, FaultStore};
 use chronolith::base::{Classify, ErrorClass, SnapshotId};
+use chronolith::format::trust::Role;
 use chronolith::ops::backup::{Source, backup};
 use chronolith::ops::cat::cat;
 use chronolith::ops::check::{CheckOptions, CheckReport, Gravity, ReadData, check};
+use chronolith::ops::forget::forget;
 use chronolith::ops::listing::{Found, locate};
+use chronolith::ops::marks::{Mark, mark};
 use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::ops::repair::{
     IndexFate, IndexOptions, IndexPlan, IndexRepaired, PacksOptions, PacksPlan, REPAIRED_FROM,
@@ -15,6 +18,7 @@ use chronolith::ops::repair::{
 use chronolith::ops::{OpsError, Snapshots};
 use chronolith::storage::{MemoryStore, Operation, Store};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Names of packs of a kind (3 content, 4 metadata), oldest first.
 fn packs(store: &dyn Store, kind: u8) -> Vec<String> {
@@ -248,6 +252,141 @@ fn a_pack_without_its_end_gives_what_the_index_knows_of_it() {
 fn check_with(client: &Client, read_data: ReadData) -> CheckReport {
     let options = CheckOptions { read_data, keep_ledger: true, program: "test".to_owned() };
     check(&client.open(), &options).unwrap()
+}
+
+/// That something was reported does not make it whole, and what nobody here can open is not known to be.
+#[test]
+fn keys_that_read_no_content_do_not_take_what_is_reported_for_whole() {
+    for role in [Role::Maintainer, Role::Writer, Role::Auditor] {
+        let scene = scene_of(3_000_000);
+        let limited = crate::keys::with_role(&scene.owner, role, "limited");
+        let pack = packs(&scene.store, 3).remove(0);
+        change(&scene.store, &pack, |bytes| bytes[100_000] ^= 1);
+        for read_data in [
+            ReadData::All,
+            ReadData::All,
+            ReadData::None,
+            ReadData::OldestFirst { budget: Some(Duration::ZERO) },
+        ] {
+            let report = check_with(&limited, read_data.clone());
+            assert!(report.is_damaged(), "{role:?} {read_data:?}: {report:?}");
+            let hurt: Vec<SnapshotId> = report.hurt.iter().map(|(id, _)| *id).collect();
+            assert_eq!(hurt, [scene.first.0], "{role:?} {read_data:?}");
+            assert!(report.hurt_perhaps.contains(&scene.first.0));
+            assert!(
+                report
+                    .affected
+                    .iter()
+                    .all(|affected| !affected.is_certain && affected.because == [pack.as_str()])
+            );
+        }
+        // Who can tell says what is lost.
+        let told = check_with(&scene.owner, ReadData::None);
+        assert!(told.is_damaged() && told.hurt_perhaps.is_empty(), "{told:?}");
+        assert!(told.affected.iter().all(|affected| affected.is_certain));
+        // Nothing is given up on a doubt.
+        if role == Role::Writer {
+            let plan = repair_snapshots(&limited, false).unwrap();
+            assert!(plan.loses_something() && plan.lost.is_empty() && plan.repaired.is_empty());
+            assert!(!plan.hurt[0].is_certain);
+        }
+        // What a writer reports counts for writers.
+        if role == Role::Writer { &limited } else { &scene.owner }.back_up(&scene.first.1);
+        let healed = check_with(&limited, ReadData::None);
+        assert!(!healed.is_damaged() && healed.known_damage == 1, "{role:?}: {healed:?}");
+        assert_eq!(scene.owner.read(scene.first.0).unwrap(), scene.first.1);
+    }
+}
+
+#[test]
+fn a_pack_that_says_nothing_of_itself_is_looked_into_by_every_check() {
+    for from_end in [None, Some(60_000)] {
+        let scene = scene_of(500_000);
+        let pack = packs(&scene.store, 3).remove(0);
+        change(&scene.store, &pack, |bytes| {
+            let start = from_end.map_or(0, |from_end| bytes.len() - from_end);
+            bytes[start..].fill(0);
+        });
+        assert!(scene.owner.read(scene.first.0).is_err());
+        for read_data in [ReadData::None, ReadData::All, ReadData::None, ReadData::None] {
+            let report = check_with(&scene.owner, read_data.clone());
+            assert!(report.is_damaged(), "{from_end:?} {read_data:?}: {report:?}");
+            let hurt: Vec<SnapshotId> = report.hurt.iter().map(|(id, _)| *id).collect();
+            assert_eq!(hurt, [scene.first.0], "{from_end:?} {read_data:?}");
+        }
+        let dry = SnapshotsPlan::run(&scene.owner.open(), SnapshotsOptions::default(), false).unwrap();
+        assert_eq!((dry.hurt.len(), dry.hurt[0].is_certain), (1, true), "{from_end:?}");
+        scene.owner.back_up(&scene.first.1);
+        assert!(!check_with(&scene.owner, ReadData::None).is_damaged());
+        assert_eq!(scene.owner.read(scene.first.0).unwrap(), scene.first.1);
+    }
+}
+
+/// What was forgotten and is hurt waits for the next prune; what nobody needs may be gone.
+#[test]
+fn only_what_a_snapshot_needs_is_damage() {
+    let scene = scene_of(50_000);
+    let (first, second) = (scene.first.0, scene.second.0);
+    let repository = scene.owner.open();
+    forget(&repository, &Snapshots::load_all(&repository).unwrap(), &[first]).unwrap();
+    let [pack, needed] = packs(&scene.store, 3).try_into().unwrap();
+    let whole = scene.store.get(&pack, u64::MAX).unwrap();
+    scene.store.delete(&pack).unwrap();
+    let told = |report: &CheckReport| -> Vec<(Gravity, String)> {
+        report.findings.iter().map(|finding| (finding.gravity, finding.object.clone())).collect()
+    };
+    let report = check_with(&scene.owner, ReadData::None);
+    assert!(!report.is_damaged() && report.hurt.is_empty() && report.affected.is_empty(), "{report:?}");
+    assert_eq!(report.hurt_forgotten, [(first, 2)]);
+    assert_eq!(
+        told(&report),
+        [(Gravity::Warning, pack.clone()), (Gravity::Warning, format!("snapshot {first}"))]
+    );
+    // Needed by nobody at all: the snapshot is gone, and with it nobody is left who could say that this was rightly so.
+    let name =
+        names_of(&scene.store, "snapshots/").into_iter().find(|name| name.ends_with(&first.to_string()));
+    scene.store.delete(&name.unwrap()).unwrap();
+    let report = check_with(&scene.owner, ReadData::None);
+    assert!(!report.is_damaged(), "{report:?}");
+    assert_eq!(told(&report), [(Gravity::Note, pack.clone())]);
+    scene.store.put(&pack, &whole).unwrap();
+    assert!(check_with(&scene.owner, ReadData::All).findings.is_empty());
+    // And what somebody needs is damage.
+    scene.store.delete(&needed).unwrap();
+    let report = check_with(&scene.owner, ReadData::None);
+    assert_eq!(report.hurt, [(second, 1)]);
+    assert_eq!(told(&report), [(Gravity::Damage, needed)]);
+}
+
+fn names_of(store: &dyn Store, prefix: &str) -> Vec<String> {
+    store.list(prefix).unwrap().into_iter().map(|object| object.name).collect()
+}
+
+#[test]
+fn a_copy_stands_for_its_original_with_pins_and_notes() {
+    let scene = scene_of(500_000);
+    let pack = packs(&scene.store, 3).remove(0);
+    change(&scene.store, &pack, |bytes| bytes.fill(0));
+    let repository = scene.owner.open();
+    let marks =
+        [Mark::Pin { reason: Some("audit".to_owned()) }, Mark::Note { text: "before the move".to_owned() }];
+    mark(&repository, &Snapshots::load(&repository).unwrap(), &[scene.first.0], &marks).unwrap();
+    check_with(&scene.owner, ReadData::All);
+    let plan = repair_snapshots(&scene.owner, true).unwrap();
+    assert!(plan.hurt[0].is_pinned && plan.forgotten.is_empty());
+    let copy = plan.repaired[0].id;
+    let snapshots = Snapshots::load(&scene.owner.open()).unwrap();
+    let view = snapshots.get(&copy).unwrap();
+    assert_eq!(view.pinned[0].reason.as_deref(), Some("audit"));
+    assert_eq!(view.notes[0], "before the move");
+    // A pin holds the original in any case, and it stays hurt.
+    assert!(check_with(&scene.owner, ReadData::None).is_damaged());
+    mark(&repository, &snapshots, &[scene.first.0], &[Mark::Unpin { reason: None }]).unwrap();
+    let again = repair_snapshots(&scene.owner, true).unwrap();
+    assert_eq!(again.forgotten, [scene.first.0]);
+    // As the documentation has it: no snapshot is hurt.
+    let report = check_with(&scene.owner, ReadData::All);
+    assert!(!report.is_damaged() && report.hurt_forgotten == [(scene.first.0, 2)], "{report:?}");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::ops::check::{
-    CheckOptions, CheckReport, Gravity, Holding, LostLog, MendedFrom, ReadData, check, check_and_repair,
+    CheckOptions, CheckReport, Finding, Gravity, Holding, LostLog, MendedFrom, ReadData, check,
+    check_and_repair,
 };
 use crate::postgres::base::bases_of;
 use crate::postgres::lineage::{ClusterName, lineages};
@@ -204,9 +205,7 @@ fn one(
     let mended = report.mended.iter().filter(|mended| mended.in_place).count() as u64;
     if repair {
         session.talk.tell(&match (mended, report.mended.len() as u64 - mended) {
-            (0, 0) => {
-                "nothing was found damaged that parity, another copy or a catalogue brings back".to_owned()
-            }
+            (0, 0) => "nothing was found damaged that this brings back".to_owned(),
             (done, left) => format!(
                 "{} put right{}",
                 render::count(done, "object", "objects"),
@@ -226,18 +225,94 @@ fn one(
             render::count(report.cancelled, "report of damage", "reports of damage")
         ));
     }
-    let is_missed = !report.hurt.is_empty() || !report.lost_logs.is_empty();
-    session.talk.tell(if report.is_damaged() && !is_missed && !repair {
-        "DAMAGED, though all snapshots and logs that can be listed are whole: `chronolith check --repair` puts right what \
-         there is parity, another copy or a catalogue of"
-    } else if report.is_damaged() {
-        "DAMAGED: back the sources up again, which stores what is missing wherever they still have it"
-    } else if report.known_damage > 0 {
-        "nothing is lost: what is damaged was reported before, and what snapshots need of it is there once more"
-    } else {
-        "no damage was found"
-    });
+    session.talk.tell(verdict(&report));
+    cures(&report, repair).iter().for_each(|cure| session.talk.tell(cure));
     Ok(if report.is_damaged() { exit::INCOMPLETE } else { exit::DONE })
+}
+
+/// Says in one sentence how things stand.
+fn verdict(report: &CheckReport) -> &'static str {
+    let is_hurt = report.hurt.iter().any(|(id, _)| !report.hurt_perhaps.contains(id));
+    if !report.is_damaged() {
+        return match report.known_damage {
+            0 => "no damage was found",
+            _ => {
+                "no snapshot is hurt: what is damaged was reported before, and whatever snapshots need of it is whole elsewhere"
+            }
+        };
+    }
+    if is_hurt || !report.lost_logs.is_empty() {
+        "DAMAGED: something that was backed up cannot be had whole"
+    } else if !report.hurt.is_empty() {
+        "DAMAGED: something that was backed up may be lost, and this key cannot tell, since it reads no content"
+    } else {
+        "DAMAGED, though all snapshots and logs that can be listed are whole, as far as was looked"
+    }
+}
+
+/// Says what helps against what was found, most useful first.
+fn cures(report: &CheckReport, repair: bool) -> Vec<String> {
+    let damage = || report.findings.iter().filter(|finding| finding.gravity == Gravity::Damage);
+    let mendable = damage().filter(|finding| finding.mendable).count() as u64;
+    let lies = |areas: &[&str]| {
+        let is_in = |finding: &&Finding| areas.iter().any(|area| finding.object.starts_with(area));
+        damage().filter(|finding| !finding.mendable).any(|finding| is_in(&finding))
+    };
+    let is_hurt = report.hurt.iter().any(|(id, _)| !report.hurt_perhaps.contains(id));
+    let mut cures = Vec::new();
+    if mendable > 0 && !repair {
+        cures.push(format!(
+            "`chronolith check --repair` puts right what parity, another copy or a catalogue brings back ({} of it)",
+            render::count(mendable, "finding", "findings")
+        ));
+    }
+    let mut add = |applies: bool, cure: &str| {
+        if applies {
+            cures.push(cure.to_owned());
+        }
+    };
+    add(is_hurt, "back the sources up again, which stores what is missing wherever they still have it");
+    add(
+        !report.hurt_perhaps.is_empty(),
+        "whether something is lost: `chronolith check --read-data` with an owner's or a reader's key; the sources backed up \
+         again make it whole in any case",
+    );
+    add(!report.lost_logs.is_empty(), "archive again what segments of logs the server still has");
+    add(lies(&["index/"]), "damaged parts of the index: `chronolith repair index`");
+    add(
+        report.undescribed > 0,
+        "packs that no part of the index names, unless a backup that broke off left them: `chronolith repair index`",
+    );
+    let is_rotten =
+        |finding: &&Finding| finding.gravity != Gravity::Note && finding.object.starts_with("packs/");
+    add(
+        lies(&["packs/"]) || report.is_damaged() && report.findings.iter().any(|finding| is_rotten(&finding)),
+        "damaged packs: `chronolith repair packs` with an owner's key copies what is readable in them; `chronolith prune` \
+         deletes them once nothing needs them",
+    );
+    add(
+        is_hurt,
+        "what stays lost, by snapshot and path: `chronolith repair snapshots --dry-run`, which makes copies that hold the rest",
+    );
+    add(
+        damage().any(|finding| finding.what.contains("`chronolith repair snapshots` puts it back")),
+        "what somebody has deleted: `chronolith repair snapshots` puts it back",
+    );
+    add(
+        lies(&["sessions/"]),
+        "damaged sessions: `chronolith prune` removes them once they are three days old",
+    );
+    add(
+        lies(&["condemned/", "damaged/"]),
+        "damaged condemnations and reports of damage: remove them from the store by hand",
+    );
+    let areas =
+        ["chronolith", "copies/", "trust/", "keys/", "catalog/", "snapshots/", "annotations/", "logs/"];
+    add(
+        lies(&areas) || is_hurt,
+        "what a mirror of the repository holds whole: `chronolith mirror --heal --to MIRROR`, with `--lost` what is gone",
+    );
+    cures
 }
 
 /// What damage does to what can be recovered of a cluster.
@@ -336,7 +411,8 @@ fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
     }
     more(SHOWN, report.findings.len() as u64 + report.findings_more, "findings")?;
     for affected in report.affected.iter().take(SHOWN) {
-        session.talk.line(&format!("hurt: {affected}"))?;
+        let word = if affected.is_certain { "hurt" } else { "may be hurt" };
+        session.talk.line(&format!("{word}: {affected}"))?;
     }
     more(SHOWN, report.affected.len() as u64 + report.affected_more, "paths")
 }
@@ -363,20 +439,19 @@ fn write_events(
             Gravity::Warning => "warning",
             Gravity::Damage => "damage",
         };
-        let fields = json!({ "gravity": gravity, "object": finding.object, "what": finding.what });
+        let fields = json!({ "gravity": gravity, "object": finding.object, "what": finding.what,
+            "repairable": finding.mendable });
         session.talk.event("finding", fields)?;
     }
     for affected in &report.affected {
         let ranges: Vec<[u64; 2]> = affected.ranges.iter().map(|range| [range.start, range.end]).collect();
-        session.talk.event(
-            "affected",
-            json!({
-                "snapshot": affected.snapshot.to_string(),
-                "path": String::from_utf8_lossy(&affected.path),
-                "missing": ranges,
-                "because": affected.because,
-            }),
-        )?;
+        let mut fields = serde_json::Map::new();
+        fields.insert("snapshot".to_owned(), json!(affected.snapshot.to_string()));
+        events::bytes(&mut fields, "path", &affected.path);
+        fields.insert("missing".to_owned(), json!(ranges));
+        fields.insert("because".to_owned(), json!(affected.because));
+        fields.insert("certain".to_owned(), json!(affected.is_certain));
+        session.talk.event("affected", Value::Object(fields))?;
     }
     let counts = &report.counts;
     session.talk.event(
@@ -388,6 +463,8 @@ fn write_events(
             "findings": report.findings.len() as u64 + report.findings_more,
             "affected": report.affected.len() as u64 + report.affected_more,
             "hurt_snapshots": report.hurt.len(),
+            "perhaps_hurt_snapshots": report.hurt_perhaps.len(),
+            "hurt_forgotten_snapshots": report.hurt_forgotten.len(),
             "known_damage": report.known_damage,
             "repaired": report.mended.iter().filter(|mended| mended.in_place).count(),
             "reported": report.reported,

@@ -1,6 +1,7 @@
 //! `chronolith repair`.
 
-use crate::base::PackId;
+use crate::base::{PackId, SnapshotId};
+use crate::cli::events;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::render;
 use crate::cli::session::Session;
@@ -228,9 +229,13 @@ fn packs(session: &Session, arguments: &Packs) -> Result<u8, Fault> {
     Ok(code(plan.loses_something()))
 }
 
-fn lost_fields(lost: &Lost) -> Value {
+fn lost_fields(snapshot: &SnapshotId, lost: &Lost) -> Value {
     let ranges: Vec<[u64; 2]> = lost.ranges.iter().map(|range| [range.start, range.end]).collect();
-    json!({ "path": String::from_utf8_lossy(&lost.path), "missing": ranges })
+    let mut fields = serde_json::Map::new();
+    events::bytes(&mut fields, "path", &lost.path);
+    fields.insert("missing".to_owned(), json!(ranges));
+    fields.insert("snapshot".to_owned(), json!(snapshot.to_string()));
+    Value::Object(fields)
 }
 
 fn snapshots(session: &Session, arguments: &Snapshots) -> Result<u8, Fault> {
@@ -251,17 +256,13 @@ fn snapshots(session: &Session, arguments: &Snapshots) -> Result<u8, Fault> {
     let plan = SnapshotsPlan::run(&repository, options, !arguments.dry_run)?;
     if session.settings.json {
         for (snapshot, lost) in &plan.lost {
-            let mut fields = lost_fields(lost);
-            if let Some(fields) = fields.as_object_mut() {
-                fields.insert("snapshot".to_owned(), json!(snapshot.to_string()));
-            }
-            session.talk.event("lost", fields)?;
+            session.talk.event("lost", lost_fields(snapshot, lost))?;
         }
         for hurt in &plan.hurt {
             let copy = plan.repaired.iter().find(|repaired| repaired.from == hurt.id);
             let id = copy.map(|copy| copy.id).or(hurt.repaired).map(|id| id.to_string());
             let fields = json!({ "id": hurt.id.to_string(), "paths": hurt.paths, "repairable": hurt.repairable,
-                "copy": id, "new": copy.is_some(), "lost_bytes": copy.map(|copy| copy.lost_bytes) });
+                "certain": hurt.is_certain, "pinned": hurt.is_pinned, "copy": id, "new": copy.is_some(), "lost_bytes": copy.map(|copy| copy.lost_bytes) });
             session.talk.event("snapshot", fields)?;
         }
         let forgotten: Vec<String> = plan.forgotten.iter().map(ToString::to_string).collect();
@@ -284,12 +285,23 @@ fn snapshots(session: &Session, arguments: &Snapshots) -> Result<u8, Fault> {
                     render::size(copy.lost_bytes)
                 ),
                 (None, Some(copy), _) => format!("its copy {} was made before", copy.short()),
-                (None, None, false) => {
-                    "not even the names in it can be read: nothing is left to copy".to_owned()
+                (None, None, false) => format!(
+                    "not even the names in it can be read: nothing is left to copy; `chronolith forget {}` lets it go",
+                    hurt.id.short()
+                ),
+                (None, None, true) if !hurt.is_certain => {
+                    "it may be hurt, and this key cannot tell: run this with an owner's key".to_owned()
                 }
                 (None, None, true) => "a copy would hold the rest".to_owned(),
             };
-            session.talk.line(&format!("snapshot {}: {what}", hurt.id.short()))?;
+            let pinned = match hurt.is_pinned && (copy.is_some() || hurt.repaired.is_some()) {
+                true => format!(
+                    "; it is pinned and stays: `chronolith unpin {}` first, and the copy is pinned like it",
+                    hurt.id.short()
+                ),
+                false => String::new(),
+            };
+            session.talk.line(&format!("snapshot {}: {what}{pinned}", hurt.id.short()))?;
         }
     }
     session.talk.flush()?;

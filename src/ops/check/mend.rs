@@ -70,19 +70,19 @@ pub(super) fn foretell(repository: &Repository, findings: &Findings) -> Result<(
     for (number, (object, id)) in findings.covered().into_iter().enumerate() {
         stop(repository)?;
         let remark = match number < FORETOLD_MAX {
-            false => " (there is parity: `chronolith check --repair`)",
+            false => (true, " (there is parity: `chronolith check --repair`)"),
             true => match restore(repository, &id, &object, true)? {
                 None => continue,
-                Some(true) => " (its parity brings it back whole: `chronolith check --repair`)",
-                Some(false) => " (more is lost than its parity can bring back)",
+                Some(true) => (true, " (its parity brings it back whole: `chronolith check --repair`)"),
+                Some(false) => (false, " (more is lost than its parity can bring back)"),
             },
         };
         remarks.insert(object, remark);
     }
     for (object, (from, _)) in find(repository, &findings.damaged())? {
         let remark = match from {
-            MendedFrom::Catalogue => " (a catalogue holds it whole: `chronolith check --repair`)",
-            _ => " (its other copy is whole: `chronolith check --repair`)",
+            MendedFrom::Catalogue => (true, " (a catalogue holds it whole: `chronolith check --repair`)"),
+            _ => (true, " (its other copy is whole: `chronolith check --repair`)"),
         };
         remarks.insert(object, remark);
     }

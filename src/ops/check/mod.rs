@@ -12,7 +12,7 @@
 //! - `selection`: which packs are read, and the ledger
 //! - `report`: what was found
 //!
-//! Memory does not grow with the repository but for the lists of its packs and snapshots and three
+//! Memory does not grow with the repository but for the lists of its packs and snapshots and four
 //! bits for each record of the index.
 
 mod copies;
@@ -32,13 +32,13 @@ pub use selection::ReadData;
 
 use self::damage::{Damage, Published};
 use self::objects::{Inventory, Objects, PATIENCE};
-use self::packs::Packs;
 pub(in crate::ops) use self::packs::agrees;
+use self::packs::{Fate, Packs};
 use self::report::Findings;
 use self::selection::ledger;
 use self::trees::Trees;
 use super::error::{OpsError, unless_unnoted};
-use crate::base::{BlobId, PackId};
+use crate::base::{BlobId, PackId, SnapshotId};
 use crate::format::pack::BlobClass;
 use crate::format::trust::Act;
 use crate::repo::{CondemnedListing, FoundSnapshot, RepoError, Repository, pack_name};
@@ -61,13 +61,14 @@ pub struct CheckOptions {
 pub(in crate::ops) struct Surveyed<'a> {
     packs: &'a Packs<'a>,
     snapshots: Vec<FoundSnapshot>,
+    perhaps_forgotten: HashSet<SnapshotId>,
     trees: RefCell<Trees<'a>>,
 }
 
 impl Surveyed<'_> {
     /// Walks the trees of all snapshots and says in the report what is hurt.
     pub fn walk_trees(&self, report: &mut CheckReport) -> Result<(), OpsError> {
-        self.trees.borrow_mut().check(&self.snapshots, report)
+        self.trees.borrow_mut().check(&self.snapshots, &self.perhaps_forgotten, report)
     }
 
     /// Says whether nothing below a node of a tree or recipe is lost, once trees were walked.
@@ -75,9 +76,9 @@ impl Surveyed<'_> {
         self.trees.borrow().is_whole(node)
     }
 
-    /// Says whether some copy of a blob can be read, as far as is known.
-    pub fn readable(&self, class: BlobClass, id: &BlobId, length: u32) -> bool {
-        self.packs.readable(class, id, Some(length))
+    /// Says whether no copy of a blob can be read. What this key cannot tell is not known to be lost.
+    pub fn is_lost(&self, class: BlobClass, id: &BlobId, length: u32) -> bool {
+        self.packs.fate(class, id, Some(length)) == Fate::Lost
     }
 }
 
@@ -193,7 +194,14 @@ fn look(
     let listed = objects::listed_snapshots(repository)?;
     repository.load_index()?;
     let inventory = Inventory::take(environment.store.list("")?, &findings);
-    let mut objects = Objects { repository, findings: &findings, count: 0, closed: 0, patience: PATIENCE };
+    let mut objects = Objects {
+        repository,
+        findings: &findings,
+        count: 0,
+        closed: 0,
+        perhaps_forgotten: HashSet::new(),
+        patience: PATIENCE,
+    };
     objects.check(&inventory)?;
     let mut snapshots = objects.roots()?;
     // What was committed since is for the next check.
@@ -219,6 +227,7 @@ fn look(
         let what = "no index run names it: an interrupted backup left it, or its run is damaged";
         findings.add(Gravity::Note, pack_name(id), what);
     }
+    report.undescribed = unlisted.len() as u64;
     if !unlisted.is_empty() {
         repository.index_unlisted_packs()?;
     }
@@ -243,12 +252,15 @@ fn look(
     };
     let chosen = options.read_data.choose(content.clone(), &ledger);
     // What was reported is looked at again every time: it may be whole again.
-    let (mut read, mut others): (Vec<_>, Vec<_>) =
+    let (doubted, mut others): (Vec<_>, Vec<_>) =
         content.into_iter().partition(|(id, _)| reported.contains(id));
-    read.extend(chosen.into_iter().filter(|(id, _)| !reported.contains(id)));
+    let mut read = chosen;
+    read.retain(|(id, _)| !reported.contains(id));
     let taken: HashSet<PackId> = read.iter().map(|(id, _)| *id).collect();
     others.retain(|(id, _)| !taken.contains(id));
     packs.look(BlobClass::Metadata, plain(metadata), Vec::new(), None)?;
+    // However short the time is: else what is known to be bad would pass for whole.
+    packs.look(BlobClass::Content, doubted, Vec::new(), None)?;
     packs.look(BlobClass::Content, read, others, options.read_data.budget())?;
     if options.keep_ledger && options.read_data != ReadData::None {
         // What an interruption leaves undone does not make undone what was verified.
@@ -287,7 +299,8 @@ fn look(
     report.counts.add_reads(&read);
     report.counts.add_reads(&pass.counts);
     let trees = RefCell::new(Trees::new(repository, &index, &packs, &findings)?);
-    let surveyed = Surveyed { packs: &packs, snapshots, trees };
+    let perhaps_forgotten = std::mem::take(&mut objects.perhaps_forgotten);
+    let surveyed = Surveyed { packs: &packs, snapshots, perhaps_forgotten, trees };
     then(&surveyed, &mut report)?;
     drop(surveyed);
     drop(packs);

@@ -163,6 +163,8 @@ pub(super) struct Objects<'a> {
     pub count: u64,
     /// Objects that this key may not open.
     pub closed: u64,
+    /// Snapshots that are there and that somebody said to be forgotten, whether that counts or not.
+    pub perhaps_forgotten: HashSet<SnapshotId>,
     /// How often a copy that is missing is still looked for.
     pub patience: u32,
 }
@@ -380,9 +382,12 @@ impl Objects<'_> {
         }
         let mut absent: Vec<(AnnotationId, SnapshotId)> = Vec::new();
         let mut forgotten: HashSet<SnapshotId> = HashSet::new();
-        let mut count = 0;
+        let (mut count, mut perhaps) = (0, HashSet::new());
         let refused = self.repository.visit_annotations(|found| {
             count += 1;
+            if found.annotation.kind == AnnotationKind::Forgotten {
+                perhaps.extend(found.annotation.subjects.iter().filter(|id| known.contains_key(id)));
+            }
             let is_believed = self.is_believed(&found, &known);
             let subjects = found.annotation.subjects.iter().filter(|subject| !known.contains_key(subject));
             if is_believed && found.annotation.kind == AnnotationKind::Forgotten {
@@ -392,6 +397,7 @@ impl Objects<'_> {
             }
         })?;
         self.count += count + refused.len() as u64;
+        self.perhaps_forgotten = perhaps;
         for (id, subject) in absent.into_iter().filter(|(_, subject)| !forgotten.contains(subject)) {
             let what = format!("it speaks of snapshot {}, which is not here", subject.short());
             self.findings.add(Gravity::Note, format!("annotation {id}"), what);

@@ -36,6 +36,19 @@ pub(super) enum State {
     Length(u64),
     /// What it says of itself cannot be read; its frames may be good.
     Opaque,
+    /// This key may not look into it, and nothing is known against it.
+    Closed,
+}
+
+/// What is known of a blob, all copies of it taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fate {
+    /// None can be read.
+    Lost,
+    /// All that may be whole lie in packs that are not what they were, and this key cannot open them.
+    Doubtful,
+    /// One can be read, as far as was looked.
+    Whole,
 }
 
 /// One pack to look at.
@@ -56,9 +69,13 @@ pub(super) struct Packs<'a> {
     pub findings: &'a Findings,
     /// Records whose pack's table says the same.
     confirmed: Bits,
-    /// Records whose copy cannot be read.
+    /// Records whose copy cannot be read, or nobody can rely on.
     pub bad: Bits,
+    /// Of those, the ones that may be whole all the same: their pack is not what it was, and this key cannot open them.
+    doubtful: Bits,
     states: Mutex<HashMap<PackId, State>>,
+    /// Packs that are gone and that a snapshot needs, as far as trees were walked.
+    missed: Mutex<HashSet<PackId>>,
     damage: Mutex<Damage>,
     /// Packs on which nobody relies any more.
     given_up: HashSet<PackId>,
@@ -103,7 +120,9 @@ impl<'a> Packs<'a> {
             findings,
             confirmed: Bits::new(index.len()),
             bad: Bits::new(index.len()),
+            doubtful: Bits::new(index.len()),
             states: Mutex::default(),
+            missed: Mutex::default(),
             verified: Mutex::default(),
             packs_read: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
@@ -135,15 +154,21 @@ impl<'a> Packs<'a> {
                     continue;
                 }
             };
-            // One that was pruned is missed only by what needs it, and that is found by the walk over trees.
-            let pruned = state == State::Missing && self.given_up.contains(id);
-            let new = state == State::Missing && !before.contains_key(id);
             lock(&self.states).insert(*id, state);
-            if !pruned && !new {
-                self.findings.add(Gravity::Damage, pack_name(id), what);
+            // One that is gone is missed only by what needs it, and that is found by the walk over trees.
+            if state != State::Missing {
+                let gravity = if self.given_up.contains(id) { Gravity::Warning } else { Gravity::Damage };
+                self.findings.add(gravity, pack_name(id), what);
+            } else if !self.given_up.contains(id) && before.contains_key(id) {
+                self.findings.suspect(pack_name(id), what);
             }
         }
         present
+    }
+
+    /// Returns the packs that are gone and that were missed since this was asked last.
+    pub fn take_missed(&self) -> HashSet<PackId> {
+        std::mem::take(&mut *lock(&self.missed))
     }
 
     /// Looks into packs with all cores: those of `read` whole, in their order, as long as `budget`
@@ -221,7 +246,7 @@ impl<'a> Packs<'a> {
         } else {
             self.repository.describe_pack(&task.id, task.length).map(|(pack, frames)| {
                 for frame in &frames {
-                    self.confirm(&name, &pack, frame, false);
+                    self.confirm(&name, &pack, frame, Fate::Whole);
                 }
             })
         };
@@ -230,7 +255,7 @@ impl<'a> Packs<'a> {
             Err(error @ RepoError::Interrupted) => Err(error),
             Err(RepoError::Forbidden { .. }) => {
                 self.closed.fetch_add(1, Ordering::Relaxed);
-                lock(&self.states).insert(task.id, State::Opaque);
+                lock(&self.states).insert(task.id, State::Closed);
                 Ok(())
             }
             Err(error) => {
@@ -283,8 +308,14 @@ impl<'a> Packs<'a> {
                 }
                 FrameState::Closed => closed = true,
             }
-            let bad = matches!(state, FrameState::Bad(_) | FrameState::Baseless(_));
-            missing += self.confirm(name, &scanned.pack, frame, bad);
+            let fate = match state {
+                FrameState::Good => Fate::Whole,
+                FrameState::Bad(_) | FrameState::Baseless(_) => Fate::Lost,
+                // Any of them may be what is wrong with the pack.
+                FrameState::Closed if !scanned.problems.is_empty() => Fate::Doubtful,
+                FrameState::Closed => Fate::Whole,
+            };
+            missing += self.confirm(name, &scanned.pack, frame, fate);
         }
         if scanned.problems.is_empty() {
             lock(&self.damage).is_sound(scanned.pack.id, scanned.verified());
@@ -313,7 +344,7 @@ impl<'a> Packs<'a> {
 
     /// Finds the records that say of a frame what its pack's table says; returns how many of its blobs
     /// the index does not know to be there.
-    fn confirm(&self, name: &str, pack: &KnownPack, frame: &FrameRecord, bad: bool) -> u64 {
+    fn confirm(&self, name: &str, pack: &KnownPack, frame: &FrameRecord, fate: Fate) -> u64 {
         let (mut offset, mut missing) = (0_u32, 0);
         for (id, length) in &frame.blobs {
             let mut known = false;
@@ -321,9 +352,7 @@ impl<'a> Packs<'a> {
                 if copy.pack.id == pack.id && agrees(&copy, frame, offset, *length) {
                     known = true;
                     self.confirmed.set(number);
-                    if bad {
-                        self.bad.set(number);
-                    }
+                    self.mark(number, fate);
                 }
             });
             missing += u64::from(!known);
@@ -336,24 +365,43 @@ impl<'a> Packs<'a> {
         missing
     }
 
+    fn mark(&self, number: u64, fate: Fate) {
+        if fate != Fate::Whole {
+            self.bad.set(number);
+        }
+        if fate == Fate::Doubtful {
+            self.doubtful.set(number);
+        }
+    }
+
     /// Goes through the index once more, where anything is amiss: records of packs that are gone, cut
-    /// short or opaque, and records that their pack's table does not bear out.
+    /// short or opaque, and records that their pack's table does not bear out. What lies in packs that are there and
+    /// not as they should be is read, whatever else is: what snapshots need of it is lost, or is not.
     pub fn settle(&self, read_data: bool) -> Result<(), OpsError> {
         if self.confirmed.count() == self.index.len() {
-            return Ok(());
+            return self.settle_differences();
         }
         let states = lock(&self.states).clone();
         let mut scanner = PackScanner::new(self.repository)?;
         let mut strangers: BTreeMap<PackId, (BlobClass, u64, Vec<BlobId>)> = BTreeMap::new();
+        let mut failure = None;
         self.index.for_each(|number, copy| {
-            if self.confirmed.get(number) {
+            if failure.is_some() || self.confirmed.get(number) {
                 return;
             }
+            let mut holds = || {
+                holds(&mut scanner, &copy).unwrap_or_else(|error| {
+                    failure = Some(error);
+                    Fate::Doubtful
+                })
+            };
             let end = u64::from(copy.record.frame_offset) + u64::from(copy.record.sealed_length);
-            let readable = match states.get(&copy.pack.id) {
-                Some(State::Missing) => false,
-                Some(State::Length(length)) => end <= *length && (!read_data || holds(&mut scanner, &copy)),
-                Some(State::Opaque) => !read_data || holds(&mut scanner, &copy),
+            let fate = match states.get(&copy.pack.id) {
+                Some(State::Missing) => Fate::Lost,
+                Some(State::Length(length)) if end > *length => Fate::Lost,
+                Some(State::Length(_) | State::Opaque) => holds(),
+                Some(State::Closed) if read_data && holds() == Fate::Lost => Fate::Lost,
+                Some(State::Closed) => Fate::Whole,
                 None => {
                     let record = &copy.record;
                     let (_, count, blobs) =
@@ -362,13 +410,14 @@ impl<'a> Packs<'a> {
                     if blobs.len() < STRANGERS_MAX {
                         blobs.push(record.id);
                     }
-                    false
+                    Fate::Lost
                 }
             };
-            if !readable {
-                self.bad.set(number);
-            }
+            self.mark(number, fate);
         });
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
         for (id, (class, count, blobs)) in strangers {
             let what =
                 format!("the index names {count} blobs in it that its table of contents does not have");
@@ -376,7 +425,45 @@ impl<'a> Packs<'a> {
             let gravity = self.note(&id, Some(entry));
             self.findings.add(gravity, pack_name(&id), what);
         }
+        self.settle_differences()
+    }
+
+    /// A difference is lost with the last copy of its base, wherever it lies itself.
+    fn settle_differences(&self) -> Result<(), OpsError> {
+        // Each round reaches what rests on what the round before has reached.
+        let mut before = 0;
+        while self.bad.count() > before {
+            before = self.bad.count();
+            self.index.for_each(|number, copy| {
+                let base = copy.record.base.filter(|_| !self.bad.get(number));
+                if let Some(base) = base {
+                    self.mark(number, self.fate_below(copy.record.class, &base, copy.record.depth));
+                }
+            });
+            if self.repository.environment().observer.interrupted() {
+                return Err(RepoError::Interrupted.into());
+            }
+        }
         Ok(())
+    }
+
+    /// Says what is known of the copies of a base on which a difference of this depth may rest.
+    fn fate_below(&self, class: BlobClass, base: &BlobId, depth: u8) -> Fate {
+        let mut fate = Fate::Lost;
+        self.index.copies(class, base, |number, copy| {
+            if copy.record.depth < depth {
+                fate = fate.max(self.fate_of(number));
+            }
+        });
+        fate
+    }
+
+    fn fate_of(&self, number: u64) -> Fate {
+        match (self.bad.get(number), self.doubtful.get(number)) {
+            (false, _) => Fate::Whole,
+            (true, true) => Fate::Doubtful,
+            (true, false) => Fate::Lost,
+        }
     }
 
     /// Says what could not be looked at.
@@ -415,23 +502,54 @@ impl<'a> Packs<'a> {
         Ok(())
     }
 
-    /// Returns the names of the packs that should hold a blob, for people.
-    pub fn culprits(&self, class: BlobClass, id: &crate::base::BlobId) -> Vec<String> {
+    /// Returns the names of the packs that should hold a blob, or what it rests on, for people.
+    pub fn culprits(&self, class: BlobClass, id: &BlobId) -> Vec<String> {
         let mut names = Vec::new();
-        self.index.copies(class, id, |_, copy| names.push(pack_name(&copy.pack.id)));
+        self.each_culprit(class, id, &mut |pack| names.push(pack_name(pack)));
         if names.is_empty() {
             names.push(format!("blob {id}, which no pack holds"));
         }
         names
     }
 
-    /// Says whether some copy of a blob can be read, as far as is known.
-    pub fn readable(&self, class: BlobClass, id: &crate::base::BlobId, length: Option<u32>) -> bool {
-        let mut readable = false;
+    /// Visits the packs for whose sake a blob cannot be had: those of its copies, and of a difference those of its base
+    /// as well, if that is what is lost.
+    fn each_culprit(&self, class: BlobClass, id: &BlobId, visit: &mut impl FnMut(&PackId)) {
+        let mut next = vec![(*id, u8::MAX)];
+        while let Some((id, below)) = next.pop() {
+            self.index.copies(class, &id, |number, copy| {
+                if copy.record.depth >= below || !self.bad.get(number) && below != u8::MAX {
+                    return;
+                }
+                visit(&copy.pack.id);
+                let depth = copy.record.depth;
+                next.extend(copy.record.base.filter(|_| self.bad.get(number)).map(|base| (base, depth)));
+            });
+        }
+    }
+
+    /// Says what is known of a blob; of one that is not whole it is noted which packs that are gone should hold it.
+    pub fn fate(&self, class: BlobClass, id: &BlobId, length: Option<u32>) -> Fate {
+        let mut fate = Fate::Lost;
         self.index.copies(class, id, |number, copy| {
-            readable |= !self.bad.get(number) && length.is_none_or(|length| copy.record.length == length);
+            if length.is_none_or(|length| copy.record.length == length) {
+                fate = fate.max(self.fate_of(number));
+            }
         });
-        readable
+        if fate != Fate::Whole {
+            self.miss(class, id);
+        }
+        fate
+    }
+
+    /// Notes which packs that are gone a blob is missed in.
+    pub fn miss(&self, class: BlobClass, id: &BlobId) {
+        let (states, mut missed) = (lock(&self.states), lock(&self.missed));
+        self.each_culprit(class, id, &mut |pack| {
+            if states.get(pack) == Some(&State::Missing) {
+                missed.insert(*pack);
+            }
+        });
     }
 }
 
@@ -451,11 +569,16 @@ pub(in crate::ops) fn agrees(copy: &Located, frame: &FrameRecord, offset: u32, l
             == (frame.counter, frame.origin, frame.encoding, frame.depth, frame.base)
 }
 
-/// Reads one copy of a blob, whatever its pack says of itself.
-fn holds(scanner: &mut PackScanner, copy: &Located) -> bool {
+/// Reads one copy of a blob, whatever its pack says of itself. What this key cannot look at is not known to be lost.
+fn holds(scanner: &mut PackScanner, copy: &Located) -> Result<Fate, RepoError> {
+    if scanner.reader().repository().environment().observer.interrupted() {
+        return Err(RepoError::Interrupted);
+    }
     match scanner.reader().read_copy(copy) {
-        Ok(_) => true,
-        // What this key cannot look at is not known to be bad.
-        Err(error) => matches!(error, RepoError::Forbidden { .. }) || error.is_unanswered(),
+        Ok(_) => Ok(Fate::Whole),
+        Err(RepoError::Forbidden { .. }) => Ok(Fate::Doubtful),
+        Err(error) if error.is_unanswered() => Err(error),
+        Err(error @ RepoError::Interrupted) => Err(error),
+        Err(_) => Ok(Fate::Lost),
     }
 }

@@ -1,11 +1,11 @@
 //! What a check found.
 
 use crate::base::{ObjectId, PackId, SnapshotId, Timestamp};
-use crate::localfs::printable;
+use crate::localfs::path_text;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Findings that are told one by one; the rest is only counted.
 const FINDINGS_MAX: usize = 10_000;
@@ -32,6 +32,8 @@ pub struct Finding {
     pub object: String,
     /// What is the matter with it.
     pub what: String,
+    /// That parity, another copy or a catalogue brings it back.
+    pub mendable: bool,
 }
 
 impl fmt::Display for Finding {
@@ -51,11 +53,13 @@ pub struct Affected {
     pub ranges: Vec<Range<u64>>,
     /// The damaged or missing objects that it needs.
     pub because: Vec<String>,
+    /// That it is lost; else its packs are not what they were, and only a key that reads content can tell.
+    pub is_certain: bool,
 }
 
 impl fmt::Display for Affected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.snapshot.short(), printable(&self.path))?;
+        write!(f, "{}:{}", self.snapshot.short(), path_text(&self.path))?;
         for (number, range) in self.ranges.iter().enumerate() {
             let sign = if number == 0 { " bytes " } else { ", " };
             write!(f, "{sign}{} to {}", range.start, range.end.saturating_sub(1))?;
@@ -151,8 +155,16 @@ pub struct CheckReport {
     pub affected_more: u64,
     /// Snapshots of which something cannot be restored, with the number of paths.
     pub hurt: Vec<(SnapshotId, u64)>,
+    /// Of these, the ones of which nothing is known to be lost: this key cannot tell.
+    pub hurt_perhaps: BTreeSet<SnapshotId>,
+    /// The same of snapshots that are forgotten: they hurt nobody, and cannot be undeleted whole.
+    pub hurt_forgotten: Vec<(SnapshotId, u64)>,
+    /// Paths in these.
+    pub affected_forgotten: Vec<Affected>,
     /// Segments of logs that cannot be read back.
     pub lost_logs: Vec<LostLog>,
+    /// Packs that no run of the index names.
+    pub undescribed: u64,
     /// Packs in which something is damaged, as was reported before.
     pub known_damage: u64,
     /// Packs that were reported as damaged: nobody relies on what is bad in them any more.
@@ -176,6 +188,8 @@ impl CheckReport {
 #[derive(Default)]
 pub(super) struct Findings {
     held: Mutex<(Vec<Finding>, u64, u64)>,
+    /// Objects that are gone, and what is to be said of them: how bad that is shows once it is known who needs them.
+    suspects: Mutex<BTreeMap<String, String>>,
     /// Objects that there is parity of.
     covered: Mutex<HashSet<ObjectId>>,
 }
@@ -185,15 +199,33 @@ impl Findings {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.2 += u64::from(gravity == Gravity::Damage);
         if held.0.len() < FINDINGS_MAX {
-            held.0.push(Finding { gravity, object: object.into(), what: what.into() });
+            held.0.push(Finding { gravity, object: object.into(), what: what.into(), mendable: false });
         } else {
             held.1 += 1;
         }
     }
 
+    /// Notes that an object is gone. It counts as damaged until [`Findings::acquit`] says better.
+    pub fn suspect(&self, object: impl Into<String>, what: impl Into<String>) {
+        self.suspects().insert(object.into(), what.into());
+    }
+
+    /// Decides how bad it is that objects are gone, and what is to be said beside.
+    pub fn acquit(&self, judge: impl Fn(&str) -> (Gravity, &'static str)) {
+        for (object, mut what) in std::mem::take(&mut *self.suspects()) {
+            let (gravity, remark) = judge(&object);
+            what.push_str(remark);
+            self.add(gravity, object, what);
+        }
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says whether anything is damaged.
     pub fn are_grave(&self) -> bool {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).2 > 0
+        !self.suspects().is_empty() || self.held.lock().unwrap_or_else(PoisonError::into_inner).2 > 0
     }
 
     /// Returns the packs and log packs in which something is damaged; `None` where not all are remembered.
@@ -214,9 +246,11 @@ impl Findings {
         let covered = self.covered.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let told = held.0.iter().filter(|finding| finding.gravity != Gravity::Note);
-        told.filter_map(|finding| {
-            let id: ObjectId = finding.object.rsplit('/').next()?.parse().ok()?;
-            covered.contains(&id).then(|| (finding.object.clone(), id))
+        let suspects = self.suspects();
+        let told = told.map(|finding| &finding.object).chain(suspects.keys());
+        told.filter_map(|object| {
+            let id: ObjectId = object.rsplit('/').next()?.parse().ok()?;
+            covered.contains(&id).then(|| (object.clone(), id))
         })
         .collect()
     }
@@ -225,20 +259,22 @@ impl Findings {
     pub fn damaged(&self) -> BTreeSet<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let damaged = held.0.iter().filter(|finding| finding.gravity == Gravity::Damage);
-        damaged.map(|finding| finding.object.clone()).collect()
+        damaged.map(|finding| finding.object.clone()).chain(self.suspects().keys().cloned()).collect()
     }
 
-    /// Adds to what is said of these objects.
-    pub fn remark(&self, remarks: &BTreeMap<String, &'static str>) {
+    /// Adds to what is said of these objects, and whether they can be brought back.
+    pub fn remark(&self, remarks: &BTreeMap<String, (bool, &'static str)>) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for finding in held.0.iter_mut().filter(|finding| finding.gravity != Gravity::Note) {
-            if let Some(remark) = remarks.get(&finding.object) {
+            if let Some((mendable, remark)) = remarks.get(&finding.object) {
                 finding.what.push_str(remark);
+                finding.mendable = *mendable;
             }
         }
     }
 
     pub fn finish(self, report: &mut CheckReport) {
+        self.acquit(|_| (Gravity::Damage, ""));
         let (mut findings, more, damaged) = self.held.into_inner().unwrap_or_else(PoisonError::into_inner);
         findings.sort_by(|a, b| {
             (std::cmp::Reverse(a.gravity), &a.object, &a.what).cmp(&(

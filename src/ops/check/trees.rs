@@ -3,24 +3,26 @@
 //! Two bits for each record of the index remember which nodes were walked and below which of them
 //! something is lost; a second walk then goes only where something is, and names the paths.
 
-use super::packs::Packs;
+use super::packs::{Fate, Packs};
 use super::report::{AFFECTED_MAX, Affected, CheckReport, Findings, Gravity};
 use crate::base::limits::{LIST_LEVELS_MAX, TREE_DEPTH_MAX};
-use crate::base::{BlobId, SnapshotId, explain};
+use crate::base::{BlobId, PackId, SnapshotId, explain};
 use crate::format::pack::BlobClass;
 use crate::format::recipe::{RecipeChild, RecipeEntry, RecipeNode, RecipeRoot};
 use crate::format::tree::{Content, TreeEntry, TreeNode, TreePart};
-use crate::ops::OpsError;
 use crate::ops::bits::Bits;
+use crate::ops::{OpsError, Snapshots};
 use crate::repo::{BlobReader, FoundSnapshot, NumberedIndex, RepoError, Repository};
 use crate::storage::StorageError;
 use crate::view::{TreeWalk, WalkEvent};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Ranges of one file that are told one by one.
 const RANGES_MAX: usize = 1000;
+/// Damaged objects that are named of a forgotten snapshot.
+const CULPRITS_MAX: usize = 3;
 
 /// A node that is to be walked: a folder's topmost one, or a part of a big folder.
 enum Child {
@@ -45,6 +47,8 @@ pub(super) struct Trees<'a> {
     walked: Bits,
     tainted: Bits,
     nodes: u64,
+    /// Nodes that cannot be read, and why, as long as it is open whether anybody misses them.
+    unread: Option<Vec<(String, String)>>,
 }
 
 impl<'a> Trees<'a> {
@@ -63,26 +67,84 @@ impl<'a> Trees<'a> {
             walked: Bits::new(index.len()),
             tainted: Bits::new(index.len()),
             nodes: 0,
+            unread: None,
         })
     }
 
-    /// Walks all snapshots, then names what is affected.
-    pub fn check(&mut self, snapshots: &[FoundSnapshot], report: &mut CheckReport) -> Result<(), OpsError> {
+    /// Walks all snapshots, then names what is affected. Those that somebody seems to have forgotten come last: what only they
+    /// need is missed by nobody.
+    pub fn check(
+        &mut self,
+        snapshots: &[FoundSnapshot],
+        perhaps_forgotten: &HashSet<SnapshotId>,
+        report: &mut CheckReport,
+    ) -> Result<(), OpsError> {
+        let (last, first): (Vec<_>, Vec<_>) =
+            snapshots.iter().partition(|found| perhaps_forgotten.contains(&found.id));
+        let mut hurt = self.walk_each(&first)?;
+        let mut missed = self.packs.take_missed();
+        self.unread = Some(Vec::new());
+        let mut forgotten = self.walk_each(&last)?;
+        let unread = self.unread.take().unwrap_or_default();
+        let missed_last = self.packs.take_missed();
+        report.counts.snapshots += snapshots.len() as u64;
+        report.counts.nodes = self.nodes;
+        if !forgotten.is_empty() {
+            let all = Snapshots::load_all(self.repository)?;
+            let is_forgotten = |id: &SnapshotId| all.get(id).is_some_and(|view| view.forgotten);
+            let (over, still): (Vec<_>, Vec<_>) = forgotten.into_iter().partition(|(id, _)| is_forgotten(id));
+            let gravity = if still.is_empty() { Gravity::Warning } else { Gravity::Damage };
+            unread.into_iter().for_each(|(object, what)| self.findings.add(gravity, object, what));
+            if !still.is_empty() {
+                missed.extend(&missed_last);
+            }
+            hurt.extend(still);
+            forgotten = over;
+        }
+        for (id, root) in hurt {
+            let mut named = Named::new(id, report.affected.len());
+            self.name(root, &mut named)?;
+            report.affected_more += named.more;
+            report.hurt.push((id, named.paths));
+            if !named.is_certain {
+                report.hurt_perhaps.insert(id);
+            }
+            report.affected.append(&mut named.affected);
+        }
+        for (id, root) in forgotten {
+            let mut named = Named::new(id, report.affected_forgotten.len());
+            self.name(root, &mut named)?;
+            let culprits: BTreeSet<&str> =
+                named.affected.iter().flat_map(|affected| &affected.because).map(String::as_str).collect();
+            let culprits = culprits.into_iter().take(CULPRITS_MAX).collect::<Vec<_>>().join(", ");
+            let what = format!(
+                "it is forgotten, and {} of its paths cannot be had whole any more ({culprits}): the next prune deletes it",
+                named.paths
+            );
+            self.findings.add(Gravity::Warning, format!("snapshot {id}"), what);
+            report.hurt_forgotten.push((id, named.paths));
+            report.affected_forgotten.append(&mut named.affected);
+        }
+        let is_among = |packs: &HashSet<PackId>, name: &str| {
+            name.rsplit('/').next().and_then(|id| id.parse().ok()).is_some_and(|id| packs.contains(&id))
+        };
+        self.findings.acquit(|name| match (is_among(&missed, name), is_among(&missed_last, name)) {
+            (true, _) => (Gravity::Damage, ""),
+            (false, true) => (Gravity::Warning, ", and only forgotten snapshots need it"),
+            (false, false) => (Gravity::Note, ", and no snapshot needs it"),
+        });
+        Ok(())
+    }
+
+    /// Walks snapshots; returns those of which something is lost, or may be.
+    fn walk_each(&mut self, snapshots: &[&FoundSnapshot]) -> Result<Vec<(SnapshotId, BlobId)>, OpsError> {
         let mut hurt = Vec::new();
         for found in snapshots {
             if self.walk(&found.snapshot.root)? {
                 hurt.push((found.id, found.snapshot.root));
             }
-            report.counts.snapshots += 1;
         }
-        report.counts.nodes = self.nodes;
-        for (id, root) in hurt {
-            let before = report.affected.len() as u64 + report.affected_more;
-            self.name(id, root, report)?;
-            let paths = report.affected.len() as u64 + report.affected_more - before;
-            report.hurt.push((id, paths));
-        }
-        Ok(())
+        Ok(hurt)
     }
 
     /// Says whether a node was walked, and nothing below it is lost.
@@ -167,7 +229,7 @@ impl<'a> Trees<'a> {
         let node = match decoded {
             Ok(node) => node,
             Err(error) => {
-                self.lost(error, number)?;
+                self.lost(&id, error, number)?;
                 return Ok(Entered::Known(true));
             }
         };
@@ -191,14 +253,18 @@ impl<'a> Trees<'a> {
     }
 
     /// Tells that a node cannot be read, and remembers it.
-    fn lost(&self, error: RepoError, number: Option<u64>) -> Result<(), OpsError> {
+    fn lost(&mut self, id: &BlobId, error: RepoError, number: Option<u64>) -> Result<(), OpsError> {
         let error = told(error)?;
         let object = match &error {
             RepoError::Missing { what, id, .. } => format!("{what} {id}"),
             RepoError::Damaged { object, .. } => object.clone(),
             _ => "a tree".to_owned(),
         };
-        self.findings.add(Gravity::Damage, object, reasons(&error));
+        match &mut self.unread {
+            Some(unread) => unread.push((object, reasons(&error))),
+            None => self.findings.add(Gravity::Damage, object, reasons(&error)),
+        }
+        self.packs.miss(BlobClass::Metadata, id);
         if let Some(number) = number {
             self.tainted.set(number);
         }
@@ -242,7 +308,7 @@ impl<'a> Trees<'a> {
         let tainted = match node {
             Ok(node) => self.recipe_node(&node, depth)?,
             Err(error) => {
-                self.lost(error, number)?;
+                self.lost(id, error, number)?;
                 true
             }
         };
@@ -258,7 +324,7 @@ impl<'a> Trees<'a> {
             RecipeNode::Leaf { entries, .. } => {
                 for entry in entries {
                     if let RecipeEntry::Chunk { id, length, .. } = entry {
-                        tainted |= !self.packs.readable(BlobClass::Content, id, Some(*length));
+                        tainted |= self.packs.fate(BlobClass::Content, id, Some(*length)) != Fate::Whole;
                     }
                 }
             }
@@ -278,15 +344,7 @@ impl<'a> Trees<'a> {
     }
 
     /// Names every path of a snapshot that cannot be restored wholly.
-    fn name(&mut self, snapshot: SnapshotId, root: BlobId, report: &mut CheckReport) -> Result<(), OpsError> {
-        let mut add = |path: &[u8], ranges: Vec<Range<u64>>, because: BTreeSet<String>| {
-            if report.affected.len() < AFFECTED_MAX {
-                let because = because.into_iter().collect();
-                report.affected.push(Affected { snapshot, path: path.to_vec(), ranges, because });
-            } else {
-                report.affected_more += 1;
-            }
-        };
+    fn name(&mut self, root: BlobId, named: &mut Named) -> Result<(), OpsError> {
         let mut walk = TreeWalk::new(self.repository, root)?;
         while let Some(event) = walk.next() {
             if self.repository.environment().observer.interrupted() {
@@ -300,13 +358,14 @@ impl<'a> Trees<'a> {
                     }
                 }
                 WalkEvent::Leaf(entry) => {
-                    let (ranges, because) = self.file(&entry)?;
-                    if !because.is_empty() {
-                        add(walk.path(), ranges, because);
-                    }
+                    let (lost, doubtful) = self.file(&entry)?;
+                    named.path(walk.path(), lost, doubtful);
                 }
                 WalkEvent::Leave(_) => {}
-                WalkEvent::Problem(error) => add(walk.path(), Vec::new(), self.because(&told(error)?)),
+                WalkEvent::Problem(error) => {
+                    let lost = Some((Vec::new(), self.because(&told(error)?)));
+                    named.path(walk.path(), lost, None);
+                }
             }
         }
         Ok(())
@@ -321,14 +380,14 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// Returns which bytes of a file are lost, and for what reasons.
-    fn file(&mut self, entry: &TreeEntry) -> Result<(Vec<Range<u64>>, BTreeSet<String>), OpsError> {
-        let (mut ranges, mut because) = (Vec::new(), BTreeSet::new());
-        let Some(content) = &entry.content else { return Ok((ranges, because)) };
+    /// Returns which bytes of a file are lost, and which may be, and for what reasons.
+    fn file(&mut self, entry: &TreeEntry) -> Result<(Option<Loss>, Option<Loss>), OpsError> {
+        let (mut lost, mut doubtful) = (None, None);
+        let Some(content) = &entry.content else { return Ok((lost, doubtful)) };
         if let RecipeRoot::Node(id) = &content.recipe
             && self.known(self.number(id)) == Some(false)
         {
-            return Ok((ranges, because));
+            return Ok((lost, doubtful));
         }
         let mut reader = BlobReader::new(self.repository)?;
         let mut offset = 0_u64;
@@ -336,27 +395,70 @@ impl<'a> Trees<'a> {
             Ok(pieces) => pieces,
             Err(error) => {
                 let because = self.because(&told(error)?);
-                return Ok((std::iter::once(0..content.length).collect(), because));
+                return Ok((Some((std::iter::once(0..content.length).collect(), because)), doubtful));
             }
         };
         loop {
             match pieces.next(&mut reader) {
                 Ok(Some(piece)) => {
                     let end = offset.saturating_add(piece.length());
-                    if let RecipeEntry::Chunk { id, length, .. } = piece
-                        && !self.packs.readable(BlobClass::Content, &id, Some(length))
-                    {
-                        because.extend(self.packs.culprits(BlobClass::Content, &id));
-                        add_range(&mut ranges, offset..end);
+                    if let RecipeEntry::Chunk { id, length, .. } = piece {
+                        let loss = match self.packs.fate(BlobClass::Content, &id, Some(length)) {
+                            Fate::Whole => None,
+                            Fate::Lost => Some(&mut lost),
+                            Fate::Doubtful => Some(&mut doubtful),
+                        };
+                        if let Some(loss) = loss {
+                            let (ranges, because) = loss.get_or_insert_with(Loss::default);
+                            because.extend(self.packs.culprits(BlobClass::Content, &id));
+                            add_range(ranges, offset..end);
+                        }
                     }
                     offset = end;
                 }
-                Ok(None) => return Ok((ranges, because)),
+                Ok(None) => return Ok((lost, doubtful)),
                 Err(error) => {
+                    let (ranges, because) = lost.get_or_insert_with(Loss::default);
                     because.extend(self.because(&told(error)?));
-                    add_range(&mut ranges, offset..content.length);
-                    return Ok((ranges, because));
+                    add_range(ranges, offset..content.length);
+                    return Ok((lost, doubtful));
                 }
+            }
+        }
+    }
+}
+
+/// Ranges of a file that cannot be had, and for what reasons.
+type Loss = (Vec<Range<u64>>, BTreeSet<String>);
+
+/// The paths of a snapshot that cannot be restored wholly.
+struct Named {
+    snapshot: SnapshotId,
+    room: usize,
+    paths: u64,
+    is_certain: bool,
+    affected: Vec<Affected>,
+    more: u64,
+}
+
+impl Named {
+    /// Begins, where so many of other snapshots are named already.
+    fn new(snapshot: SnapshotId, before: usize) -> Self {
+        let room = AFFECTED_MAX.saturating_sub(before);
+        Self { snapshot, room, paths: 0, is_certain: false, affected: Vec::new(), more: 0 }
+    }
+
+    fn path(&mut self, path: &[u8], lost: Option<Loss>, doubtful: Option<Loss>) {
+        self.paths += u64::from(lost.is_some() || doubtful.is_some());
+        self.is_certain |= lost.is_some();
+        for (loss, is_certain) in [(lost, true), (doubtful, false)] {
+            let Some((ranges, because)) = loss else { continue };
+            if self.affected.len() < self.room {
+                let because = because.into_iter().collect();
+                let (snapshot, path) = (self.snapshot, path.to_vec());
+                self.affected.push(Affected { snapshot, path, ranges, because, is_certain });
+            } else {
+                self.more += 1;
             }
         }
     }

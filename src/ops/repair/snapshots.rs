@@ -8,7 +8,7 @@
 //! 1. trees and recipes of the copy, and their index run: nothing refers to them;
 //! 2. what the copy rests on and is condemned is copied, as before any commit;
 //! 3. the copy itself, a snapshot with the fact [`REPAIRED_FROM`]: it is there, beside the original;
-//! 4. a note that says what was lost;
+//! 4. the pins and notes of the original, said of the copy, and a note that says what was lost;
 //! 5. only if that is wished: the originals of all copies are forgotten.
 
 use crate::base::{BlobId, KeyId, SnapshotId, explain};
@@ -22,10 +22,10 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Content, TreeBuilder, TreeEntry};
 use crate::format::trust::{Act, Role, Standing};
 use crate::ingest::MetadataWriter;
-use crate::localfs::printable;
+use crate::localfs::path_text;
 use crate::ops::OpsError;
 use crate::ops::catalogue::put_back_vanished;
-use crate::ops::check::{CheckOptions, ReadData, Surveyed, survey};
+use crate::ops::check::{Affected, CheckOptions, ReadData, Surveyed, survey};
 use crate::ops::forget::{forget, vanished};
 use crate::ops::settle::{rescue, settle};
 use crate::ops::snapshots::{SnapshotView, Snapshots};
@@ -68,9 +68,10 @@ pub struct Lost {
 
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&printable(&self.path))?;
+        f.write_str(&path_text(&self.path))?;
         if self.ranges.is_empty() {
-            return f.write_str("/ (what lies in it, or from some name on)");
+            let end = if self.path.is_empty() { "" } else { "/" };
+            return write!(f, "{end} (what lies in it, or from some name on)");
         }
         for (number, range) in self.ranges.iter().enumerate() {
             let sign = if number == 0 { " bytes " } else { ", " };
@@ -89,6 +90,10 @@ pub struct Hurt {
     pub repaired: Option<SnapshotId>,
     /// False where not even the names in its root can be read, so that nothing is left to copy.
     pub repairable: bool,
+    /// That something is lost; else only a key that reads content can tell, and no copy is made.
+    pub is_certain: bool,
+    /// That it is pinned: it is never forgotten, whatever was made of it.
+    pub is_pinned: bool,
     /// How many paths are hurt.
     pub paths: u64,
 }
@@ -177,11 +182,18 @@ impl SnapshotsPlan {
         let check = CheckOptions { read_data, keep_ledger: write, program };
         survey(repository, &check, |surveyed, report| {
             surveyed.walk_trees(report)?;
-            for (id, paths) in &report.hurt {
+            // Of the forgotten ones, those that were named.
+            let affected = || report.affected.iter().chain(&report.affected_forgotten);
+            for (id, paths) in report.hurt.iter().chain(&report.hurt_forgotten) {
                 let Some(view) = snapshots.get(id).filter(|view| plan.wants(view)) else { continue };
-                plan.hurt.push(plan.look_at(&snapshots, view, *paths)?);
+                let mut own = affected().filter(|affected| affected.snapshot == *id);
+                let is_certain = !report.hurt_perhaps.contains(id) && own.any(|affected| affected.is_certain);
+                plan.hurt.push(plan.look_at(&snapshots, view, *paths, is_certain)?);
             }
-            for affected in report.affected.iter().filter(|a| plan.hurt.iter().any(|h| h.id == a.snapshot)) {
+            let is_certain = |affected: &&Affected| {
+                affected.is_certain && plan.hurt.iter().any(|hurt| hurt.id == affected.snapshot)
+            };
+            for affected in affected().filter(is_certain) {
                 let lost = Lost { path: affected.path.clone(), ranges: affected.ranges.clone() };
                 plan.lost.push((affected.snapshot, lost));
             }
@@ -201,7 +213,13 @@ impl SnapshotsPlan {
         if named.is_empty() { !view.forgotten } else { named.contains(&view.id) }
     }
 
-    fn look_at(&self, snapshots: &Snapshots, view: &SnapshotView, paths: u64) -> Result<Hurt, OpsError> {
+    fn look_at(
+        &self,
+        snapshots: &Snapshots,
+        view: &SnapshotView,
+        paths: u64,
+        is_certain: bool,
+    ) -> Result<Hurt, OpsError> {
         let mut copies = snapshots.iter().filter(|other| self.is_copy(other, view));
         let repaired = copies.next().map(|copy| copy.id);
         let broken = match TreeWalk::new(&self.repository, view.snapshot.root)?.next() {
@@ -211,7 +229,8 @@ impl SnapshotsPlan {
             }
             _ => false,
         };
-        Ok(Hurt { id: view.id, repaired, repairable: !broken, paths })
+        let is_pinned = !view.pinned.is_empty();
+        Ok(Hurt { id: view.id, repaired, repairable: !broken, is_certain, is_pinned, paths })
     }
 
     /// Says whether a snapshot is a repaired copy of another. Anybody can say so, and the original may be
@@ -240,7 +259,7 @@ impl SnapshotsPlan {
         let wanted: Vec<SnapshotId> = self
             .hurt
             .iter()
-            .filter(|hurt| hurt.repairable && hurt.repaired.is_none())
+            .filter(|hurt| hurt.repairable && hurt.is_certain && hurt.repaired.is_none())
             .map(|hurt| hurt.id)
             .collect();
         let views: Vec<&SnapshotView> = wanted.iter().filter_map(|id| snapshots.get(id)).collect();
@@ -301,11 +320,21 @@ impl SnapshotsPlan {
         if more > 0 {
             text.push_str(&format!("\n... and {more} more"));
         }
-        let mut note = Annotation::new(AnnotationKind::Note, repository.environment().clock.now());
-        note.subjects = [id].into_iter().collect();
-        note.value = Some(text);
-        let act = Act::Mark { host: &snapshot.host, label: &snapshot.label };
-        repository.annotate(&note, act)?;
+        let act = || Act::Mark { host: &snapshot.host, label: &snapshot.label };
+        let say = |kind, value| {
+            let mut said = Annotation::new(kind, repository.environment().clock.now());
+            said.subjects = [id].into_iter().collect();
+            said.value = value;
+            repository.annotate(&said, act())
+        };
+        // First what keeps it: the copy stands for the original.
+        for pin in &view.pinned {
+            say(AnnotationKind::Pin, pin.reason.clone())?;
+        }
+        for note in &view.notes {
+            say(AnnotationKind::Note, Some(note.clone()))?;
+        }
+        say(AnnotationKind::Note, Some(text))?;
         Ok(id)
     }
 
@@ -444,7 +473,7 @@ impl<'a, 'b> Copy<'a, 'b> {
             let end = offset.saturating_add(piece.length());
             let lost = match &piece {
                 RecipeEntry::Chunk { id, length, .. } => {
-                    !self.surveyed.readable(BlobClass::Content, id, *length)
+                    self.surveyed.is_lost(BlobClass::Content, id, *length)
                 }
                 RecipeEntry::Hole { .. } => false,
             };

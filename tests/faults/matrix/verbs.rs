@@ -498,7 +498,8 @@ impl<'a> Ground<'a> {
             return Ok(self.failed(&said));
         };
         // What cannot be restored is what it says, and the other way round.
-        let hurt: BTreeSet<&str> = report.hurt.iter().filter_map(|(id, _)| self.scene.name_of(id)).collect();
+        let hurt = report.hurt.iter().chain(&report.hurt_forgotten);
+        let hurt: BTreeSet<&str> = hurt.filter_map(|(id, _)| self.scene.name_of(id)).collect();
         for name in self.scene.committed.keys().copied().chain(["gone"]) {
             let shown =
                 listed.iter().any(|fact| fact.split_once(' ').is_some_and(|(_, named)| named == name));
