@@ -15,6 +15,7 @@
 //! | `retention` | which snapshots a policy keeps, and why |
 //! | `prune` | what no root needs is announced, and deleted once everybody has heard |
 //! | `parity` | what brings back bits that rot, added, dropped and used |
+//! | `deserted` | snapshots and annotations of which only parity is left |
 //! | `repair` | the index from packs, packs from what is readable, snapshots from what is left |
 //! | `reach`, `keeper`, `words`, `vouched` | what roots need, in which copies, and on whose word |
 //! | `settle` | writers make sure around their commit that nothing which they rely on goes |
@@ -33,6 +34,7 @@ pub mod cat;
 pub mod catalogue;
 pub mod check;
 pub mod copy;
+mod deserted;
 pub mod diff;
 mod error;
 pub mod find;

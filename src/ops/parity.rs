@@ -7,7 +7,9 @@
 //! repairing: an object is put in the place of its damaged self in one step, and only after what is put was found
 //! to have its name as its hash.
 
+use super::deserted::{self, Deserted};
 use super::error::OpsError;
+use super::snapshots::Snapshots;
 use crate::base::{ObjectId, PackId, limits};
 use crate::format::ObjectKind;
 use crate::format::trust::{Act, Role};
@@ -65,14 +67,16 @@ struct Subject {
     bytes: u64,
 }
 
-struct Stock {
+/// What there is that parity can be made of, and what parity there is.
+pub(super) struct Stock {
     subjects: BTreeMap<ObjectId, Subject>,
     /// Names and lengths of parity objects by their subjects.
     parity: BTreeMap<ObjectId, Vec<(String, u64)>>,
 }
 
 impl Stock {
-    fn take(repository: &Repository) -> Result<Self, OpsError> {
+    /// Lists both.
+    pub(super) fn take(repository: &Repository) -> Result<Self, OpsError> {
         let (mut subjects, mut parity) = (BTreeMap::new(), BTreeMap::<ObjectId, Vec<(String, u64)>>::new());
         for object in repository.environment().store.list("")? {
             let parts: Vec<&str> = object.name.split('/').collect();
@@ -143,8 +147,10 @@ pub fn add(repository: &Arc<Repository>, percent: u8) -> Result<ParityAdded, Ops
         let wanted = ParityShape::of(subject.bytes, percent);
         let before = stock.parity.get(id).map(Vec::as_slice).unwrap_or_default();
         let mut has = false;
-        for (name, _) in before {
-            has |= repository.parity_shape(name)?.is_some_and(|(_, shape)| shape == wanted);
+        for (name, length) in before {
+            // What is cut short, or does not even say what it is, is none. The rest is for who reads it.
+            let outline = repository.read_parity_outline(name)?;
+            has |= outline.is_some_and(|found| found.shape == wanted && found.object_bytes == *length);
         }
         if has {
             added.kept += 1;
@@ -166,10 +172,10 @@ pub fn add(repository: &Arc<Repository>, percent: u8) -> Result<ParityAdded, Ops
             }
         };
         let kind = ObjectKind::of(&bytes).map_err(RepoError::damaged(subject.name.as_str()))?;
-        let (_, length) = repository.put_parity(kind, id, &bytes, wanted)?;
+        let (put, length) = repository.put_parity(kind, id, &bytes, wanted)?;
         added.made += 1;
         added.stored_bytes += length;
-        for (name, _) in before {
+        for (name, _) in before.iter().filter(|(name, _)| *name != put) {
             store.delete(name)?;
             added.replaced += 1;
         }
@@ -188,7 +194,7 @@ fn drop_idle(repository: &Arc<Repository>, stock: &Stock) -> Result<u64, OpsErro
     let mut dropped = 0;
     for (id, objects) in stock.parity.iter().filter(|(id, _)| !stock.subjects.contains_key(*id)) {
         for (name, _) in objects {
-            let kind = repository.parity_shape(name)?.map(|(kind, _)| kind);
+            let kind = repository.read_parity_outline(name)?.map(|outline| outline.kind);
             let gone = match kind {
                 Some(ObjectKind::ContentPack | ObjectKind::MetadataPack) => {
                     place(repository, stock, id)?.is_none()
@@ -228,7 +234,7 @@ pub fn drop_all(repository: &Repository, dry_run: bool) -> Result<(u64, u64), Op
 }
 
 /// Looks at every object that has parity, and puts right what is not what it is named for, or a pack that the
-/// index names and that is gone.
+/// index names and that is gone. Then parity that is damaged itself is made anew.
 ///
 /// # Errors
 ///
@@ -244,7 +250,90 @@ pub fn repair(repository: &Arc<Repository>, dry_run: bool) -> Result<Vec<ParityR
             found.push(ParityRepaired { name, repaired });
         }
     }
+    for name in deserted_names(repository, &stock)? {
+        found.push(ParityRepaired { name, repaired: false });
+    }
+    for (name, _) in stock.parity.values().flatten() {
+        stop(repository)?;
+        if let Some(repaired) = remake(repository, &stock, name, dry_run)? {
+            found.push(ParityRepaired { name: name.clone(), repaired });
+        }
+    }
     Ok(found)
+}
+
+/// Names snapshots and annotations that are gone though nobody has ended them. Whether what they need is still there is
+/// not for who only compares hashes to know.
+fn deserted_names(repository: &Arc<Repository>, stock: &Stock) -> Result<Vec<String>, OpsError> {
+    let mut candidates = BTreeMap::new();
+    for (id, objects) in stock.parity.iter().filter(|(id, _)| !stock.subjects.contains_key(*id)) {
+        for (name, _) in objects {
+            candidates.extend(repository.read_parity_outline(name)?.map(|outline| (*id, outline.kind)));
+        }
+    }
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let snapshots = Snapshots::load_all(repository)?;
+    Ok(deserted::find(repository, &candidates, &snapshots)?.iter().map(Deserted::name).collect())
+}
+
+/// Makes a parity object anew that is not what it was named for; `None` where nothing is wrong with it or what it is of
+/// is not there, else whether that could be done: only what is whole has parity.
+///
+/// Write order: the new one, which may have the name of the damaged one and then takes its place in one step; the damaged
+/// one is deleted.
+///
+/// # Errors
+///
+/// When the store does not answer, or does not take what is made.
+pub(super) fn remake(
+    repository: &Repository,
+    stock: &Stock,
+    name: &str,
+    dry_run: bool,
+) -> Result<Option<bool>, OpsError> {
+    let store = &repository.environment().store;
+    let mut parts = name.split('/').skip(1).map(str::parse::<ObjectId>);
+    let (Some(Ok(subject)), Some(Ok(id))) = (parts.next(), parts.next()) else { return Ok(None) };
+    let left = match store.get(name, 2 * limits::PACK_BYTES_MAX) {
+        Ok(bytes) if blake3::hash(&bytes) == *id.as_bytes() => return Ok(None),
+        Ok(bytes) => bytes,
+        Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+        Err(StorageError::NotFound { .. }) => return Ok(None),
+        // What the disk does not give back counts as lost.
+        Err(_) => Vec::new(),
+    };
+    let Some(place) = stock.subjects.get(&subject).map(|subject| &subject.name) else { return Ok(None) };
+    let bytes = match store.get(place, limits::PACK_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
+        Err(StorageError::NotFound { .. }) => return Ok(None),
+        Err(_) => Vec::new(),
+    };
+    if blake3::hash(&bytes) != *subject.as_bytes() {
+        return Ok(Some(false));
+    }
+    if !dry_run {
+        let kind = ObjectKind::of(&bytes).map_err(RepoError::damaged(place.as_str()))?;
+        let shape = shape_of(&left, &subject, bytes.len() as u64);
+        let (put, _) = repository.put_parity(kind, &subject, &bytes, shape)?;
+        if put != name {
+            store.delete(name)?;
+        }
+    }
+    Ok(Some(true))
+}
+
+/// Returns the numbers that damaged parity had; where it does not say, those of the greatest share that was as long.
+fn shape_of(left: &[u8], subject: &ObjectId, bytes: u64) -> ParityShape {
+    let said = Repository::parity_outline(left).filter(|outline| outline.subject == *subject);
+    let (length, shape) = (left.len() as u64, |percent| ParityShape::of(bytes, percent));
+    let parity_bytes = |shape: &ParityShape| u64::from(shape.shard_bytes) * u64::from(shape.parity_shards);
+    said.map(|outline| outline.shape)
+        .filter(|shape| shape.shard_bytes == ParityShape::of(bytes, 1).shard_bytes)
+        .or_else(|| (1..=100).rev().map(shape).find(|shape| parity_bytes(shape) < length))
+        .unwrap_or_else(|| shape(1))
 }
 
 /// Returns the name of an object that is there, or of a pack that is missed.

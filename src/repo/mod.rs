@@ -80,7 +80,7 @@ pub use memory::{
 pub use mend::DescribedPack;
 pub use open::{open, open_lent, open_with_sheet};
 pub use packs::{OpenedPack, open_pack, pack_bytes, pack_name};
-pub use parity::ParityShape;
+pub use parity::{ParityOutline, ParityShape};
 pub use presence::Presence;
 pub use registry::Registry;
 pub use repository::{FIRST_GENERATION, Repository};

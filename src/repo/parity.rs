@@ -43,6 +43,19 @@ impl ParityShape {
     }
 }
 
+/// What a parity object says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParityOutline {
+    /// What kind of object it is of.
+    pub kind: ObjectKind,
+    /// The object.
+    pub subject: ObjectId,
+    /// The numbers of its shards.
+    pub shape: ParityShape,
+    /// How long it is itself.
+    pub object_bytes: u64,
+}
+
 fn wrong(doing: &'static str) -> impl FnOnce(crate::codec::CodecError) -> RepoError {
     move |why| RepoError::Internal { doing, why: why.to_string() }
 }
@@ -144,7 +157,8 @@ fn bring_back(subject: &ObjectId, left: &[u8], parity: &[u8]) -> Result<Option<V
 }
 
 impl Repository {
-    /// Puts parity of an object whose bytes are right; returns its name and length. Durable on return.
+    /// Puts parity of an object whose bytes are right; returns its name and length. Durable on return. What stands
+    /// under that name and is not what it should be is replaced.
     ///
     /// # Errors
     ///
@@ -177,27 +191,37 @@ impl Repository {
         let signature = own.signing.sign(&message);
         object.extend_from_slice(&signature);
         let name = format!("parity/{subject}/{}", blake3::hash(&object));
-        self.environment().store.put(&name, &object)?;
+        match self.environment().store.put(&name, &object) {
+            Err(StorageError::Conflict { .. }) => self.environment().store.replace(&name, &object)?,
+            put => drop(put?),
+        }
         Ok((name, object.len() as u64))
     }
 
-    /// Reads of what kind of object some parity is, and the numbers of its shards; `None` where it does not say.
+    /// Says of what object some parity is, and the numbers of its shards, as far as damage has left that; `None` where it
+    /// does not say.
+    pub fn parity_outline(bytes: &[u8]) -> Option<ParityOutline> {
+        let front = bytes.first_chunk::<PARITY_HEAD_BYTES>();
+        let signed = bytes.len().checked_sub(SIGNATURE_BYTES).and_then(|end| bytes.get(..end));
+        let back = signed.and_then(|signed| signed.last_chunk::<PARITY_HEAD_BYTES>());
+        let head = [front, back].into_iter().flatten().find_map(|head| ParityHead::decode(head).ok())?;
+        let shape = ParityShape { shard_bytes: head.shard_bytes, parity_shards: head.parity_shards };
+        let (kind, subject, object_bytes) = (head.subject_kind, head.subject, head.object_bytes());
+        Some(ParityOutline { kind, subject, shape, object_bytes })
+    }
+
+    /// Reads the same from the head of a parity object in the store; `None` where it does not say.
     ///
     /// # Errors
     ///
     /// When the store does not answer.
-    pub fn parity_shape(&self, name: &str) -> Result<Option<(ObjectKind, ParityShape)>, RepoError> {
+    pub fn read_parity_outline(&self, name: &str) -> Result<Option<ParityOutline>, RepoError> {
         let mut head = Vec::new();
         match self.environment().store.get_range(name, 0, PARITY_HEAD_BYTES, &mut head) {
-            Ok(()) => {}
-            Err(error @ StorageError::Transient { .. }) => return Err(error.into()),
-            Err(_) => return Ok(None),
+            Ok(()) => Ok(Self::parity_outline(&head)),
+            Err(error @ StorageError::Transient { .. }) => Err(error.into()),
+            Err(_) => Ok(None),
         }
-        let head = head.first_chunk().and_then(|head| ParityHead::decode(head).ok());
-        Ok(head.map(|head| {
-            let shape = ParityShape { shard_bytes: head.shard_bytes, parity_shards: head.parity_shards };
-            (head.subject_kind, shape)
-        }))
     }
 
     /// Brings the right bytes of an object back from its parity and what is left of it; `None` where there is no

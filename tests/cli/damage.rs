@@ -90,7 +90,15 @@ fn a_check_ends_with_the_cure_that_fits() {
     }
     let world = World::with_repository();
     world.feed(["backup", "-q", "--stdin", "f"], &noise(20_000)).exits(0);
+    world.run(["parity", "add", "5%"]).exits(0);
+    flip(&object(&world, "parity"));
+    assert!(world.run(["check"]).exits(3).err.contains("`chronolith check --repair`"));
+    assert!(world.run(["check", "--repair"]).exits(0).text().contains("made anew"));
+    flip(&object(&world, "parity"));
+    assert!(world.run(["parity", "repair"]).exits(0).text().contains("made anew"));
+    world.run(["check"]).exits(0);
     // No part of the index is left: it costs time, no more, and who knows it can mend it.
+    world.run(["parity", "drop"]).exits(0);
     std::fs::remove_dir_all(world.path("repository/index")).unwrap();
     assert!(world.run(["check"]).exits(0).err.contains("chronolith repair index"));
     world.run(["repair", "index"]).exits(0);

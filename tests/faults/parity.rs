@@ -4,9 +4,13 @@ use crate::support::world::{Client, Content, content, copy_of, dump, noise};
 use crate::support::{Failure, Fault, FaultStore};
 use chronolith::base::{Classify, ErrorClass, SnapshotId};
 use chronolith::format::trust::Role;
-use chronolith::ops::check::{CheckOptions, CheckReport, ReadData, check, check_and_repair};
+use chronolith::ops::Snapshots;
+use chronolith::ops::check::{CheckOptions, CheckReport, Gravity, ReadData, check, check_and_repair};
+use chronolith::ops::forget::forget;
+use chronolith::ops::marks::{Mark, mark};
 use chronolith::ops::parity::{add, drop_all, repair, status};
-use chronolith::ops::repair::{PacksOptions, PacksPlan};
+use chronolith::ops::prune::{PruneOptions, prune};
+use chronolith::ops::repair::{PacksOptions, PacksPlan, SnapshotsOptions, SnapshotsPlan};
 use chronolith::storage::{MemoryStore, Operation, Store};
 use std::sync::Arc;
 
@@ -296,4 +300,145 @@ fn who_may_not_write_learns_what_could_be_done_and_changes_nothing() {
     assert!(client.listener.warned().contains("could not be put right"), "{}", client.listener.warned());
     assert!(report.findings.iter().any(|finding| finding.what.contains("brings it back whole")));
     assert_eq!(scene.owner.store.get(&pack, u64::MAX).unwrap(), broken);
+}
+
+#[test]
+fn parity_that_is_damaged_is_made_anew() {
+    for harm in 0..5 {
+        let scene = scene(5);
+        let store = scene.owner.store.clone();
+        for name in names(store.as_ref(), "parity/").into_iter().step_by(2) {
+            change(store.as_ref(), &name, |bytes| match harm {
+                0 => bytes[300] ^= 1,
+                1 => bytes.truncate(bytes.len() / 2),
+                2 => bytes.fill(0),
+                3 => bytes[..160].fill(0),
+                _ => bytes.truncate(1),
+            });
+        }
+        let options =
+            CheckOptions { read_data: ReadData::None, keep_ledger: true, program: "test".to_owned() };
+        let found = check(&scene.owner.open(), &options).unwrap();
+        assert!(
+            found.is_damaged() && found.findings.iter().all(|finding| finding.mendable),
+            "{harm}: {found:?}"
+        );
+        let aside = scene.aside();
+        let done = mending(&aside, ReadData::None).unwrap();
+        assert!(!done.is_damaged() && done.findings.is_empty(), "{harm}: {:?}", done.findings);
+        assert!(!done.mended.is_empty() && done.mended.iter().all(|mended| mended.in_place));
+        assert_eq!(status(&aside.open()).unwrap().covered, status(&scene.owner.open()).unwrap().covered);
+        // By itself, too, and by another key that has parity to write.
+        for client in [scene.aside(), crate::keys::with_role(&scene.aside(), Role::Maintainer, "keeper")] {
+            let found = repair(&client.open(), false).unwrap();
+            assert!(!found.is_empty() && found.iter().all(|object| object.repaired), "{harm}: {found:?}");
+            assert!(repair(&client.open(), false).unwrap().is_empty(), "{harm}");
+            assert!(!check(&client.open(), &options).unwrap().is_damaged(), "{harm}");
+        }
+        // What cannot even be told from its head and length is noticed by who adds some.
+        if harm != 0 {
+            let client = scene.aside();
+            let added = add(&client.open(), 5).unwrap();
+            assert!(added.made > 0 && added.damaged.is_empty(), "{harm}: {added:?}");
+            assert!(!check(&client.open(), &options).unwrap().is_damaged(), "{harm}");
+        }
+        // And what it is of comes back from it.
+        let pack = names(aside.store.as_ref(), "packs/").remove(0);
+        let whole = aside.store.get(&pack, u64::MAX).unwrap();
+        change(aside.store.as_ref(), &pack, |bytes| bytes[5000] ^= 1);
+        assert!(!mending(&aside, ReadData::All).unwrap().is_damaged(), "{harm}");
+        assert_eq!(aside.store.get(&pack, u64::MAX).unwrap(), whole);
+    }
+}
+
+fn deserted(client: &Client, write: bool) -> Vec<String> {
+    let options = SnapshotsOptions { program: "test".to_owned(), ..SnapshotsOptions::default() };
+    let mut plan = SnapshotsPlan::run(&client.open(), options, write).unwrap();
+    plan.from_parity.sort();
+    plan.from_parity
+}
+
+fn look(client: &Client) -> CheckReport {
+    let options = CheckOptions { read_data: ReadData::All, keep_ledger: false, program: "test".to_owned() };
+    check(&client.open(), &options).unwrap()
+}
+
+/// A prune takes the parity of what it deletes along, so what is left of others tells of them.
+#[test]
+fn what_was_deleted_by_hand_comes_back_from_its_parity() {
+    let scene = scene(10);
+    let repository = scene.owner.open();
+    let tag = Mark::Tag { key: "kept".to_owned(), value: None };
+    let put = mark(&repository, &Snapshots::load(&repository).unwrap(), &[scene.id], &[tag]).unwrap();
+    add(&repository, 10).unwrap();
+    let store = scene.owner.store.clone();
+    for area in ["snapshots/", "annotations/"] {
+        names(store.as_ref(), area).iter().for_each(|name| store.delete(name).unwrap());
+    }
+    let expected = [format!("annotation {}", put[0]), format!("snapshot {}", scene.id)];
+    let told = |gravity| {
+        let findings = look(&scene.owner).findings.into_iter();
+        findings.filter(|found| found.gravity == gravity).map(|found| found.object).collect::<Vec<_>>()
+    };
+    assert_eq!(told(Gravity::Damage), expected);
+    let mut found: Vec<_> = repair(&repository, false).unwrap();
+    assert!(found.iter().all(|object| !object.repaired));
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(found.into_iter().map(|object| object.name).collect::<Vec<_>>(), expected);
+    assert_eq!(deserted(&scene.owner, false), expected);
+    assert!(store.list("snapshots/").unwrap().is_empty(), "it only looked");
+    // As long as what it needs is there. A prune that has seen neither takes that away.
+    let later = scene.aside();
+    for _ in 0..2 {
+        prune(&later.open(), &PruneOptions::new("test").within(0)).unwrap();
+    }
+    assert!(deserted(&later, true).is_empty());
+    let report = look(&later);
+    assert!(!report.is_damaged(), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|found| found.object == expected[1] && found.gravity == Gravity::Warning)
+    );
+    // Announced for deletion is not gone: it is copied.
+    let waiting = scene.aside();
+    prune(&waiting.open(), &PruneOptions::new("test")).unwrap();
+    for client in [&scene.owner, &waiting] {
+        assert_eq!(deserted(client, true), expected);
+        assert_eq!(client.read(scene.id).unwrap(), scene.content);
+        let snapshots = Snapshots::load(&client.open()).unwrap();
+        assert!(snapshots.get(&scene.id).unwrap().tags.contains_key("kept"));
+        let report = look(client);
+        assert!(!report.is_damaged(), "{:?}", report.findings);
+        assert!(deserted(client, true).is_empty());
+        for _ in 0..2 {
+            prune(&client.open(), &PruneOptions::new("test").within(0)).unwrap();
+            assert_eq!(client.read(scene.id).unwrap(), scene.content);
+        }
+    }
+}
+
+/// A sweep that is killed may leave parity behind.
+#[test]
+fn what_was_forgotten_and_swept_does_not_come_back_from_parity() {
+    let scene = scene(10);
+    scene.owner.back_up(&scene.content);
+    add(&scene.owner.open(), 10).unwrap();
+    let store = scene.owner.store.clone();
+    let parity: Vec<(String, Vec<u8>)> = names(store.as_ref(), "parity/")
+        .into_iter()
+        .map(|name| (name.clone(), store.get(&name, u64::MAX).unwrap()))
+        .collect();
+    let repository = scene.owner.open();
+    forget(&repository, &Snapshots::load_all(&repository).unwrap(), &[scene.id]).unwrap();
+    for _ in 0..2 {
+        prune(&scene.owner.open(), &PruneOptions::new("test").within(0)).unwrap();
+        for (name, bytes) in &parity {
+            if store.head(name).is_err() {
+                store.put(name, bytes).unwrap();
+            }
+        }
+        let report = look(&scene.owner);
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+        assert!(deserted(&scene.owner, true).is_empty());
+        assert!(repair(&scene.owner.open(), false).unwrap().is_empty());
+    }
 }

@@ -303,6 +303,10 @@ fn cures(report: &CheckReport, repair: bool) -> Vec<String> {
         "damaged sessions: `chronolith prune` removes them once they are three days old",
     );
     add(
+        lies(&["parity/"]),
+        "damaged parity of what is damaged itself: `chronolith parity add` once that is whole again",
+    );
+    add(
         lies(&["condemned/", "damaged/"]),
         "damaged condemnations and reports of damage: remove them from the store by hand",
     );
@@ -394,6 +398,8 @@ fn write_lines(session: &Session, report: &CheckReport) -> Result<(), Fault> {
             (MendedFrom::Parity, false) => "its parity did not help",
             (MendedFrom::OtherCopy, true) => "put right from its other copy",
             (MendedFrom::Catalogue, true) => "put right from a catalogue",
+            (MendedFrom::Subject, true) => "made anew",
+            (MendedFrom::Subject, false) => "not made anew: what it is of is damaged as well",
             (MendedFrom::OtherCopy | MendedFrom::Catalogue, false) => {
                 "the store did not take its right bytes"
             }
@@ -429,6 +435,7 @@ fn write_events(
             MendedFrom::Parity => "parity",
             MendedFrom::OtherCopy => "copy",
             MendedFrom::Catalogue => "catalogue",
+            MendedFrom::Subject => "subject",
         };
         let fields = json!({ "object": mended.object, "from": from, "repaired": mended.in_place });
         session.talk.event("repair", fields)?;

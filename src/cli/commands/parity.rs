@@ -29,7 +29,7 @@ enum Verb {
     Drop(Drop),
     /// Shows how much there is
     Status,
-    /// Reads everything that has parity, and puts right what is damaged
+    /// Reads everything that has parity, and the parity, and puts right what is damaged
     Repair(Repair),
 }
 
@@ -154,10 +154,20 @@ fn repair(session: &Session, arguments: &Repair) -> Result<u8, Fault> {
             session.talk.event("object", fields)?;
             continue;
         }
-        let what = match (object.repaired, arguments.dry_run) {
-            (true, true) => "damaged; its parity suffices",
-            (true, false) => "repaired from its parity",
-            (false, _) => "damaged beyond what its parity can do",
+        let is_parity = object.name.starts_with("parity/");
+        // It has no place any more.
+        if !object.name.contains('/') {
+            let cure = "gone though nobody has ended it; `chronolith repair snapshots` puts it back if what it needs is there";
+            session.talk.line(&format!("{}: {cure}", object.name))?;
+            continue;
+        }
+        let what = match (object.repaired, arguments.dry_run, is_parity) {
+            (true, true, false) => "damaged; its parity suffices",
+            (true, false, false) => "repaired from its parity",
+            (false, _, false) => "damaged beyond what its parity can do",
+            (true, true, true) => "damaged; it can be made anew",
+            (true, false, true) => "made anew",
+            (false, _, true) => "damaged, and so is what it is of",
         };
         session.talk.line(&render::visible(&format!("{}: {what}", object.name)))?;
     }
@@ -165,7 +175,7 @@ fn repair(session: &Session, arguments: &Repair) -> Result<u8, Fault> {
     session.talk.event("summary", fields)?;
     session.talk.flush()?;
     session.talk.tell(&match (found.is_empty(), arguments.dry_run) {
-        (true, _) => "everything that has parity is as it was written".to_owned(),
+        (true, _) => "everything that has parity is as it was written, and so is the parity".to_owned(),
         (false, true) => "nothing was changed".to_owned(),
         (false, false) => format!(
             "{repaired} of {} repaired; `check` takes back what was reported of them",

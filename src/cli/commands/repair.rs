@@ -267,12 +267,17 @@ fn snapshots(session: &Session, arguments: &Snapshots) -> Result<u8, Fault> {
         }
         let forgotten: Vec<String> = plan.forgotten.iter().map(ToString::to_string).collect();
         let fields = json!({ "dry_run": arguments.dry_run, "hurt": plan.hurt.len(),
-            "repaired": plan.repaired.len(), "forgotten": forgotten, "put_back": plan.put_back });
+            "repaired": plan.repaired.len(), "forgotten": forgotten, "put_back": plan.put_back,
+            "put_back_from_parity": plan.from_parity });
         session.talk.event("summary", fields)?;
     } else {
         for name in &plan.put_back {
             let what = if arguments.dry_run { "would be put back" } else { "put back" };
             session.talk.line(&format!("{name}: {what}, as a catalogue holds it"))?;
+        }
+        for name in &plan.from_parity {
+            let what = if arguments.dry_run { "would be put back" } else { "put back" };
+            session.talk.line(&format!("{name}: {what}, as its parity holds it"))?;
         }
         let lost = plan.lost.iter().map(|(id, lost)| format!("lost: {}:{lost}", id.short()));
         lines(session, lost, "paths")?;

@@ -7,7 +7,7 @@ use super::copies::find;
 use super::report::{Findings, Mended, MendedFrom};
 use crate::base::explain;
 use crate::ops::OpsError;
-use crate::ops::parity::restore;
+use crate::ops::parity::{Stock, remake, restore};
 use crate::repo::{RepoError, Repository};
 use crate::storage::StorageError;
 use std::collections::BTreeMap;
@@ -41,6 +41,18 @@ pub(super) fn mend(repository: &Repository, findings: &Findings) -> Result<Vec<M
         if let Some(in_place) = tried(repository, &object, put)? {
             mended.retain(|tried| tried.object != object);
             mended.push(Mended { object, from, in_place });
+        }
+    }
+    // Last, since only what is whole has parity.
+    let parity = findings.damaged_parity();
+    if parity.is_empty() {
+        return Ok(mended);
+    }
+    let stock = Stock::take(repository)?;
+    for object in parity {
+        stop(repository)?;
+        if let Some(in_place) = tried(repository, &object, remake(repository, &stock, &object, false))? {
+            mended.push(Mended { object, from: MendedFrom::Subject, in_place });
         }
     }
     Ok(mended)
@@ -85,6 +97,19 @@ pub(super) fn foretell(repository: &Repository, findings: &Findings) -> Result<(
             _ => (true, " (its other copy is whole: `chronolith check --repair`)"),
         };
         remarks.insert(object, remark);
+    }
+    let parity = findings.damaged_parity();
+    if !parity.is_empty() {
+        let stock = Stock::take(repository)?;
+        for object in parity.into_iter().take(FORETOLD_MAX) {
+            stop(repository)?;
+            let remark = match remake(repository, &stock, &object, true)? {
+                None => continue,
+                Some(true) => (true, " (it can be made anew: `chronolith check --repair`)"),
+                Some(false) => (false, " (what it is of is damaged as well)"),
+            };
+            remarks.insert(object, remark);
+        }
     }
     findings.remark(&remarks);
     Ok(())

@@ -37,6 +37,8 @@ use self::packs::{Fate, Packs};
 use self::report::Findings;
 use self::selection::ledger;
 use self::trees::Trees;
+use super::Snapshots;
+use super::deserted::{self, Deserted};
 use super::error::{OpsError, unless_unnoted};
 use crate::base::{BlobId, PackId, SnapshotId};
 use crate::format::pack::BlobClass;
@@ -62,13 +64,53 @@ pub(in crate::ops) struct Surveyed<'a> {
     packs: &'a Packs<'a>,
     snapshots: Vec<FoundSnapshot>,
     perhaps_forgotten: HashSet<SnapshotId>,
+    deserted: Vec<Deserted>,
+    findings: &'a Findings,
     trees: RefCell<Trees<'a>>,
 }
 
 impl Surveyed<'_> {
     /// Walks the trees of all snapshots and says in the report what is hurt.
     pub fn walk_trees(&self, report: &mut CheckReport) -> Result<(), OpsError> {
-        self.trees.borrow_mut().check(&self.snapshots, &self.perhaps_forgotten, report)
+        self.trees.borrow_mut().check(&self.snapshots, &self.perhaps_forgotten, report)?;
+        for deserted in &self.deserted {
+            let (gravity, what) = match (self.comes_back(deserted)?, &deserted.bytes) {
+                (true, _) => {
+                    (Gravity::Damage, "its parity holds it whole: `chronolith repair snapshots` puts it back")
+                }
+                // Of what it says nothing is left.
+                (false, _) if deserted.root.is_none() && !deserted.rests_on.is_empty() => continue,
+                (false, Some(_)) => (Gravity::Warning, "what it needs is gone as well"),
+                (false, None) => {
+                    (Gravity::Warning, "its parity is left, and does not bring it back by itself")
+                }
+            };
+            let what = format!("it is gone, and nobody has ended it as far as is known; {what}");
+            self.findings.add(gravity, deserted.name(), what);
+        }
+        Ok(())
+    }
+
+    /// Returns what is gone, and of which only parity is left.
+    pub fn deserted(&self) -> &[Deserted] {
+        &self.deserted
+    }
+
+    /// Says whether something that is gone can be put back as it was, once trees were walked: a root without what it
+    /// needs would hurt more than it helps.
+    pub fn comes_back(&self, deserted: &Deserted) -> Result<bool, OpsError> {
+        if deserted.bytes.is_none() {
+            return Ok(false);
+        }
+        if let Some(root) = &deserted.root {
+            return self.trees.borrow_mut().would_be_whole(root);
+        }
+        for other in self.deserted.iter().filter(|other| deserted.rests_on.contains(&other.id)) {
+            if self.comes_back(other)? {
+                return Ok(true);
+            }
+        }
+        Ok(deserted.rests_on.is_empty())
     }
 
     /// Says whether nothing below a node of a tree or recipe is lost, once trees were walked.
@@ -193,7 +235,7 @@ fn look(
     // First of all: what a snapshot needs was there before it was, so whatever is listed from here on shows it.
     let listed = objects::listed_snapshots(repository)?;
     repository.load_index()?;
-    let inventory = Inventory::take(environment.store.list("")?, &findings);
+    let mut inventory = Inventory::take(environment.store.list("")?, &findings);
     let mut objects = Objects {
         repository,
         findings: &findings,
@@ -202,13 +244,17 @@ fn look(
         perhaps_forgotten: HashSet::new(),
         patience: PATIENCE,
     };
-    objects.check(&inventory)?;
+    objects.check(&mut inventory)?;
     let mut snapshots = objects.roots()?;
     // What was committed since is for the next check.
     snapshots.retain(|found| listed.contains(&found.id));
     let memory = repository.memory()?;
     objects.leave_out_ended(&memory, &mut snapshots)?;
     objects.memory(&memory, &inventory)?;
+    let deserted = match inventory.deserted.is_empty() {
+        true => Vec::new(),
+        false => deserted::find(repository, &inventory.deserted, &Snapshots::load_all(repository)?)?,
+    };
     let mut logs = logs::check_logs(repository, &memory, &findings, &options.read_data, &pass.again)?;
     report.counts.logs = logs.objects;
     report.lost_logs = std::mem::take(&mut logs.lost);
@@ -300,7 +346,8 @@ fn look(
     report.counts.add_reads(&pass.counts);
     let trees = RefCell::new(Trees::new(repository, &index, &packs, &findings)?);
     let perhaps_forgotten = std::mem::take(&mut objects.perhaps_forgotten);
-    let surveyed = Surveyed { packs: &packs, snapshots, perhaps_forgotten, trees };
+    let surveyed =
+        Surveyed { packs: &packs, snapshots, perhaps_forgotten, deserted, findings: &findings, trees };
     then(&surveyed, &mut report)?;
     drop(surveyed);
     drop(packs);

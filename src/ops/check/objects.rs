@@ -34,6 +34,8 @@ pub(super) struct Inventory {
     generation: u32,
     /// Objects of which only the name can be checked here.
     named: Vec<(ObjectId, String)>,
+    /// What has parity and is not there, as far as it is a snapshot or an annotation.
+    pub deserted: BTreeMap<ObjectId, ObjectKind>,
     /// Hashes of the names of all of them.
     names: HashSet<u64>,
 }
@@ -219,7 +221,7 @@ impl Objects<'_> {
     }
 
     /// Checks all but packs and roots.
-    pub fn check(&mut self, inventory: &Inventory) -> Result<(), OpsError> {
+    pub fn check(&mut self, inventory: &mut Inventory) -> Result<(), OpsError> {
         self.configurations()?;
         for id in &inventory.trust {
             self.twice(&format!("trust/{id}"), limits::STRUCTURED_BYTES_MAX, |_, bytes| {
@@ -248,8 +250,12 @@ impl Objects<'_> {
         }
         for (id, name) in &inventory.named {
             self.stop()?;
-            if let Some(bytes) = self.get(name, limits::PACK_BYTES_MAX)? {
+            if let Some(bytes) = self.get(name, 2 * limits::PACK_BYTES_MAX)? {
                 self.is_named_right(name, id, &bytes);
+                let is_root = |kind| matches!(kind, ObjectKind::Snapshot | ObjectKind::Annotation);
+                let outline = Repository::parity_outline(&bytes).filter(|outline| is_root(outline.kind));
+                let outline = outline.filter(|outline| !inventory.roots.contains(&outline.subject));
+                inventory.deserted.extend(outline.map(|outline| (outline.subject, outline.kind)));
             }
         }
         for object in self.repository.environment().store.unfinished()? {

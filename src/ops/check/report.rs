@@ -90,6 +90,8 @@ pub enum MendedFrom {
     OtherCopy,
     /// A catalogue that lists it.
     Catalogue,
+    /// Of parity, what it is of.
+    Subject,
 }
 
 /// A damaged object that there is parity of or that is held elsewhere too, and what came of it.
@@ -221,6 +223,11 @@ impl Findings {
 
     fn suspects(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the names of parity objects that were found damaged.
+    pub fn damaged_parity(&self) -> Vec<String> {
+        self.damaged().into_iter().filter(|name| name.starts_with("parity/")).collect()
     }
 
     /// Says whether anything is damaged.

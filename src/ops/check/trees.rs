@@ -136,6 +136,15 @@ impl<'a> Trees<'a> {
         Ok(())
     }
 
+    /// Says whether nothing below the root of a snapshot that is not there is lost. Nothing is told of what is.
+    pub fn would_be_whole(&mut self, root: &BlobId) -> Result<bool, OpsError> {
+        let before = self.unread.replace(Vec::new());
+        let is_hurt = self.walk(root);
+        self.unread = before;
+        self.packs.take_missed();
+        is_hurt.map(|is_hurt| !is_hurt)
+    }
+
     /// Walks snapshots; returns those of which something is lost, or may be.
     fn walk_each(&mut self, snapshots: &[&FoundSnapshot]) -> Result<Vec<(SnapshotId, BlobId)>, OpsError> {
         let mut hurt = Vec::new();

@@ -4,6 +4,9 @@
 //! whose list of names cannot be read ends where it breaks off. Such a file has no digest, and the
 //! next backup reads it anew rather than believe that it is unchanged.
 //!
+//! What is gone and nobody has ended is put back first, from a catalogue or from parity, and only where everything that
+//! it needs is there: copies of what is condemned, then the object.
+//!
 //! Write order, for each snapshot, and what a crash after each step leaves:
 //! 1. trees and recipes of the copy, and their index run: nothing refers to them;
 //! 2. what the copy rests on and is condemned is copied, as before any commit;
@@ -26,6 +29,7 @@ use crate::localfs::path_text;
 use crate::ops::OpsError;
 use crate::ops::catalogue::put_back_vanished;
 use crate::ops::check::{Affected, CheckOptions, ReadData, Surveyed, survey};
+use crate::ops::deserted::put_back;
 use crate::ops::forget::{forget, vanished};
 use crate::ops::settle::{rescue, settle};
 use crate::ops::snapshots::{SnapshotView, Snapshots};
@@ -120,6 +124,8 @@ pub struct SnapshotsPlan {
     /// Snapshots and annotations that a catalogue lists and that are gone though nobody has ended them: put back,
     /// or found by who only looks.
     pub put_back: Vec<String>,
+    /// The same of such as no catalogue lists and parity brings back.
+    pub from_parity: Vec<String>,
     /// Hurt snapshots.
     pub hurt: Vec<Hurt>,
     /// Paths in them, and what of each is lost.
@@ -157,6 +163,7 @@ impl SnapshotsPlan {
             repository: repository.clone(),
             options,
             put_back: Vec::new(),
+            from_parity: Vec::new(),
             hurt: Vec::new(),
             lost: Vec::new(),
             repaired: Vec::new(),
@@ -197,6 +204,7 @@ impl SnapshotsPlan {
                 let lost = Lost { path: affected.path.clone(), ranges: affected.ranges.clone() };
                 plan.lost.push((affected.snapshot, lost));
             }
+            plan.put_back_deserted(surveyed, presence.as_ref())?;
             match &presence {
                 Some(presence) => plan.write(surveyed, &snapshots, presence),
                 None => Ok(()),
@@ -206,6 +214,32 @@ impl SnapshotsPlan {
             plan.forget_originals()?;
         }
         Ok(plan)
+    }
+
+    /// Puts back what is gone and comes back whole from parity. What a snapshot among that needs may have been condemned
+    /// since: it is copied first, as before any commit.
+    fn put_back_deserted(
+        &mut self,
+        surveyed: &Surveyed<'_>,
+        presence: Option<&Presence>,
+    ) -> Result<(), OpsError> {
+        let mut back = Vec::new();
+        for deserted in surveyed.deserted() {
+            if surveyed.comes_back(deserted)? {
+                back.push(deserted);
+            }
+        }
+        self.from_parity = back.iter().map(|deserted| deserted.name()).collect();
+        let Some(presence) = presence.filter(|_| !back.is_empty()) else { return Ok(()) };
+        let roots: Vec<BlobId> = back.iter().filter_map(|deserted| deserted.root).collect();
+        rescue(&self.repository, presence, &roots, &BTreeSet::new())?;
+        settle(&self.repository, presence, &roots)?;
+        for deserted in back {
+            put_back(&self.repository, deserted)?;
+        }
+        presence.renew()?;
+        settle(&self.repository, presence, &roots)?;
+        Ok(())
     }
 
     fn wants(&self, view: &SnapshotView) -> bool {

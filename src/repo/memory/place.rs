@@ -100,6 +100,21 @@ impl Repository {
         payload: &[u8],
     ) -> Result<Committed, RepoError> {
         let (id, bytes) = self.seal_object(kind, act, payload)?;
+        self.put_root_bytes(kind, id, bytes)
+    }
+
+    /// Puts a root that was there before and is gone, where everybody finds it. Durable on return;
+    /// [`Repository::stay_found`] has to follow.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub fn put_root_bytes(
+        &self,
+        kind: ObjectKind,
+        id: ObjectId,
+        bytes: Vec<u8>,
+    ) -> Result<Committed, RepoError> {
         let closed = self.closed()?;
         let area = if kind == ObjectKind::Snapshot { "snapshots" } else { "annotations" };
         let generation = current(&closed);
