@@ -112,9 +112,10 @@ impl Fault {
     pub fn advice(&self) -> String {
         let known = match self {
             Self::Ops(OpsError::Repo(error)) => of_repository(error),
-            Self::Ops(OpsError::Unsettled { .. }) => {
-                Some("run the backup again: what was stored already is not stored twice")
-            }
+            Self::Ops(OpsError::Unsettled { source, .. }) => match **source {
+                OpsError::Stopped { cure, .. } => Some(cure),
+                _ => Some("run the backup again: what was stored already is not stored twice"),
+            },
             Self::Ops(OpsError::Stopped { cure, .. }) => Some(*cure),
             Self::Ops(error @ (OpsError::Local(_) | OpsError::Read { .. }))
                 if matches!(error.class(), ErrorClass::NotFound) =>

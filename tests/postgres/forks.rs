@@ -159,6 +159,8 @@ fn a_failover_loses_nothing_before_the_new_timelines_first_segment_is_archived()
     let mut pair = Pair::new();
     pair.primary.sql("postgres", "INSERT INTO t SELECT n FROM generate_series(101, 400) n");
     let position = pair.primary.sql("postgres", "SELECT pg_create_restore_point('before')");
+    // A restore point is not flushed by itself, but by a commit.
+    pair.primary.sql("postgres", "CREATE TABLE later ()");
     pair.settle();
     pair.primary.stop("immediate");
     pair.promote();

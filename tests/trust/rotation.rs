@@ -114,9 +114,11 @@ fn a_leaked_writer_is_ended_and_what_it_did_in_good_hands_still_counts() {
     let refused = Snapshots::load(&owner.open()).unwrap().refused;
     let [(name, why)] = refused.as_slice() else { panic!("{refused:?}") };
     assert!(name.ends_with(&rogue.to_string()) && why.to_string().contains("was revoked"), "{why}");
-    // The key opens nothing, signs nothing; what the thief stores with what he has open does not count.
+    // The key opens nothing, signs nothing; what the thief stores with what he has open does not count, and no backup
+    // that was under way is called good ([CONCURRENCY-60]).
     assert_eq!(victim.try_open().map(drop).unwrap_err().class(), ErrorClass::WrongKey);
-    backup(&thief, crate::support::world::streams(&some(3)), &victim.options()).unwrap();
+    let stored = backup(&thief, crate::support::world::streams(&some(3)), &victim.options());
+    assert!(matches!(stored, Err(OpsError::Unsettled { .. })), "{stored:?}");
     assert_eq!(shown(&owner), [before]);
     // Others go on, adopt what is accepted and nothing else.
     let mine = other.try_back_up(&good).unwrap();
