@@ -17,7 +17,7 @@ use chronolith::ops::prune::{PruneOptions, prune};
 use chronolith::ops::repair::{SnapshotsOptions, SnapshotsPlan};
 use chronolith::ops::undelete::undelete;
 use chronolith::ops::{OpsError, Snapshots};
-use chronolith::repo::Repository;
+use chronolith::repo::{Repository, Told};
 use chronolith::storage::{MemoryStore, Operation, Store};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -258,6 +258,40 @@ fn ends_are_recorded_so_that_annotations_about_what_is_gone_may_go() {
     let old = owner.open().read_catalogue(memory.newest().map(|(id, _)| id).as_ref().unwrap());
     assert!(old.unwrap().1.ends.len() <= 60);
     assert_eq!(shown(&owner), set(&ids[61..]));
+}
+
+/// Who pins what is gone already keeps nothing, and keeps nobody from anything.
+#[test]
+fn what_was_swept_has_ended_at_once_and_a_pin_that_comes_too_late_stops_nobody() {
+    let (owner, ids) = filled(ROOTS_AT_LEAST + 4);
+    let (gone, kept) = ids.split_at(3);
+    gather_now(&owner.open()).unwrap().unwrap();
+    forgets(&owner, gone).unwrap();
+    let with_forgotten = |client: &Client| -> BTreeSet<SnapshotId> {
+        let snapshots = Snapshots::load(&client.open()).unwrap();
+        snapshots.with_forgotten().iter().map(|view| view.id).collect()
+    };
+    assert_eq!(with_forgotten(&owner), set(&ids), "they are still there");
+    sweep(&owner).unwrap();
+    assert_eq!(with_forgotten(&owner), set(kept));
+    let writer = owner.open();
+    let told: Vec<bool> = gone
+        .iter()
+        .map(|id| matches!(writer.memory().unwrap().told(&ObjectId::from(*id)), Some(Told::Ended(_))))
+        .collect();
+    assert_eq!(told, [true; 3], "few as they are, their ends are recorded");
+    writer.annotate(&said(AnnotationKind::Pin, gone[0]), MARK).unwrap();
+    let next = kept[0];
+    forgets(&owner, &[next]).unwrap();
+    sweep(&owner).unwrap();
+    assert_eq!((with_forgotten(&owner), damage(&owner)), (set(&kept[1..]), Vec::new()));
+    // A sweep that is killed before it records them: lists do not show what is gone, and the next prune records it.
+    forgets(&owner, &[kept[1]]).unwrap();
+    let name = names(&owner, "snapshots/").into_iter().find(|name| name.ends_with(&kept[1].to_string()));
+    owner.store.delete(&name.unwrap()).unwrap();
+    assert_eq!(with_forgotten(&owner), set(&kept[2..]));
+    sweep(&owner).unwrap();
+    assert_eq!((with_forgotten(&owner), damage(&owner)), (set(&kept[2..]), Vec::new()));
 }
 
 #[test]

@@ -252,6 +252,13 @@ fn a_difference_whose_base_is_bad_is_whole_again_once_the_base_is() {
     // Nobody reads the differences again, and they are known to be lost with what they rest on.
     let known = look(&scene.owner, ReadData::None);
     assert_eq!((known.hurt.len(), known.reported), (2, 0), "{known:?}");
+    // Nor does it take a record of the base to know that it is gone.
+    let aside = Arc::new(copy_of(scene.store.as_ref()));
+    aside.delete(&pack).unwrap();
+    for run in aside.list("index/").unwrap() {
+        aside.delete(&run.name).unwrap();
+    }
+    assert_eq!(look(&scene.owner.through(aside), ReadData::None).hurt.len(), 2);
     // Only the first version is still somewhere.
     let healing = scene.owner.back_up(&scene.content);
     assert!(scene.reads(scene.first) && scene.reads(healing));

@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Reads what was not verified for the longest time first
     #[arg(long)]
     pub oldest_first: bool,
-    /// Begins no new pack after this time: 90s, 30m, 2h
+    /// Begins no new pack after this time: 90s, 30m, 2h; what is reported as damaged is read in any case
     #[arg(long, value_name = "TIME", requires = "oldest_first")]
     pub time_budget: Option<String>,
     /// Notes nothing in the repository

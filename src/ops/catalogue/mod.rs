@@ -23,7 +23,7 @@ mod roots;
 
 pub use logs::{LostMerge, MERGES_AT_LEAST, gather_logs, lost_merges};
 pub use roots::{ROOTS_AT_LEAST, gather, gather_now};
-pub(super) use roots::{put_back_vanished, spent_annotations};
+pub(super) use roots::{put_back_vanished, record_ends, spent_annotations};
 
 use super::error::OpsError;
 use crate::base::{CatalogId, ObjectId};

@@ -22,7 +22,27 @@ pub const ROOTS_AT_LEAST: usize = 32;
 ///
 /// Whatever goes wrong is told and stops nobody: without a catalogue everything works, and takes longer.
 pub fn gather(repository: &Repository, snapshots: &Snapshots, at_least: usize) -> Option<CatalogId> {
-    let made = try_gather(repository, snapshots, at_least);
+    told(repository, try_gather(repository, snapshots, at_least, &BTreeSet::new()))
+}
+
+/// Records the ends of snapshots that a sweep of this process has just deleted, where a catalogue lists them: until then that
+/// one goes on telling of them. A pin that came too late holds nothing, and stops nobody.
+pub(in crate::ops) fn record_ends(repository: &Arc<Repository>, swept: &BTreeSet<SnapshotId>) {
+    if swept.is_empty() {
+        return;
+    }
+    let made = Snapshots::load_all(repository).and_then(|snapshots| {
+        let memory = snapshots.memory();
+        let is_listed = |id: &SnapshotId| matches!(memory.told(&ObjectId::from(*id)), Some(Told::There(_)));
+        match swept.iter().any(is_listed) {
+            true => try_gather(repository, &snapshots, 1, swept),
+            false => Ok(None),
+        }
+    });
+    told(repository, made);
+}
+
+fn told(repository: &Repository, made: Result<Option<CatalogId>, OpsError>) -> Option<CatalogId> {
     made.unwrap_or_else(|error| {
         let why = explain(&error);
         repository.environment().observer.warn(&format!("no catalogue was made: {why}"));
@@ -34,11 +54,12 @@ fn try_gather(
     repository: &Repository,
     snapshots: &Snapshots,
     at_least: usize,
+    swept: &BTreeSet<SnapshotId>,
 ) -> Result<Option<CatalogId>, OpsError> {
     let memory = snapshots.memory();
     complete_copies(repository, memory)?;
     let new = new_roots(snapshots);
-    let over = new_ends(snapshots);
+    let over = new_ends(snapshots, swept);
     if !snapshots.is_all()
         || new.len() + over.len() < at_least && memory.untold().is_empty() && memory.before().is_none()
         || new.is_empty() && over.is_empty() && memory.held().is_empty()
@@ -159,13 +180,18 @@ fn new_roots(snapshots: &Snapshots) -> Vec<StoredRoot> {
     new
 }
 
-/// Finds snapshots that a catalogue lists, that are gone, and that somebody has forgotten.
-fn new_ends(snapshots: &Snapshots) -> BTreeMap<ObjectId, (u64, AnnotationId)> {
+/// Finds snapshots that a catalogue lists, that are gone, and that somebody has forgotten. One that is pinned may have been
+/// deleted by somebody else, unless it is known to be swept.
+fn new_ends(snapshots: &Snapshots, swept: &BTreeSet<SnapshotId>) -> BTreeMap<ObjectId, (u64, AnnotationId)> {
     let gone = snapshots.memory().entries().filter(|entry| {
         entry.place.kind() == ObjectKind::Snapshot && !snapshots.present().contains(&entry.place.id())
     });
     let ended = gone.filter_map(|entry| {
-        let by = snapshots.ended_by().get(&SnapshotId::from(entry.place.id()))?;
+        let id = SnapshotId::from(entry.place.id());
+        let by = match swept.contains(&id) {
+            true => snapshots.forgotten_by().get(&id)?,
+            false => snapshots.ended_by().get(&id)?,
+        };
         Some((entry.place.id(), (entry.number, *by)))
     });
     ended.collect()
@@ -311,5 +337,5 @@ pub fn gather_now(repository: &Arc<Repository>) -> Result<Option<CatalogId>, Ops
     repository.registry().may_sign(&repository.keyring().identity.key, Act::Catalog)?;
     let snapshots = Snapshots::load_all(repository)?;
     require_whole_memory(repository, &snapshots)?;
-    try_gather(repository, &snapshots, 1)
+    try_gather(repository, &snapshots, 1, &BTreeSet::new())
 }

@@ -431,9 +431,8 @@ impl<'a> Packs<'a> {
     /// A difference is lost with the last copy of its base, wherever it lies itself.
     fn settle_differences(&self) -> Result<(), OpsError> {
         // Each round reaches what rests on what the round before has reached.
-        let mut before = 0;
-        while self.bad.count() > before {
-            before = self.bad.count();
+        loop {
+            let before = self.bad.count();
             self.index.for_each(|number, copy| {
                 let base = copy.record.base.filter(|_| !self.bad.get(number));
                 if let Some(base) = base {
@@ -443,8 +442,10 @@ impl<'a> Packs<'a> {
             if self.repository.environment().observer.interrupted() {
                 return Err(RepoError::Interrupted.into());
             }
+            if self.bad.count() == before {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Says what is known of the copies of a base on which a difference of this depth may rest.

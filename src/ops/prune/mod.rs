@@ -26,7 +26,9 @@
 //! 7. copies of what is needed and only in condemned packs, with an index run: packs that stay;
 //! 8. snapshots and log packs, then annotations and catalogues, then sessions that ended, then index runs, then packs are deleted, of condemnations whose
 //!    grace has passed and that every living session has named: whatever is left goes the next time;
-//! 9. condemnations whose packs no index run names any more are deleted, many others absorbed into one.
+//! 9. condemnations whose packs no index run names any more are deleted, many others absorbed into one;
+//! 10. a catalogue that records the end of snapshots that were deleted, where one lists them: without it lists look whether
+//!     what was forgotten is still there.
 //!
 //! Nobody is stopped or made to wait but the prune itself.
 
@@ -275,7 +277,8 @@ fn prune_in_session(repository: &Arc<Repository>, options: &PruneOptions) -> Res
         condemned => condemned?,
     };
     if let Some(before) = before {
-        sweep(repository, &presence, options, before, &mut report)?;
+        let gone = sweep(repository, &presence, options, before, &mut report)?;
+        catalogue::record_ends(repository, &gone);
     }
     Ok(report)
 }

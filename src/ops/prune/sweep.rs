@@ -26,7 +26,7 @@ pub(super) struct Before {
     pub held: BTreeSet<PackId>,
 }
 
-/// Deletes what was condemned before and may go.
+/// Deletes what was condemned before and may go; returns the snapshots that are gone.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub(super) fn sweep(
     options: &PruneOptions,
     before: Before,
     report: &mut PruneReport,
-) -> Result<(), OpsError> {
+) -> Result<BTreeSet<SnapshotId>, OpsError> {
     let own = (repository.keyring().identity.key, presence.id());
     let view = View::take(repository, presence, options)?;
     let mut held = before.held;
@@ -95,11 +95,11 @@ pub(super) fn sweep(
         let due = swept.iter().flat_map(|(_, condemned)| &condemned.objects).map(|object| &object.place);
         logs.extend(replaced(repository, &view, &there, &due.filter(is_log).collect())?);
     }
-    delete(repository, &view, &swept, &held, &logs, report)?;
+    let gone = delete(repository, &view, &swept, &held, &logs, report)?;
     absorb(repository, presence, options, &view, &swept)?;
     waiting.extend(logs.keys());
     count_waiting(&view, &swept, &waiting, report);
-    Ok(())
+    Ok(gone)
 }
 
 /// Counts what is there and waits for its grace to pass.
@@ -132,7 +132,7 @@ fn count_waiting(
 }
 
 /// Deletes what condemnations list: snapshots and log packs first, then annotations and catalogues, then sessions,
-/// then index runs, packs, and last the parity of all of them.
+/// then index runs, packs, and last the parity of all of them. Returns the snapshots.
 fn delete(
     repository: &Repository,
     view: &View,
@@ -140,7 +140,7 @@ fn delete(
     held: &BTreeSet<PackId>,
     logs: &BTreeMap<Place, u64>,
     report: &mut PruneReport,
-) -> Result<(), OpsError> {
+) -> Result<BTreeSet<SnapshotId>, OpsError> {
     let store = &repository.environment().store;
     let read = view.read_by_sessions();
     let mut gone: BTreeSet<ObjectId> = BTreeSet::new();
@@ -157,6 +157,7 @@ fn delete(
             gone.insert(place.id());
         }
     }
+    let snapshots = gone.iter().map(|id| SnapshotId::from(*id)).collect();
     // Only what is still forgotten or superfluous, and read by nobody, is among them ([CONCURRENCY-32]).
     let going: BTreeSet<&Place> = places().filter(|place| logs.contains_key(place)).collect();
     for place in going {
@@ -202,7 +203,7 @@ fn delete(
         }
     }
     report.deleted_objects += drop_parity(repository, &gone)?;
-    Ok(())
+    Ok(snapshots)
 }
 
 /// Deletes the parity of what was deleted ([PARITY-5]): from the names of these nobody could tell later what they were of.

@@ -107,6 +107,8 @@ pub struct Snapshots {
     ended: HashSet<SnapshotId>,
     /// The annotation by which each snapshot that is not there was forgotten, as far as one says so.
     ended_by: HashMap<SnapshotId, AnnotationId>,
+    /// The same of those as well that a pin speaks of.
+    forgotten_by: HashMap<SnapshotId, AnnotationId>,
     /// All that was said, in the order in which it was said, whether it counts or not.
     annotations: Vec<(AnnotationId, Annotation)>,
     memory: Memory,
@@ -166,7 +168,10 @@ impl Snapshots {
         let mut found = roots.annotations.found;
         found.sort_by_key(|annotation| (annotation.annotation.created, annotation.id));
         let mut places = places_of(&views);
-        let ended_by = apply(repository, &mut views, &places, &found, &roots.memory, &mut refused);
+        let (forgotten_by, pinned) =
+            apply(repository, &mut views, &places, &found, &roots.memory, &mut refused);
+        let mut ended_by = forgotten_by.clone();
+        ended_by.retain(|subject, _| !pinned.contains(subject));
         let mut ended: HashSet<SnapshotId> = ended_by.keys().copied().collect();
         if !roots.is_all {
             let swept = swept(repository, &views, &roots.present)?;
@@ -189,6 +194,7 @@ impl Snapshots {
             host: None,
             ended,
             ended_by,
+            forgotten_by,
             forgotten_logs,
             vouched,
             annotations,
@@ -223,6 +229,11 @@ impl Snapshots {
     /// Returns the annotations by which snapshots were forgotten that are not there any more.
     pub(super) fn ended_by(&self) -> &HashMap<SnapshotId, AnnotationId> {
         &self.ended_by
+    }
+
+    /// Returns the same, also of snapshots that a pin speaks of: it may have come before they were deleted, or after.
+    pub(super) fn forgotten_by(&self) -> &HashMap<SnapshotId, AnnotationId> {
+        &self.forgotten_by
     }
 
     /// Returns all annotations whose signatures hold.
@@ -363,7 +374,8 @@ fn sort_by_commit(views: &mut Vec<SnapshotView>) {
 }
 
 /// Folds annotations into the snapshots they speak about, as far as their signers may say so
-/// (`format-spec/annotation.md`). Returns the forgotten snapshots that are not there, with what ended them.
+/// (`format-spec/annotation.md`). Returns the forgotten snapshots that are not there, with what ended them, and those that a
+/// pin speaks of.
 fn apply(
     repository: &Repository,
     views: &mut [SnapshotView],
@@ -371,7 +383,7 @@ fn apply(
     annotations: &[FoundAnnotation],
     memory: &Memory,
     refused: &mut Vec<(String, RepoError)>,
-) -> HashMap<SnapshotId, AnnotationId> {
+) -> (HashMap<SnapshotId, AnnotationId>, HashSet<SnapshotId>) {
     let registry = repository.registry();
     let mut believes = |found: &FoundAnnotation, act: Act<'_>| {
         let name = format!("annotation {}", found.id.short());
@@ -487,8 +499,7 @@ fn apply(
         }
         view.forgotten = !view.forgotten_by.is_empty() && view.pinned.is_empty();
     }
-    ended.retain(|subject, _| !pinned.contains(subject));
-    ended
+    (ended, pinned)
 }
 
 fn is_by_annotation(end: &CatalogEnd) -> bool {
