@@ -10,18 +10,18 @@ use crate::chunker::{CutParameters, Cutter, GearTable};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::ops::Range;
 
-/// Workers from which on threads that cut ahead are worth having: fewer are kept busy by a feeder that
-/// cuts by itself.
-const WORKERS_MIN: usize = 4;
+/// Workers from which on a thread that cuts ahead is worth having: one alone is kept busy by a feeder that cuts by itself.
+const WORKERS_MIN: usize = 2;
 
 /// Returns how many threads cut ahead beside so many workers.
 ///
-/// Cutting takes about a fifth of the time that a worker takes for bytes it has to store, and one core
-/// reads and digests what two cut.
+/// Cutting takes about a fifth of the time that a worker takes for bytes it has to store. Of a stream in which nothing is
+/// new it takes as long as all that a worker does, so that beside two workers, too, one goes on while the feeder reads.
 pub(super) const fn threads_for(workers: usize) -> usize {
     match workers {
         0..WORKERS_MIN => 0,
-        WORKERS_MIN..12 => 2,
+        WORKERS_MIN..4 => 1,
+        4..12 => 2,
         _ => 3,
     }
 }

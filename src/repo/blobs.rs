@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Plain bytes of decoded frames that are kept, since neighbours are often wanted next.
-const CACHED_FRAME_BYTES: usize = 32 << 20;
+const CACHED_FRAME_BYTES: usize = 28 << 20;
 
 /// Where a frame lies: the pack and the offset in it.
 pub type FramePlace = (PackId, u32);

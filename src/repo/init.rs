@@ -161,5 +161,6 @@ pub fn init(
     put_twice(environment, &format!("trust/{genesis}"), &trust)?;
     put_twice(environment, &format!("keys/{slot_id}"), &slot)?;
     put_twice(environment, "chronolith", &config)?;
+    store.keep_reserve();
     Ok(repository)
 }
