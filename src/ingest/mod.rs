@@ -12,7 +12,8 @@
 //! files and several producers are one case. The number of batches is fixed, which bounds memory
 //! whatever is read.
 //!
-//! On machines of many cores the feeder has long streams cut ahead, region by region (`ahead`).
+//! Where there is more than one worker the feeder has long streams cut ahead, region by region (`ahead`), and digested by a
+//! thread of its own (`digests`).
 //!
 //! Where the file or stream has a parent, its recipe is walked alongside (`parent`), and an unknown chunk
 //! that resembles one of the parent's is stored as its difference.
