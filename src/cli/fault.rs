@@ -204,3 +204,21 @@ pub fn output(error: io::Error) -> Fault {
         _ => Fault::failed(format!("cannot write the output: {}", system(&error)), ""),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SnapshotId;
+
+    #[test]
+    fn what_stopped_a_backup_at_its_end_has_its_own_cure() {
+        let unsettled = |source| {
+            let source = Box::new(source);
+            Fault::Ops(OpsError::Unsettled { snapshot: SnapshotId::new([1; 32]), source }).advice()
+        };
+        let stopped = OpsError::Stopped { why: "the key is out of service".to_owned(), cure: "use another" };
+        assert_eq!(unsettled(stopped), "use another");
+        let other = unsettled(OpsError::NotFound("a session".to_owned()));
+        assert!(other.starts_with("run the backup again"), "{other}");
+    }
+}

@@ -16,7 +16,7 @@ const WORKERS_MIN: usize = 2;
 /// Returns how many threads cut ahead beside so many workers.
 ///
 /// Cutting takes about a fifth of the time that a worker takes for bytes it has to store. Of a stream in which nothing is
-/// new it takes as long as all that a worker does, so that beside two workers, too, one goes on while the feeder reads.
+/// new it takes nearly as long as what a worker does, so that beside two workers, too, one goes on while the feeder reads.
 pub(super) const fn threads_for(workers: usize) -> usize {
     match workers {
         0..WORKERS_MIN => 0,

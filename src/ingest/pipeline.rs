@@ -115,7 +115,7 @@ fn run<E: From<RepoError>>(
     let (ahead, to_cut) = CutAhead::new(cutters);
     let ahead = (cutters > 0).then_some(ahead);
     // One at each worker and one that waits for it; two, or those being cut ahead, at the feeder.
-    let batches = 2 * workers + ahead.as_ref().map_or(2, |ahead| ahead.depth.max(2));
+    let batches = 2 * workers + ahead.as_ref().map_or(2, |ahead| ahead.depth);
     let longest = parameters.maximum().max(repository.page_chunk_bytes()) as usize;
     let batch_bytes = (BATCH_MEMORY_BYTES / batches).clamp(longest, BATCH_BYTES_MAX);
     let (give_back, free) = bounded(batches);

@@ -25,20 +25,14 @@ pub fn gather(repository: &Repository, snapshots: &Snapshots, at_least: usize) -
     told(repository, try_gather(repository, snapshots, at_least, &BTreeSet::new()))
 }
 
-/// Records the ends of snapshots that a sweep of this process has just deleted, where a catalogue lists them: until then that
+/// Records the ends of snapshots that a sweep of this process has just deleted and that a catalogue lists: until then that
 /// one goes on telling of them. A pin that came too late holds nothing, and stops nobody.
 pub(in crate::ops) fn record_ends(repository: &Arc<Repository>, swept: &BTreeSet<SnapshotId>) {
     if swept.is_empty() {
         return;
     }
-    let made = Snapshots::load_all(repository).and_then(|snapshots| {
-        let memory = snapshots.memory();
-        let is_listed = |id: &SnapshotId| matches!(memory.told(&ObjectId::from(*id)), Some(Told::There(_)));
-        match swept.iter().any(is_listed) {
-            true => try_gather(repository, &snapshots, 1, swept),
-            false => Ok(None),
-        }
-    });
+    let made =
+        Snapshots::load_all(repository).and_then(|snapshots| try_gather(repository, &snapshots, 1, swept));
     told(repository, made);
 }
 
@@ -188,11 +182,9 @@ fn new_ends(snapshots: &Snapshots, swept: &BTreeSet<SnapshotId>) -> BTreeMap<Obj
     });
     let ended = gone.filter_map(|entry| {
         let id = SnapshotId::from(entry.place.id());
-        let by = match swept.contains(&id) {
-            true => snapshots.forgotten_by().get(&id)?,
-            false => snapshots.ended_by().get(&id)?,
-        };
-        Some((entry.place.id(), (entry.number, *by)))
+        let is_over = swept.contains(&id) || !snapshots.is_pinned_gone(&id);
+        let by = snapshots.forgotten_by(&id).filter(|_| is_over)?;
+        Some((entry.place.id(), (entry.number, by)))
     });
     ended.collect()
 }

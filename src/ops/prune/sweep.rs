@@ -13,7 +13,7 @@ use crate::base::{BlobId, CondemnedId, DamagedId, ObjectId, PackId, SnapshotId};
 use crate::format::ObjectKind;
 use crate::format::condemned::Condemned;
 use crate::format::place::Place;
-use crate::repo::{FoundCondemned, FoundSession, Presence, Repository};
+use crate::repo::{FoundCondemned, FoundSession, Presence, Repository, Told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(super) struct Before {
     pub held: BTreeSet<PackId>,
 }
 
-/// Deletes what was condemned before and may go; returns the snapshots that are gone.
+/// Deletes what was condemned before and may go; returns the snapshots that are gone and that a catalogue lists.
 ///
 /// # Errors
 ///
@@ -132,7 +132,7 @@ fn count_waiting(
 }
 
 /// Deletes what condemnations list: snapshots and log packs first, then annotations and catalogues, then sessions,
-/// then index runs, packs, and last the parity of all of them. Returns the snapshots.
+/// then index runs, packs, and last the parity of all of them. Returns the snapshots that a catalogue lists.
 fn delete(
     repository: &Repository,
     view: &View,
@@ -157,7 +157,9 @@ fn delete(
             gone.insert(place.id());
         }
     }
-    let snapshots = gone.iter().map(|id| SnapshotId::from(*id)).collect();
+    let memory = view.snapshots.memory();
+    let is_listed = |id: &&ObjectId| matches!(memory.told(id), Some(Told::There(_)));
+    let listed = gone.iter().filter(is_listed).map(|id| SnapshotId::from(*id)).collect();
     // Only what is still forgotten or superfluous, and read by nobody, is among them ([CONCURRENCY-32]).
     let going: BTreeSet<&Place> = places().filter(|place| logs.contains_key(place)).collect();
     for place in going {
@@ -203,7 +205,7 @@ fn delete(
         }
     }
     report.deleted_objects += drop_parity(repository, &gone)?;
-    Ok(snapshots)
+    Ok(listed)
 }
 
 /// Deletes the parity of what was deleted ([PARITY-5]): from the names of these nobody could tell later what they were of.

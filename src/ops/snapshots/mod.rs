@@ -106,9 +106,9 @@ pub struct Snapshots {
     host: Option<String>,
     ended: HashSet<SnapshotId>,
     /// The annotation by which each snapshot that is not there was forgotten, as far as one says so.
-    ended_by: HashMap<SnapshotId, AnnotationId>,
-    /// The same of those as well that a pin speaks of.
     forgotten_by: HashMap<SnapshotId, AnnotationId>,
+    /// Snapshots that are not there and that a pin speaks of: it may have come before they were deleted, or after.
+    pinned_gone: HashSet<SnapshotId>,
     /// All that was said, in the order in which it was said, whether it counts or not.
     annotations: Vec<(AnnotationId, Annotation)>,
     memory: Memory,
@@ -168,11 +168,10 @@ impl Snapshots {
         let mut found = roots.annotations.found;
         found.sort_by_key(|annotation| (annotation.annotation.created, annotation.id));
         let mut places = places_of(&views);
-        let (forgotten_by, pinned) =
+        let (forgotten_by, pinned_gone) =
             apply(repository, &mut views, &places, &found, &roots.memory, &mut refused);
-        let mut ended_by = forgotten_by.clone();
-        ended_by.retain(|subject, _| !pinned.contains(subject));
-        let mut ended: HashSet<SnapshotId> = ended_by.keys().copied().collect();
+        let mut ended: HashSet<SnapshotId> =
+            forgotten_by.keys().filter(|id| !pinned_gone.contains(id)).copied().collect();
         if !roots.is_all {
             let swept = swept(repository, &views, &roots.present)?;
             views.retain(|view| !swept.contains(&view.id));
@@ -193,8 +192,8 @@ impl Snapshots {
             zone: TimeZone::UTC,
             host: None,
             ended,
-            ended_by,
             forgotten_by,
+            pinned_gone,
             forgotten_logs,
             vouched,
             annotations,
@@ -226,14 +225,14 @@ impl Snapshots {
         &self.present
     }
 
-    /// Returns the annotations by which snapshots were forgotten that are not there any more.
-    pub(super) fn ended_by(&self) -> &HashMap<SnapshotId, AnnotationId> {
-        &self.ended_by
+    /// Returns the annotation by which a snapshot that is not there was forgotten, if one says so.
+    pub(super) fn forgotten_by(&self, id: &SnapshotId) -> Option<AnnotationId> {
+        self.forgotten_by.get(id).copied()
     }
 
-    /// Returns the same, also of snapshots that a pin speaks of: it may have come before they were deleted, or after.
-    pub(super) fn forgotten_by(&self) -> &HashMap<SnapshotId, AnnotationId> {
-        &self.forgotten_by
+    /// Says whether a pin speaks of a snapshot that is not there: it may have come before that was deleted, or after.
+    pub(super) fn is_pinned_gone(&self, id: &SnapshotId) -> bool {
+        self.pinned_gone.contains(id)
     }
 
     /// Returns all annotations whose signatures hold.
