@@ -159,46 +159,48 @@ impl<'a> Cutter<'a> {
     }
 
     /// Cuts a region of a long stream before it is known where the first chunk in it begins: as if one
-    /// began with it. Returns where chunks end that no further bytes could change.
+    /// began with it. Returns where it was taken to begin, and then where chunks end that no further bytes
+    /// could change.
     ///
     /// Wherever the true cuts of the stream meet one of these, all that follow are true too, and after a
     /// few chunks they usually do: [`Cutter::join`].
     pub fn cut_ahead(&self, region: &[u8]) -> Vec<usize> {
-        let mut ends = Vec::with_capacity(2 * region.len() / self.average.max(1));
+        let mut cuts = Vec::with_capacity(2 * region.len() / self.average.max(1) + 1);
+        cuts.push(0);
         let (mut at, mut before) = (0, 0);
         while let Some(length) = self.cut_after(region, at, before, false) {
             at += length;
             before = length;
-            ends.push(at);
+            cuts.push(at);
         }
-        ends
+        cuts
     }
 
-    /// Cuts `buffer` from `start`, where a chunk truly begins, with what [`Cutter::cut_ahead`] found in the
-    /// region from `from` to the end; calls `found` with the end of each chunk that no further bytes could
-    /// change. The outcome is that of cutting one after the other, whatever was found ahead.
+    /// Cuts `buffer` from `start`, where a chunk truly begins, with what was found ahead in the region from
+    /// `from` to the end: a place, and where chunks end if one begins there. Calls `found` with the end of each
+    /// chunk that no further bytes could change, and with its number among those found ahead if it is
+    /// the chunk that was found there. The outcome is that of cutting one after the other, wherever the
+    /// first place was.
     pub fn join(
         &self,
         buffer: &[u8],
         start: usize,
         from: usize,
         ahead: &[usize],
-        mut found: impl FnMut(usize),
+        mut found: impl FnMut(usize, Option<usize>),
     ) {
         let (mut at, mut before) = (start, 0);
         loop {
-            let met = at.checked_sub(from).and_then(|within| match within {
-                0 => Some(0),
-                within => ahead.binary_search(&within).ok().map(|place| place + 1),
-            });
-            if let Some(next) = met {
-                ahead.iter().skip(next).for_each(|end| found(from + end));
+            let met = at.checked_sub(from).and_then(|within| ahead.binary_search(&within).ok());
+            if let Some(met) = met {
+                let further = ahead.iter().enumerate().skip(met + 1);
+                further.for_each(|(number, end)| found(from + end, Some(number)));
                 return;
             }
             let Some(length) = self.cut_after(buffer, at, before, false) else { return };
             at += length;
             before = length;
-            found(at);
+            found(at, None);
         }
     }
 }
@@ -423,7 +425,7 @@ mod tests {
             for region in regions.iter().cycle() {
                 let to = (from + region).min(data.len());
                 let ahead = cutter.cut_ahead(&data[from..to]);
-                cutter.join(&data[..to], start, from, &ahead, |end| found.push(end));
+                cutter.join(&data[..to], start, from, &ahead, |end, _| found.push(end));
                 start = found.last().copied().unwrap_or(0);
                 prop_assert!(to - start < 8192, "only what may still change is left");
                 from = to;

@@ -6,7 +6,9 @@
 //! later cuts only as much of each region as it takes to meet the cuts found ahead. The cut points are the
 //! same as ever.
 
-use crate::chunker::{CutParameters, Cutter, GearTable};
+use super::along::{Along, Before};
+use super::batch::Known;
+use crate::chunker::Cutter;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::ops::Range;
 
@@ -30,8 +32,19 @@ pub(super) const fn threads_for(workers: usize) -> usize {
 pub(super) struct Region {
     pub bytes: Vec<u8>,
     pub range: Range<usize>,
-    /// Where chunks end, counted from the start of the range, if one began there.
-    pub ends: Vec<usize>,
+    /// What the stream held before, if it is to be cut along that.
+    pub before: Option<Before>,
+    /// Where a chunk was taken to begin, counted from the start of the range, and where chunks end if one did.
+    pub cuts: Vec<usize>,
+    /// What the chunks are that end there, as far as that was found out.
+    pub known: Vec<Option<Known>>,
+}
+
+impl Region {
+    /// A region that is still to be cut.
+    pub fn new(bytes: Vec<u8>, range: Range<usize>) -> Self {
+        Self { bytes, range, before: None, cuts: Vec::new(), known: Vec::new() }
+    }
 }
 
 struct Order {
@@ -44,10 +57,13 @@ pub(super) struct CutterThreads(Receiver<Order>);
 
 impl CutterThreads {
     /// Cuts regions until the feeder is gone.
-    pub fn run(&self, table: &GearTable, parameters: CutParameters) {
-        let cutter = Cutter::new(table, parameters);
+    pub fn run(&self, cutter: &Cutter<'_>, along: &Along<'_>) {
         for Order { mut region, answer } in &self.0 {
-            region.ends = cutter.cut_ahead(region.bytes.get(region.range.clone()).unwrap_or_default());
+            let bytes = region.bytes.get(region.range.clone()).unwrap_or_default();
+            match region.before.take().and_then(|before| along.cut(bytes, &before)) {
+                Some((cuts, known)) => (region.cuts, region.known) = (cuts, known),
+                None => region.cuts = cutter.cut_ahead(bytes),
+            }
             // The feeder has stopped if nobody takes it.
             let _ = answer.send(region);
         }
@@ -70,9 +86,8 @@ impl CutAhead {
     }
 
     /// Has a region cut; its answer comes once. `None` if the threads are gone.
-    pub fn begin(&self, bytes: Vec<u8>, range: Range<usize>) -> Option<Receiver<Region>> {
+    pub fn begin(&self, region: Region) -> Option<Receiver<Region>> {
         let (answer, answered) = bounded(1);
-        let region = Region { bytes, range, ends: Vec::new() };
         self.orders.send(Order { region, answer }).ok().map(|()| answered)
     }
 }

@@ -21,6 +21,15 @@ pub struct FileEnd {
     pub read: Option<Timestamp>,
 }
 
+/// A chunk that the parent held too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// What these bytes were found to be.
+    pub id: BlobId,
+    /// The sketch that the parent's recipe has of them, or none.
+    pub sketch: Sketch,
+}
+
 /// One step of the walk over the sources, in order.
 #[derive(Debug)]
 pub enum Event {
@@ -32,6 +41,8 @@ pub enum Event {
         offset: u64,
         /// Whether it was cut at a fixed place, as database files are.
         pages: bool,
+        /// What whoever cut it found it to be.
+        known: Option<Known>,
     },
     /// Bytes of a file that are not stored because they are a hole.
     Hole(u64),

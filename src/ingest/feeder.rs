@@ -1,7 +1,8 @@
 //! The front of the pipeline: reads sources, cuts them, fills batches.
 
 use super::ahead::{CutAhead, Region};
-use super::batch::{Batch, Event, FileEnd, Shared};
+use super::along::Before;
+use super::batch::{Batch, Event, FileEnd, Known, Shared};
 use super::digests::DigestAway;
 use super::parent::{ParentWalk, ParentWindow};
 use crate::base::{Clock, Observer, Phase};
@@ -332,7 +333,7 @@ impl Feeder {
                 let bytes = self.bytes.get(..self.filled).unwrap_or_default();
                 let chunk = cutter.cut(bytes, start, before, at_end);
                 let Some(chunk) = chunk.filter(|chunk| *chunk > 0) else { break };
-                self.chunk(start..start + chunk, pages);
+                self.chunk(start..start + chunk, pages, None);
                 start += chunk;
                 before = chunk;
             }
@@ -343,12 +344,12 @@ impl Feeder {
     }
 
     /// Adds a chunk of the batch's bytes.
-    fn chunk(&mut self, range: Range<usize>, pages: bool) {
+    fn chunk(&mut self, range: Range<usize>, pages: bool, known: Option<Known>) {
         if let Some(parent) = &mut self.parent {
             parent.advance(&mut self.reader, self.offset);
         }
         let (offset, length) = (self.offset, range.len() as u64);
-        self.events.push(Event::Chunk { range, offset, pages });
+        self.events.push(Event::Chunk { range, offset, pages, known });
         self.offset = offset.saturating_add(length);
     }
 
@@ -363,6 +364,8 @@ impl Feeder {
     ) -> Result<u64, FeedError> {
         let depth = self.joints.ahead.as_ref().map_or(0, |ahead| ahead.depth);
         let mut under_way: VecDeque<Receiver<Region>> = VecDeque::new();
+        // Where in its file what is read here begins.
+        let begun = self.offset.saturating_add(self.filled.saturating_sub(*start) as u64);
         let mut length = 0;
         let mut ended: Option<io::Result<()>> = None;
         loop {
@@ -376,11 +379,12 @@ impl Feeder {
                     false => self.joints.free.try_recv().ok(),
                 };
                 if let Some(bytes) = bytes {
-                    let (region, end) = self.region(reader, bytes, limit - length);
+                    let (mut region, end) = self.region(reader, bytes, limit - length);
+                    let offset = begun.saturating_add(length);
+                    region.before = self.parent.as_ref().and_then(|walk| Before::new(walk.window(), offset));
                     length += region.range.len() as u64;
                     ended = end;
-                    let answer =
-                        self.joints.ahead.as_ref().and_then(|ahead| ahead.begin(region.bytes, region.range));
+                    let answer = self.joints.ahead.as_ref().and_then(|ahead| ahead.begin(region));
                     under_way.push_back(answer.ok_or(RepoError::Interrupted)?);
                     continue;
                 }
@@ -400,11 +404,14 @@ impl Feeder {
             self.filled = region.range.end;
             self.undigested = region.range.start;
             let bytes = self.bytes.get(..self.filled).unwrap_or_default();
-            let mut ends = Vec::with_capacity(region.ends.len() + 1);
-            cutter.join(bytes, at, region.range.start, &region.ends, |end| ends.push(end));
+            let mut chunks = Vec::with_capacity(region.cuts.len() + 1);
+            cutter.join(bytes, at, region.range.start, &region.cuts, |end, number| {
+                let known = number.and_then(|number| region.known.get(number).copied().flatten());
+                chunks.push((end, known));
+            });
             *start = at;
-            for end in ends {
-                self.chunk(*start..end, false);
+            for (end, known) in chunks {
+                self.chunk(*start..end, false, known);
                 *start = end;
             }
         }
@@ -423,7 +430,7 @@ impl Feeder {
         let (got, result) = read_whole(reader, space);
         self.observer.advance(Phase::Backup, got as u64, 0);
         let is_last = got < wanted || got as u64 == limit || result.is_err();
-        (Region { bytes, range: from..from + got, ends: Vec::new() }, is_last.then_some(result))
+        (Region::new(bytes, from..from + got), is_last.then_some(result))
     }
 }
 

@@ -15,10 +15,12 @@
 //! Where there is more than one worker the feeder has long streams cut ahead, region by region (`ahead`), and digested by a
 //! thread of its own (`digests`).
 //!
-//! Where the file or stream has a parent, its recipe is walked alongside (`parent`), and an unknown chunk
-//! that resembles one of the parent's is stored as its difference.
+//! Where the file or stream has a parent, its recipe is walked alongside (`parent`): an unknown chunk
+//! that resembles one of the parent's is stored as its difference, and where a long stream holds what it
+//! held, it is cut where it was cut, without being scanned (`along`).
 
 mod ahead;
+mod along;
 mod assembler;
 mod bases;
 mod batch;
@@ -31,7 +33,7 @@ mod pipeline;
 mod worker;
 
 pub use assembler::TreeCounts;
-pub use batch::{Event, FileEnd};
+pub use batch::{Event, FileEnd, Known};
 pub use effort::Effort;
 pub use feeder::{FeedError, Feeder, StreamEnd};
 pub use metadata::{METADATA_FRAME_BYTES, MetadataWriter};

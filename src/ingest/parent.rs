@@ -9,10 +9,11 @@
 //! what the workers ask. What a window proposes is a hint: the base's content is read and verified, and
 //! a difference is kept only where it pays.
 
+use super::batch::Known;
 use crate::base::BlobId;
 use crate::chunker::Sketch;
 use crate::format::recipe::RecipeEntry;
-use crate::format::tree::Content;
+use crate::format::tree::{Content, CutKind};
 use crate::repo::{BlobReader, Pieces};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -42,6 +43,13 @@ struct Held {
     sketch: Sketch,
     /// For each super-feature the number of the chunk before that has the same one.
     earlier: [Option<u64>; 3],
+}
+
+impl Held {
+    fn standing(&self) -> Standing {
+        let known = Known { id: self.candidate.id, sketch: self.sketch };
+        Standing { known, offset: self.candidate.offset, length: self.length }
+    }
 }
 
 #[derive(Default)]
@@ -90,11 +98,26 @@ impl Chunks {
     }
 }
 
+/// A chunk of the parent, for whoever cuts along it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// What it is.
+    pub known: Known,
+    /// Where it stands in the parent's stream,
+    pub offset: u64,
+    /// and its length in bytes.
+    pub length: u32,
+}
+
 /// The part of a parent's recipe around the present place of a stream.
 pub struct ParentWindow {
     chunks: RwLock<Chunks>,
     /// How much further on the parent had what the new stream has now, as the last match showed.
     drift: AtomicI64,
+    /// The same where the stream is cut ahead, which is further on.
+    drift_ahead: AtomicI64,
+    /// How the parent was cut.
+    cut: CutKind,
 }
 
 impl std::fmt::Debug for ParentWindow {
@@ -104,6 +127,20 @@ impl std::fmt::Debug for ParentWindow {
 }
 
 impl ParentWindow {
+    #[cfg(test)]
+    pub(super) fn of(standing: impl IntoIterator<Item = Standing>) -> Self {
+        let mut chunks = Chunks::default();
+        for Standing { known: Known { id, sketch }, offset, length } in standing {
+            chunks.push(Candidate { id, offset }, length, sketch);
+        }
+        Self {
+            chunks: RwLock::new(chunks),
+            drift: AtomicI64::new(0),
+            drift_ahead: AtomicI64::new(0),
+            cut: CutKind::Stream,
+        }
+    }
+
     /// Returns how much further on the parent had what stands here.
     pub(super) fn drift(&self) -> i64 {
         self.drift.load(Ordering::Relaxed)
@@ -114,6 +151,38 @@ impl ParentWindow {
         let drift = i64::try_from(i128::from(candidate.offset) - i128::from(offset)).unwrap_or(0);
         self.drift.store(drift, Ordering::Relaxed);
         drift
+    }
+
+    /// Returns how much further on the parent had what stands where the stream is cut ahead.
+    pub(super) fn drift_ahead(&self) -> i64 {
+        self.drift_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Notes the drift that cutting along the parent came to; where it met nothing of it, what the
+    /// workers know, who find by sketches what has moved far.
+    pub(super) fn cut_to(&self, met: Option<i64>) {
+        self.drift_ahead.store(met.unwrap_or_else(|| self.drift()), Ordering::Relaxed);
+    }
+
+    /// Says how the parent was cut.
+    pub(super) fn cut(&self) -> CutKind {
+        self.cut
+    }
+
+    /// Returns the first chunk that begins at a place of the parent or behind it.
+    pub(super) fn first_from(&self, place: u64) -> Option<Standing> {
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let before = chunks.held.partition_point(|held| held.candidate.offset < place);
+        chunks.held.get(before).map(Held::standing)
+    }
+
+    /// Returns the chunk that begins nearest to a place of the parent.
+    pub(super) fn nearest(&self, place: u64) -> Option<Standing> {
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let after = chunks.held.partition_point(|held| held.candidate.offset < place);
+        let beside = [after.checked_sub(1), Some(after)].into_iter().flatten();
+        let held = beside.filter_map(|number| chunks.held.get(number));
+        held.min_by_key(|held| held.candidate.offset.abs_diff(place)).map(Held::standing)
     }
 
     /// Returns the chunk that shares most super-features, of several the one nearest to `place` in the
@@ -163,7 +232,12 @@ impl ParentWalk {
     /// Begins at the start of the parent's file.
     pub fn new(reader: &mut BlobReader, parent: &Content) -> Self {
         let pieces = Pieces::open(reader, parent).ok();
-        let window = ParentWindow { chunks: RwLock::default(), drift: AtomicI64::new(0) };
+        let window = ParentWindow {
+            chunks: RwLock::default(),
+            drift: AtomicI64::new(0),
+            drift_ahead: AtomicI64::new(0),
+            cut: parent.cut,
+        };
         Self { window: Arc::new(window), pieces, read_to: 0, moved_at: None }
     }
 
@@ -217,11 +291,10 @@ mod tests {
     }
 
     fn window(sketches: &[[u32; 3]]) -> ParentWindow {
-        let mut chunks = Chunks::default();
-        for (number, sketch) in (0..).zip(sketches) {
-            chunks.push(Candidate { id: id(number), offset: number * 100 }, 100, Sketch(*sketch));
-        }
-        ParentWindow { chunks: RwLock::new(chunks), drift: AtomicI64::new(0) }
+        ParentWindow::of((0..).zip(sketches).map(|(number, sketch)| {
+            let known = Known { id: id(number), sketch: Sketch(*sketch) };
+            Standing { known, offset: number * 100, length: 100 }
+        }))
     }
 
     #[test]

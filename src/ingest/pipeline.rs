@@ -1,6 +1,7 @@
 //! The threads of the write path and the channels between them.
 
 use super::ahead::{CutAhead, threads_for};
+use super::along::Along;
 use super::assembler::{Assembler, Built, Failure, TreeCounts};
 use super::batch::{Batch, Processed};
 use super::digests::DigestAway;
@@ -8,7 +9,8 @@ use super::effort::{Controller, Effort};
 use super::feeder::{BatchSizes, Feeder, Joints};
 use super::worker::Worker;
 use crate::base::BlobId;
-use crate::chunker::GearTable;
+use crate::chunker::{Cutter, GearTable};
+use crate::format::pack::BlobClass;
 use crate::format::tree::TreeEntry;
 use crate::repo::{RepoError, WriteSession};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -109,6 +111,7 @@ fn run<E: From<RepoError>>(
     let repository = session.repository();
     let parameters = repository.cut_parameters();
     let table = Arc::new(GearTable::derive(repository.keyring().chunker_seed()?));
+    let ids = repository.keyring().id_key(BlobClass::Content)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if options.workers == 0 { cores } else { options.workers }.clamp(1, WORKERS_MAX);
     let cutters = threads_for(workers);
@@ -153,7 +156,10 @@ fn run<E: From<RepoError>>(
         scope.spawn(move || to_digest.run());
         for _ in 0..cutters {
             let (to_cut, table) = (&to_cut, &table);
-            scope.spawn(move || to_cut.run(table, parameters));
+            scope.spawn(move || {
+                let cutter = Cutter::new(table, parameters);
+                to_cut.run(&cutter, &Along::new(&cutter, parameters, ids));
+            });
         }
         drop((to_process, done, at_work));
         let assembling = {

@@ -48,7 +48,7 @@ impl<'a> Worker<'a> {
         let mut before: Option<(&[u8], BlobId, Sketch)> = None;
         self.bases.enter(batch.parent);
         for event in batch.events {
-            let Event::Chunk { range, offset, pages } = event else {
+            let Event::Chunk { range, offset, pages, known } = event else {
                 let mut event = event;
                 if let Event::File { parent, .. } = &mut event {
                     // Nobody behind needs the window, and it is large.
@@ -63,9 +63,10 @@ impl<'a> Worker<'a> {
             let (id, sketch) = match before {
                 Some((same, id, sketch)) if same == bytes => (id, sketch),
                 _ => {
-                    let id = ids.blob_id(bytes);
-                    let known = self.bases.sketch_of(&id, offset);
-                    (id, known.unwrap_or_else(|| self.sketcher.sketch(bytes)))
+                    let id = known.map_or_else(|| ids.blob_id(bytes), |known| known.id);
+                    let noted = known.map(|known| known.sketch).filter(|sketch| *sketch != Sketch::NONE);
+                    let noted = noted.or_else(|| self.bases.sketch_of(&id, offset));
+                    (id, noted.unwrap_or_else(|| self.sketcher.sketch(bytes)))
                 }
             };
             before = Some((bytes, id, sketch));

@@ -2,7 +2,7 @@
 
 use super::differences::{read, try_store};
 use crate::support::repository::{backup_options, in_memory, noise, reopen};
-use chronolith::ops::backup::{BackupOptions, Source, backup};
+use chronolith::ops::backup::{BackupOptions, Differences, Source, backup};
 use std::io::{self, Cursor, Read};
 
 /// Noise and stretches without any cut point, some of them longer than a batch.
@@ -42,6 +42,31 @@ fn many_workers_find_the_chunks_of_few() {
             &with_workers(workers),
         );
         assert!(read(&repository, report.unwrap().snapshot.unwrap()) == content[..length]);
+    }
+}
+
+#[test]
+fn a_stream_is_cut_along_its_parent_as_if_it_had_none() {
+    let (backing, repository) = in_memory();
+    let old = stream();
+    try_store(&repository, &old, &with_workers(2)).unwrap();
+    // Moved by a little, by nothing, by more than any chunk, and back.
+    let mut changed = old.clone();
+    changed.splice(40 << 20..40 << 20, noise(4, 100));
+    changed.splice(33 << 20..(36 << 20) + 100, []);
+    changed.splice(18 << 20..18 << 20, noise(5, 3 << 20));
+    changed.splice(12 << 20..(12 << 20) + 5, noise(6, 5));
+    changed.splice(9 << 20..(9 << 20) + 3, *b"12345678");
+    let shorter = changed[..changed.len() - 5_000_001].to_vec();
+    let longer = [changed.as_slice(), &noise(7, 5 << 20)].concat();
+    for (workers, content) in [(2, &changed), (4, &shorter), (12, &longer), (2, &old)] {
+        let repository = reopen(backing.clone()).unwrap();
+        let along = try_store(&repository, content, &with_workers(workers)).unwrap();
+        assert!(read(&repository, along.snapshot.unwrap()) == *content);
+        let repository = reopen(backing.clone()).unwrap();
+        let alone = BackupOptions { differences: Differences::Never, ..with_workers(1) };
+        let scanned = try_store(&repository, content, &alone).unwrap();
+        assert!(scanned.summary.new_blobs <= 1, "{workers}: {:?}", scanned.summary);
     }
 }
 
