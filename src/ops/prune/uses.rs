@@ -4,7 +4,8 @@ use super::super::keeper::Keeper;
 use super::PruneReport;
 use crate::base::PackId;
 use crate::repo::NumberedIndex;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::ops::Range;
 
 /// What a table of contents says of a frame, of its base, and of a blob.
 const TABLE_BYTES: [u64; 3] = [28, 32, 36];
@@ -36,39 +37,68 @@ pub(super) fn uses(
     keeper: &Keeper<'_>,
     report: &mut PruneReport,
 ) -> HashMap<PackId, Use> {
-    let packs: BTreeSet<PackId> = index.packs().map(|pack| pack.id).collect();
-    let numbers: HashMap<PackId, usize> = packs.iter().copied().zip(0..).collect();
-    let mut uses: Vec<Use> = Vec::new();
-    uses.resize_with(packs.len(), Use::default);
-    // One pass over the index, unless the frames are more than may be in memory: then as many packs a pass as fit.
-    let mut from = 0;
-    while from < packs.len() {
-        from = uses_of(index, keeper, &numbers, from, &mut uses, FRAMES_AT_ONCE);
-    }
+    let packs = Packs::of(index);
+    let (uses, _) = packs.uses(index, keeper, FRAMES_AT_ONCE);
     report.base_bytes += uses.iter().map(|used| used.bases).sum::<u64>();
     report.shared_frame_bytes += uses.iter().map(|used| used.shared).sum::<u64>();
-    packs.into_iter().zip(uses).filter(|(_, used)| used.table > 0).collect()
+    packs.ids.into_iter().zip(uses).filter(|(_, used)| used.table > 0).collect()
 }
 
-/// Adds up what is needed of packs whose number is not below `from`, in one pass; returns the number of the first
-/// pack that it left to the next.
+/// The packs of an index, each once.
+struct Packs {
+    /// In order: a pack's number is its place here.
+    ids: Vec<PackId>,
+    /// The number of each as the index has them, where several runs may describe one.
+    numbers: Vec<usize>,
+}
+
+impl Packs {
+    fn of(index: &NumberedIndex) -> Self {
+        let mut ids: Vec<PackId> = index.packs().map(|pack| pack.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let number = |pack: &PackId| ids.binary_search(pack).unwrap_or(usize::MAX);
+        let numbers = index.packs().map(|pack| number(&pack.id)).collect();
+        Self { ids, numbers }
+    }
+
+    /// Adds up what is needed of each in one pass over the index, unless the frames are more than may be in memory: then as
+    /// many packs a pass as fit. Returns how many passes it took.
+    fn uses(&self, index: &NumberedIndex, keeper: &Keeper<'_>, frames_at_once: usize) -> (Vec<Use>, u32) {
+        let mut uses: Vec<Use> = Vec::new();
+        uses.resize_with(self.ids.len(), Use::default);
+        let (mut from, mut passes, mut fit) = (0, 0, usize::MAX);
+        while from < uses.len() {
+            let packs = from..uses.len().min(from.saturating_add(fit));
+            let until = uses_of(index, keeper, &self.numbers, packs, &mut uses, frames_at_once);
+            // Names are chance: where so many fitted, as many will.
+            fit = until - from;
+            from = until;
+            passes += 1;
+        }
+        (uses, passes)
+    }
+}
+
+/// Adds up what is needed of packs with these numbers, in one pass; returns the number of the first pack that it left to
+/// the next.
 fn uses_of(
     index: &NumberedIndex,
     keeper: &Keeper<'_>,
-    numbers: &HashMap<PackId, usize>,
-    from: usize,
+    numbers: &[usize],
+    packs: Range<usize>,
     uses: &mut [Use],
     frames_at_once: usize,
 ) -> usize {
     let [frame_bytes, base_bytes, blob_bytes] = TABLE_BYTES;
-    let mut until = uses.len();
+    let Range { start: from, end: mut until } = packs;
     // By the number of the pack and the offset in it.
     let mut frames: HashMap<(u32, u32), Shared> = HashMap::new();
-    index.for_each(|number, copy| {
+    index.for_each_in_pack(|number, pack, copy| {
         if !keeper.chosen.get(number) {
             return;
         }
-        let Some(&pack) = numbers.get(&copy.pack.id).filter(|pack| (from..until).contains(*pack)) else {
+        let Some(&pack) = numbers.get(pack).filter(|pack| (from..until).contains(*pack)) else {
             return;
         };
         let Some(used) = uses.get_mut(pack) else { return };
@@ -108,9 +138,9 @@ fn uses_of(
         return until;
     }
     // The table tells of the other blobs too.
-    index.for_each(|number, copy| {
+    index.for_each_in_pack(|number, pack, copy| {
         if !keeper.chosen.get(number)
-            && let Some(&pack) = numbers.get(&copy.pack.id)
+            && let Some(&pack) = numbers.get(pack)
             && frames.contains_key(&(pack as u32, copy.record.frame_offset))
             && let Some(used) = uses.get_mut(pack)
         {
@@ -190,16 +220,9 @@ mod tests {
         let mut keeper = Keeper::new(&index, |_| Trust::Stays(Said::ByAnybody));
         let snapshots = Snapshots::load(&repository)?;
         reach(&repository, [snapshots.resolve("halves")?.snapshot.root], &mut keeper)?;
-        let packs: BTreeSet<PackId> = index.packs().map(|pack| pack.id).collect();
-        let numbers: HashMap<PackId, usize> = packs.iter().copied().zip(0..).collect();
+        let packs = Packs::of(&index);
         let sums = |frames_at_once: usize| {
-            let mut uses: Vec<Use> = Vec::new();
-            uses.resize_with(packs.len(), Use::default);
-            let (mut from, mut passes) = (0, 0);
-            while from < packs.len() {
-                from = uses_of(&index, &keeper, &numbers, from, &mut uses, frames_at_once);
-                passes += 1;
-            }
+            let (uses, passes) = packs.uses(&index, &keeper, frames_at_once);
             let sums: Vec<_> =
                 uses.iter().map(|used| [used.frames, used.table, used.bases, used.shared]).collect();
             (sums, passes)

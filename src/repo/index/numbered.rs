@@ -67,12 +67,20 @@ impl NumberedIndex {
 
     /// Calls `visit` with every record and its number, in order.
     pub fn for_each(&self, mut visit: impl FnMut(u64, Located)) {
+        self.for_each_in_pack(|number, _, located| visit(number, located));
+    }
+
+    /// Calls `visit` with every record, its number and the place of its pack among [`Self::packs`], so that what
+    /// is known of packs need not be looked up by their names.
+    pub fn for_each_in_pack(&self, mut visit: impl FnMut(u64, usize, Located)) {
+        let mut first_pack = 0;
         for (segment, start) in self.segments.iter().zip(&self.starts) {
             for number in 0..segment.len() {
                 if let Ok(located) = segment.record(number) {
-                    visit(start + number as u64, located);
+                    visit(start + number as u64, first_pack + located.record.pack as usize, located);
                 }
             }
+            first_pack += segment.packs().len();
         }
     }
 }
