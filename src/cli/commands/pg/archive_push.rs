@@ -21,7 +21,7 @@ const WORTH_A_PROCESS: usize = 2;
 ///
 /// Exits 0 only when the file is safely stored, 1 to 125 otherwise. A file that is archived already is a
 /// success; other bytes under its name, and the log of another cluster, are refused.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub struct Arguments {
     /// The file: what the server puts for %p
     #[arg(value_name = "%p")]
