@@ -2,7 +2,7 @@
 //!
 //! The order of a `put`, and what a crash after each step leaves:
 //!
-//! 1. the folder is made and its parent synced: an empty folder;
+//! 1. the folder is made and its parent synced, earlier where a put was expected: an empty folder;
 //! 2. a temporary file is written under `tmp/`: a temporary, never listed, removed after a day;
 //! 3. the file is synced: the same;
 //! 4. it gets its name, without replacing: the whole object, perhaps not durable;
@@ -243,7 +243,12 @@ impl LocalStore {
     ///
     /// A folder that exists is synced as well when this process first meets it: its maker may have
     /// died between making and syncing.
-    fn make_folder(&self, operation: Operation, name: &str, folder: &str) -> Result<(), StorageError> {
+    pub(super) fn make_folder(
+        &self,
+        operation: Operation,
+        name: &str,
+        folder: &str,
+    ) -> Result<(), StorageError> {
         if folder.is_empty() || self.folders.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
             return Ok(());
         }
