@@ -1,9 +1,10 @@
 //! A segment becomes a log pack.
 //!
-//! Write order, and what a crash leaves: the folder of the segment is listed; where a store has folders, that one is made
-//! while the segment is compressed; the log pack is put, durable once that returns; the folder is listed again, for another who stored other bytes at the same moment; only
-//! then does anybody hear of success. A crash before the put leaves nothing, one after it a segment that the
-//! next attempt finds and makes durable itself ([LOG-PACK-7]).
+//! Write order, and what a crash leaves: the folder of the segment is listed; where a store has folders, that one is
+//! made while the segment is compressed; the log pack is put, durable once that returns; the folder is listed again, for
+//! another who stored other bytes at the same moment; only then does anybody hear of success. A crash before the put
+//! leaves nothing, or an empty folder, one after it a segment that the next attempt finds and makes durable itself
+//! ([LOG-PACK-7]).
 
 use super::find::FoundLog;
 use super::merged::is_merged;
