@@ -80,8 +80,8 @@ impl Aligned {
     }
 }
 
-/// Says whether a file lies on a file system on which this is worth it.
-fn is_on_known(file: &File) -> bool {
+/// Says whether a file lies on a file system of a disk of this machine on which this is worth it.
+pub fn is_on_disk(file: &File) -> bool {
     let kind = fs::fstatfs(file).ok().and_then(|found| u64::try_from(found.f_type).ok());
     kind.is_some_and(|kind| FILE_SYSTEMS.contains(&kind))
 }
@@ -99,7 +99,7 @@ impl fmt::Debug for DirectWriter {
 impl DirectWriter {
     /// Prepares to write to a file, where its file system is one that gains by it.
     pub fn new(file: &File) -> Option<Self> {
-        if !is_on_known(file) {
+        if !is_on_disk(file) {
             return None;
         }
         let flags = fs::fcntl_getfl(file).ok()?;
@@ -215,7 +215,7 @@ impl DirectFile {
     /// Takes an open file of this length; `again` opens the same one with `O_DIRECT`, and is not asked where that
     /// is not worth it.
     pub fn new(file: File, length: u64, again: impl FnOnce(OFlags) -> Option<File>) -> Self {
-        let is_worth = length >= WORTHWHILE_BYTES && is_on_known(&file);
+        let is_worth = length >= WORTHWHILE_BYTES && is_on_disk(&file);
         let place = |file: &File| fs::fstat(file).ok().map(|stat| (stat.st_dev, stat.st_ino));
         let past = if is_worth { again(OFlags::DIRECT) } else { None };
         // The name may mean another file by now.

@@ -12,6 +12,12 @@ use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::FileExt;
+
+/// Bytes of a large page.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Bytes from which on a file is worth two threads.
+const WORTH_HALVING: usize = 4 << 20;
 
 /// The bytes of an immutable file, mapped read-only.
 #[derive(Debug)]
@@ -52,20 +58,57 @@ impl Room {
     ///
     /// What the reader says, and where there is no memory.
     pub fn read(reader: &mut dyn io::Read, length: usize) -> io::Result<Self> {
-        let mut memory = memmap2::MmapMut::map_anon(length.max(1))?;
-        // Where it is refused, pages are as small as always.
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        let mut filled = 0;
-        while let Some(rest) = memory.get_mut(filled..length).filter(|rest| !rest.is_empty()) {
-            match reader.read(rest) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let mut memory = Self::find(length)?;
+        let filled = fill(memory.get_mut(..length).unwrap_or_default(), |rest, _| reader.read(rest))?;
         Ok(Self { memory, filled })
     }
+
+    /// Reads the beginning of a file, at most `length` bytes, each half of it by a thread of its own: most of the time
+    /// goes into finding memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Room::read`].
+    pub fn read_file(file: &File, length: usize) -> io::Result<Self> {
+        let mut memory = Self::find(length)?;
+        let all = memory.get_mut(..length).unwrap_or_default();
+        let half =
+            if length >= WORTH_HALVING { (length / 2).next_multiple_of(HUGE_PAGE_BYTES) } else { length };
+        let (left, right) = all.split_at_mut_checked(half).unwrap_or_default();
+        let wanted = left.len();
+        let (left, right) = std::thread::scope(|scope| {
+            let right = (!right.is_empty())
+                .then(|| scope.spawn(|| fill(right, |rest, at| file.read_at(rest, (wanted + at) as u64))));
+            let left = fill(left, |rest, at| file.read_at(rest, at as u64));
+            let panicked = |_| Err(io::Error::other("a thread panicked"));
+            (left, right.map_or(Ok(0), |right| right.join().unwrap_or_else(panicked)))
+        });
+        let left = left?;
+        // Nothing stands behind the end.
+        let filled = if left == wanted { left + right? } else { left };
+        Ok(Self { memory, filled })
+    }
+
+    fn find(length: usize) -> io::Result<memmap2::MmapMut> {
+        let memory = memmap2::MmapMut::map_anon(length.max(1))?;
+        // Where it is refused, pages are as small as always.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Ok(memory)
+    }
+}
+
+/// Fills memory by `read`, which is told how much is there already; returns how much there was.
+fn fill(memory: &mut [u8], mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = memory.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read(rest, filled) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 impl Deref for Room {
@@ -98,4 +141,26 @@ pub fn is_cached(file: &File, offset: u64, length: usize) -> bool {
     };
     let resident = pages.iter().filter(|page| **page & 1 != 0).count();
     !matches!(counted, Ok(true)) || resident * 4 >= pages.len() * 3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_by_two_as_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let content: Vec<u8> = (0..(5_u32 << 18) + 9).flat_map(u32::to_le_bytes).collect();
+        std::fs::write(&path, &content).unwrap();
+        let file = File::open(&path).unwrap();
+        for length in [0, 1, WORTH_HALVING - 1, WORTH_HALVING, WORTH_HALVING + 1, content.len(), 9 << 20] {
+            let wanted = content.get(..length).unwrap_or(&content);
+            assert!(*Room::read_file(&file, length).unwrap() == *wanted, "{length}");
+            assert!(*Room::read(&mut content.as_slice(), length).unwrap() == *wanted, "{length}");
+        }
+        // One that ends before the second half.
+        std::fs::write(&path, b"short").unwrap();
+        assert_eq!(*Room::read_file(&file, 16 << 20).unwrap(), *b"short");
+    }
 }

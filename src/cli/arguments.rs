@@ -1,6 +1,7 @@
 //! The arguments. What stands here as comments of options is what `help` shows.
 
 use super::commands;
+use super::contract::Contract;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -25,7 +26,7 @@ pub struct Arguments {
 }
 
 /// Options that every command takes.
-#[derive(Args, Clone, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The repository: a folder [env: CHRONOLITH_REPO]
@@ -105,4 +106,80 @@ pub enum Command {
     Pg(commands::pg::Arguments),
     Demo(commands::demo::Arguments),
     Completions(commands::completions::Arguments),
+}
+
+impl Arguments {
+    /// Reads the command line. What a server calls for each file of its log is looked for first, by itself: to describe
+    /// all commands takes longer than to understand one. Whatever else it is, and whatever is wrong with it, the whole
+    /// tells.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, or the help that was asked for.
+    pub fn read(contract: Contract) -> Result<Self, clap::Error> {
+        match contract {
+            Contract::Usual => Self::try_parse(),
+            Contract::Push | Contract::Get => ServerArguments::try_parse()
+                .map_or_else(|_| Self::try_parse(), |arguments| Ok(arguments.into())),
+        }
+    }
+}
+
+/// A command line of which a server calls one for each file of its log.
+#[derive(Parser)]
+#[command(name = "chronolith")]
+struct ServerArguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: ServerCommand,
+}
+
+#[derive(Subcommand)]
+enum ServerCommand {
+    #[command(alias = "postgres")]
+    Pg(commands::pg::ServerArguments),
+}
+
+impl From<ServerArguments> for Arguments {
+    fn from(ServerArguments { global, command: ServerCommand::Pg(pg) }: ServerArguments) -> Self {
+        Self { global, command: Command::Pg(pg.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server's command says is the same whether it is looked for by itself or among all.
+    #[test]
+    fn commands_of_servers_are_read_alike() {
+        for line in [
+            "chronolith pg archive-push --cluster main pg_wal/000000010000000000000001",
+            "chronolith -r /x --key-file /k postgres -q archive-push --async --jobs 3 --spool /s p --json",
+            "chronolith pg archive-get --cluster main --prefetch 8 %f %p --no-cache",
+            "chronolith pg --profile p archive-get --patience 3 --last 000000010000000000000002 f p --fill-spool",
+        ] {
+            let words = || line.split(' ');
+            let all = Arguments::try_parse_from(words()).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let alone: Arguments = ServerArguments::try_parse_from(words()).unwrap().into();
+            let shown = |arguments: &Arguments| match &arguments.command {
+                Command::Pg(pg) => format!("{:?} {}", arguments.global, pg.show_for_server()),
+                _ => panic!("{line}"),
+            };
+            assert_eq!(shown(&alone), shown(&all));
+        }
+        // Nothing is taken for such a command that is none, or is not right.
+        for line in [
+            "chronolith pg timeline",
+            "chronolith pg archive-push",
+            "chronolith pg archive-push -q -v p",
+            "chronolith pg archive-push --password-file a --key-file b p",
+            "chronolith pg archive-get --prefetch 2000 f p",
+            "chronolith pg archive-get f p --frobnicate",
+            "chronolith backup --label pg archive-get",
+        ] {
+            assert!(ServerArguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
 }

@@ -38,7 +38,6 @@ mod unlock;
 pub use fault::exit;
 
 use arguments::Arguments;
-use clap::Parser;
 use contract::Contract;
 use fault::Fault;
 use serde_json::json;
@@ -53,7 +52,7 @@ use talk::Talk;
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let contract = Contract::of(std::env::args_os());
-    ExitCode::from(contract.run(|| match Arguments::try_parse() {
+    ExitCode::from(contract.run(|| match Arguments::read(contract) {
         Ok(arguments) => run(arguments, contract),
         Err(error) => {
             // There is nobody left to tell when it cannot be printed.

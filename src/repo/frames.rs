@@ -9,6 +9,7 @@ use crate::crypto::{
     CryptoError, IdKey, Sealer, Suite, TAG_BYTES, decapsulate, derive_committed, derive_pair, encapsulate,
 };
 use crate::format::pack::{BlobClass, FrameAssociatedData, FrameRecord, Origin, frame_nonce};
+use blake3::hazmat::{ChainingValue, HasherExt};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) fn internal(doing: &'static str) -> impl FnOnce(CryptoError) -> RepoError {
     move |why| RepoError::Internal { doing, why: why.to_string() }
 }
-
-/// Plain bytes from which on a frame is verified piece by piece: a segment's half, of which an archiving process
-/// seals one or two in its life. Others find the room that the frame before them took.
-const IN_WINDOWS_FROM: u32 = 4 << 20;
 
 fn coding(doing: &'static str) -> impl FnOnce(CodecError) -> RepoError {
     move |why| RepoError::Internal { doing, why: why.to_string() }
@@ -33,6 +30,16 @@ pub struct SealedFrame<'a> {
     pub encoded: &'a [u8],
     /// What the table of contents will say; the offset is set when the frame finds its place.
     pub record: FrameRecord,
+}
+
+/// A sealed frame that holds one blob, whose id was found while it was verified.
+pub struct SealedBlob {
+    /// The sealed bytes.
+    pub bytes: Vec<u8>,
+    /// What the table of contents will say; the offset is set when the frame finds its place.
+    pub record: FrameRecord,
+    /// What it comes to as a subtree of the whole that it is a part of, where that was asked for.
+    pub subtree: Option<ChainingValue>,
 }
 
 /// The one origin of a writer session for one class of blobs: a key nobody else seals with, and a
@@ -215,6 +222,68 @@ impl FrameEncoder {
         self.finish(session, repository, ids, plain.len(), blobs, encoding, None)
     }
 
+    /// Does the same to one blob that has no id yet. What is hashed is what was read back, which is compared with what
+    /// it was made from: so the id is that of what the frame holds. `offset` says where the blob begins in a whole of
+    /// which it is a subtree.
+    ///
+    /// # Errors
+    ///
+    /// As [`FrameEncoder::seal`].
+    pub fn seal_alone(
+        &mut self,
+        session: &SessionOrigin,
+        repository: &RepositoryId,
+        ids: &IdKey,
+        plain: &[u8],
+        offset: Option<u64>,
+    ) -> Result<SealedBlob, RepoError> {
+        let mut bytes = Vec::new();
+        let encoding = self.compressor.compress(plain, &mut bytes).map_err(coding("compressing"))?;
+        let (counter, bound) =
+            seal_encoded(session, repository, length_u32(plain.len())?, encoding, None, &mut bytes)?;
+        let encoded = session
+            .sealer
+            .open_into(frame_nonce(counter), bound.as_ref(), &bytes, &mut self.opened)
+            .map_err(internal("verifying a sealed frame"))?;
+        let (mut id, mut rest) = (ids.hasher(), plain);
+        let mut tree = offset.map(|offset| {
+            let mut tree = blake3::Hasher::new();
+            tree.set_input_offset(offset);
+            tree
+        });
+        let mut each = |found: &[u8]| {
+            let Some((wanted, later)) =
+                rest.split_at_checked(found.len()).filter(|(wanted, _)| *wanted == found)
+            else {
+                return Err(Unverified(unreadable("a blob")));
+            };
+            (_, rest) = (wanted, later);
+            id.update(found);
+            if let Some(tree) = &mut tree {
+                tree.update(found);
+            }
+            Ok(())
+        };
+        let decoded = self.decompressor.decode_in_windows(encoding, encoded, plain.len(), &mut each);
+        decoded.map_err(|Unverified(error)| error)?;
+        if !rest.is_empty() {
+            return Err(unreadable("a blob"));
+        }
+        let plain_length = length_u32(plain.len())?;
+        let record = FrameRecord {
+            offset: 0,
+            sealed_length: length_u32(bytes.len())?,
+            plain_length,
+            encoding,
+            depth: 0,
+            origin: 0,
+            counter,
+            base: None,
+            blobs: vec![(BlobId::new(*id.finalize().as_bytes()), plain_length)],
+        };
+        Ok(SealedBlob { bytes, record, subtree: tree.map(|tree| tree.finalize_non_root()) })
+    }
+
     /// Does the same to one blob as a difference against a base; `None` if that takes more than
     /// `encoded_max` bytes and is not worth it.
     ///
@@ -258,21 +327,10 @@ impl FrameEncoder {
         base: Option<&Base<'_>>,
     ) -> Result<SealedFrame<'_>, RepoError> {
         let mut bytes = std::mem::take(&mut self.sealed);
-        let counter = session.counter.fetch_add(1, Ordering::Relaxed);
         let base_id = base.map(|base| base.id);
         let plain_length = length_u32(plain_length)?;
-        let bound = FrameAssociatedData::new(
-            repository,
-            session.class,
-            encoding,
-            counter,
-            plain_length,
-            base_id.as_ref(),
-        );
-        session
-            .sealer
-            .seal(frame_nonce(counter), bound.as_ref(), &mut bytes, 0)
-            .map_err(internal("sealing a frame"))?;
+        let (counter, bound) =
+            seal_encoded(session, repository, plain_length, encoding, base_id.as_ref(), &mut bytes)?;
         self.verify(session, ids, &bytes, &blobs, encoding, counter, plain_length, bound.as_ref(), base)?;
         let record = FrameRecord {
             offset: 0,
@@ -308,23 +366,37 @@ impl FrameEncoder {
             .sealer
             .open_into(frame_nonce(counter), bound, sealed, &mut self.opened)
             .map_err(internal("verifying a sealed frame"))?;
-        let damaged = |id: BlobId| RepoError::Internal {
-            doing: "verifying a frame before it is stored",
-            why: format!("blob {id} does not read back; suspect the memory of this machine"),
-        };
-        if base.is_none() && plain_length >= IN_WINDOWS_FROM {
-            let mut check = BlobCheck::new(ids, blobs);
-            let mut each = |plain: &[u8]| check.take(plain).map_err(|id| Unverified(damaged(id)));
-            let length = plain_length as usize;
-            let decoded = self.decompressor.decode_in_windows(encoding, encoded, length, &mut each);
-            decoded.map_err(|Unverified(error)| error)?;
-            return check.finish().map_err(damaged);
-        }
+        let damaged = |id: BlobId| unreadable(&format!("blob {id}"));
         self.decoded.clear();
         self.decompressor
             .decode(encoding, base.map(|base| base.plain), encoded, plain_length as usize, &mut self.decoded)
             .map_err(coding("verifying a compressed frame"))?;
         check_blobs(ids, &self.decoded, blobs).map_err(damaged)
+    }
+}
+
+/// Seals what was encoded under the next nonce of a session; returns the nonce's counter and what the frame is bound to.
+fn seal_encoded(
+    session: &SessionOrigin,
+    repository: &RepositoryId,
+    plain_length: u32,
+    encoding: Encoding,
+    base: Option<&BlobId>,
+    bytes: &mut Vec<u8>,
+) -> Result<(u64, FrameAssociatedData), RepoError> {
+    let counter = session.counter.fetch_add(1, Ordering::Relaxed);
+    let bound = FrameAssociatedData::new(repository, session.class, encoding, counter, plain_length, base);
+    session
+        .sealer
+        .seal(frame_nonce(counter), bound.as_ref(), bytes, 0)
+        .map_err(internal("sealing a frame"))?;
+    Ok((counter, bound))
+}
+
+fn unreadable(what: &str) -> RepoError {
+    RepoError::Internal {
+        doing: "verifying a frame before it is stored",
+        why: format!("{what} does not read back; suspect the memory of this machine"),
     }
 }
 

@@ -185,6 +185,13 @@ impl Repository {
         self.known.get_or_init(open).as_ref()
     }
 
+    /// Returns what this client has opened before, where looking there is quicker than reading a few short objects anew:
+    /// on a disk of this machine that takes less time than opening a database for it does.
+    pub(super) fn known_for_few(&self) -> Option<&KnownObjects> {
+        let is_worth = self.known.get().is_some() || self.environment.store.capabilities().distant;
+        is_worth.then(|| self.known_objects()).flatten()
+    }
+
     /// Returns the name of an index run in the store.
     pub fn index_name(&self, id: &IndexId) -> String {
         format!("index/{FIRST_GENERATION:08x}/{id}")

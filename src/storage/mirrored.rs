@@ -187,6 +187,10 @@ impl Store for MirroredStore {
         Ok(outcomes.into_iter().next().unwrap_or(PutOutcome::Existed))
     }
 
+    fn expect_put(&self, folder: &str) {
+        self.members.iter().for_each(|member| member.store.expect_put(folder));
+    }
+
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         super::names::check_object(Operation::Replace, name, bytes)?;
         let needed = match is_named_for(name, bytes) {

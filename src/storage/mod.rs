@@ -81,6 +81,10 @@ pub trait Store: Send + Sync {
     /// After an error the object is there whole or not at all.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<PutOutcome, StorageError>;
 
+    /// Says that an object will be put into a folder soon: what a store makes ready for that, it may do now. Never fails:
+    /// what could not be done is done, or told, by the put.
+    fn expect_put(&self, _folder: &str) {}
+
     /// Stores an object in place of what stands there, in one step; durable once this returns.
     ///
     /// Only for the configuration, and for putting right what is damaged: everything else is immutable and named by
@@ -148,6 +152,9 @@ macro_rules! forward {
         impl<S: Store + ?Sized> Store for $pointer {
             fn put(&self, name: &str, bytes: &[u8]) -> Result<PutOutcome, StorageError> {
                 (**self).put(name, bytes)
+            }
+            fn expect_put(&self, folder: &str) {
+                (**self).expect_put(folder);
             }
             fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
                 (**self).replace(name, bytes)

@@ -95,6 +95,10 @@ impl<S: Store> Store for RetryStore<S> {
         self.attempt(|store| store.put(name, bytes))
     }
 
+    fn expect_put(&self, folder: &str) {
+        self.inner.expect_put(folder);
+    }
+
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         self.attempt(|store| store.replace(name, bytes))
     }

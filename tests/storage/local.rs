@@ -103,6 +103,27 @@ fn folders_that_vanish_are_made_again() {
     assert_eq!(store.get("packs/00/a", 1).unwrap(), b"2");
 }
 
+/// What is made ready for a put is no object, and nobody relies on it.
+#[test]
+fn an_expected_put_need_not_come() {
+    let (folder, store) = fresh();
+    let root = folder.path().join("repository");
+    store.expect_put("logs/a/b");
+    assert!(root.join("logs/a/b").is_dir());
+    assert_eq!(fs::metadata(root.join("logs/a")).unwrap().mode() & 0o7777, 0o700);
+    assert!(store.list("").unwrap().is_empty());
+    fs::remove_dir_all(root.join("logs")).unwrap();
+    assert_eq!(store.put("logs/a/b/c", b"1").unwrap(), PutOutcome::Created);
+    // Names that are none, and places where nothing can be made.
+    fs::write(root.join("file"), "").unwrap();
+    for folder in ["", "../a", "a//b", "file/a"] {
+        store.expect_put(folder);
+    }
+    assert_eq!(store.list("").unwrap().len(), 2);
+    assert!(!folder.path().join("a").exists());
+    assert!(store.put("file/a/b", b"1").is_err());
+}
+
 #[test]
 fn foreign_things_are_no_objects() {
     let (folder, store) = fresh();

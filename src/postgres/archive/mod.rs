@@ -20,6 +20,6 @@ pub use data::is_standby;
 pub(super) use get::get_of;
 pub use get::{Got, get};
 pub use histories::push_histories;
+pub use push::{Handed, Pushed, push, push_as, push_bytes, push_handed};
 pub(super) use push::{INIT_FORKS, TOO_MANY, digest_of, note, note_ancestors, record_begun, whole_digest};
-pub use push::{Pushed, push, push_as, push_bytes};
 pub use spool::Spool;

@@ -15,7 +15,7 @@ use crate::postgres::segment::{LogFile, Lsn, SegmentName};
 use crate::postgres::wal::{FirstPage, Noted, PageError, walk, walk_behind};
 use crate::repo::{LogEntry, LogPut, Repository};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Longest file that is no segment: a history, a backup label.
@@ -78,13 +78,55 @@ pub fn push_as(
     path: &Path,
     name: &str,
 ) -> Result<Pushed, OpsError> {
+    push_handed(repository, archiver, path, name, Handed::read(path, name))
+}
+
+/// A file of the log as a server hands it over, open, and of a segment as much in memory as goes into one object.
+pub struct Handed {
+    source: File,
+    length: u64,
+    first: Option<Room>,
+}
+
+impl Handed {
+    /// Opens and reads a file that has this name, or is to have it. Asks no repository, so that one may be opened
+    /// meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened or read.
+    pub fn read(path: &Path, name: &str) -> Result<Self, OpsError> {
+        let mut source = File::open(path).map_err(read_error(path))?;
+        let length = source.metadata().map_err(read_error(path))?.len();
+        let mut first = None;
+        if let Ok(LogFile::Segment(_) | LogFile::Partial(_)) = name.parse() {
+            let bytes = usize::try_from(length.min(limits::LOG_PIECE_BYTES_MAX)).unwrap_or(0);
+            let room = Room::read_file(&source, bytes).map_err(read_error(path))?;
+            source.seek(SeekFrom::Start(room.len() as u64)).map_err(read_error(path))?;
+            first = Some(room);
+        }
+        Ok(Self { source, length, first })
+    }
+}
+
+/// Archives a file of the log as [`push_as`] does, which was opened and read by [`Handed::read`].
+///
+/// # Errors
+///
+/// As [`push`].
+pub fn push_handed(
+    repository: &Repository,
+    archiver: &Archiver,
+    path: &Path,
+    name: &str,
+    handed: Result<Handed, OpsError>,
+) -> Result<Pushed, OpsError> {
     let file: LogFile = name.parse().map_err(|error| OpsError::Usage(format!("{error}")))?;
-    let mut source = File::open(path).map_err(read_error(path))?;
-    let length = source.metadata().map_err(read_error(path))?.len();
+    let Handed { mut source, length, first } = handed?;
     let of_directory = data::system_identifier(path);
     match file {
         LogFile::Segment(segment) | LogFile::Partial(segment) => {
-            let mut pieces = Pieces { path, name, segment, source, length, of_directory };
+            let mut pieces = Pieces { path, name, segment, source, first, length, of_directory };
             pieces.push(repository, archiver, || whole_digest(path))
         }
         LogFile::History { .. } | LogFile::BackupLabel { .. } => {
@@ -115,7 +157,8 @@ pub fn push_bytes(
     let of_directory = Some(system_identifier);
     match file {
         LogFile::Segment(segment) | LogFile::Partial(segment) => {
-            let mut pieces = Pieces { path, name, segment, source: bytes, length, of_directory };
+            let first = None;
+            let mut pieces = Pieces { path, name, segment, source: bytes, first, length, of_directory };
             pieces.push(repository, archiver, || Ok(digest_of(bytes)))
         }
         LogFile::History { .. } | LogFile::BackupLabel { .. } => {
@@ -196,6 +239,8 @@ struct Pieces<'a, R> {
     name: &'a str,
     segment: SegmentName,
     source: R,
+    /// What was read of it before.
+    first: Option<Room>,
     length: u64,
     /// The system whose data directory it lies in.
     of_directory: Option<u64>,
@@ -210,7 +255,10 @@ impl<R: Read> Pieces<'_, R> {
         digest: impl FnOnce() -> Result<LogDigest, OpsError>,
     ) -> Result<Pushed, OpsError> {
         let piece_bytes = limits::LOG_PIECE_BYTES_MAX;
-        let mut bytes = self.read(piece_bytes.min(self.length))?;
+        let mut bytes = match self.first.take() {
+            Some(first) => first,
+            None => self.read(piece_bytes.min(self.length))?,
+        };
         let first = FirstPage::read(&bytes).map_err(|why: PageError| refused(self.name, why))?;
         self.check(&first)?;
         let lineage = Lineage::of(&first);
@@ -228,9 +276,14 @@ impl<R: Read> Pieces<'_, R> {
         let outcome;
         let mut noted = Noted::default();
         if self.length <= piece_bytes {
-            noted = walk(&bytes, &first);
-            note(&mut entry, &noted, first.address.0, self.length);
-            outcome = repository.archive_log(&entry, &bytes)?;
+            let length = self.length;
+            let tell = || {
+                noted = walk(&bytes, &first);
+                let mut told = entry.clone();
+                note(&mut told, &noted, first.address.0, length);
+                told
+            };
+            outcome = repository.archive_log_telling(&entry, &bytes, tell)?;
         } else {
             // Of the very bytes that are stored: read again, the file could be another.
             let mut hasher = blake3::Hasher::new();

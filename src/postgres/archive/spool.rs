@@ -1,12 +1,17 @@
 //! Segments that are fetched before the server asks for them.
 //!
 //! Each lies in a folder of one data directory, so that no recovery meets what another left (R8), with its
-//! digest behind it: what a crash left half written is not believed. The folder holds what follows the
+//! digest behind it: what a crash left half written is not believed. Where the system has run ever since it was written,
+//! to a disk of this machine, and nobody has written to the file, no crash can have: then it is handed over as it is, as
+//! the bytes of the digest went into it. The folder holds what follows the
 //! segment that was asked for last and nothing else, so that it stays small and forgets a timeline that
 //! recovery has left. It never says that something is absent: only the repository does.
 
 use super::data;
 use super::get::Unfinished;
+use crate::base::Timestamp;
+use crate::direct::is_on_disk;
+use crate::format::log::LogDigest;
 use crate::ops::OpsError;
 use crate::postgres::lineage::{ClusterName, lineages};
 use crate::postgres::segment::{LogFile, SegmentName};
@@ -20,9 +25,17 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Length of the digest behind a segment.
 const DIGEST_BYTES: usize = 32;
+/// Length of what tells one run of the system from others.
+const RUN_BYTES: usize = 16;
+/// Length of what stands behind the digest: the run of the system in which the segment was written, and the time that the
+/// file got when it was, which every later write changes.
+const MARK_BYTES: usize = RUN_BYTES + 8;
+/// Tells one run of the system from others.
+const RUN: &str = "/proc/sys/kernel/random/boot_id";
 /// How much of a segment is read at once.
 const WINDOW_BYTES: usize = 256 << 10;
 /// Holds the lock of whoever fills the folder.
@@ -141,7 +154,7 @@ impl Spool {
                     source,
                 })
             })?;
-            file.write_all_at(&digest.blake3, digest.length).map_err(local)?;
+            end(&file, &digest, repository.environment().clock.now()).map_err(local)?;
             fs::rename(&partial, &path).map_err(local)?;
             fetched += 1;
         }
@@ -162,12 +175,39 @@ impl Spool {
     }
 }
 
-/// Returns the length of the segment that a file holds, if the digest behind it says that it is whole.
+/// Writes what stands behind a segment.
+fn end(file: &File, digest: &LogDigest, now: Timestamp) -> io::Result<()> {
+    let time = u64::try_from(now.nanoseconds()).unwrap_or(0);
+    file.write_all_at(&digest.blake3, digest.length)?;
+    file.write_all_at(&mark(time).unwrap_or([0; MARK_BYTES]), digest.length + DIGEST_BYTES as u64)?;
+    // Where it gets another time the digest is compared, no more.
+    let _ = file.set_modified(UNIX_EPOCH + Duration::from_nanos(time));
+    Ok(())
+}
+
+/// Returns the mark of a file that is written in this run of the system and has this time, in nanoseconds; `None` where
+/// the system does not tell.
+fn mark(time: u64) -> Option<[u8; MARK_BYTES]> {
+    let run = fs::read(RUN).ok().filter(|run| !run.is_empty())?;
+    let mut mark = [0; MARK_BYTES];
+    let (run_part, time_part) = mark.split_first_chunk_mut::<RUN_BYTES>()?;
+    *run_part = *blake3::hash(&run).as_bytes().first_chunk()?;
+    time_part.copy_from_slice(&time.to_le_bytes());
+    Some(mark)
+}
+
+/// Returns the length of the segment that a file holds, if it is whole: it is as it was written, or the digest behind it
+/// says so.
 fn whole(file: &File) -> Option<u64> {
-    let length = file.metadata().ok()?.len().checked_sub(DIGEST_BYTES as u64)?;
-    let mut digest = [0; DIGEST_BYTES];
-    file.read_exact_at(&mut digest, length).ok()?;
-    (digest_of(file, length).ok()? == digest).then_some(length)
+    let metadata = file.metadata().ok()?;
+    let length = metadata.len().checked_sub((DIGEST_BYTES + MARK_BYTES) as u64)?;
+    let mut behind = [0; DIGEST_BYTES + MARK_BYTES];
+    file.read_exact_at(&mut behind, length).ok()?;
+    let (digest, found) = behind.split_first_chunk::<DIGEST_BYTES>()?;
+    let time = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    let expected = u64::try_from(time).ok().filter(|_| is_on_disk(file)).and_then(mark);
+    let is_as_written = expected.is_some_and(|expected| expected == found);
+    (is_as_written || digest_of(file, length).ok()? == *digest).then_some(length)
 }
 
 /// Hashes the first bytes of a file: the halves at once, which are subtrees of the whole's BLAKE3 where the length
@@ -215,4 +255,50 @@ fn first_page(path: &Path) -> Option<FirstPage> {
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(File::open(path).ok()?, 64), &mut bytes).ok()?;
     FirstPage::read(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::archive::push::digest_of as digest_in_memory;
+
+    fn segment(folder: &Path) -> (PathBuf, File) {
+        let path = folder.join("segment");
+        let content: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect();
+        let options = || File::options().read(true).write(true).create(true).truncate(true).clone();
+        let file = options().open(&path).unwrap();
+        file.write_all_at(&content, 0).unwrap();
+        let now = Timestamp::from_nanoseconds(1_700_000_000_123_456_789);
+        end(&file, &digest_in_memory(&content), now).unwrap();
+        (path, file)
+    }
+
+    /// What a crash may have left, or somebody changed, is compared with the digest behind it.
+    #[test]
+    fn only_what_is_whole_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, file) = segment(folder.path());
+        assert_eq!(whole(&file), Some(1 << 20));
+        let behind = file.metadata().unwrap().len() - MARK_BYTES as u64;
+        // Another run of the system: the digest holds.
+        let mut mark = [0; MARK_BYTES];
+        file.read_exact_at(&mut mark, behind).unwrap();
+        let written = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(&[0; MARK_BYTES], behind).unwrap();
+        file.set_modified(written).unwrap();
+        assert_eq!(whole(&file), Some(1 << 20));
+        // Nor does the digest hold where bytes are others.
+        file.write_all_at(b"x", 70_001).unwrap();
+        file.set_modified(written).unwrap();
+        assert_eq!(whole(&file), None);
+        // This run of the system, but somebody wrote to the file.
+        file.write_all_at(&mark, behind).unwrap();
+        assert_eq!(whole(&file), None);
+        // Cut short, wherever.
+        let (_, file) = segment(folder.path());
+        for length in [0, 10, MARK_BYTES as u64, behind, (1 << 20) + 1, 1 << 19] {
+            file.set_len(length).unwrap();
+            assert_eq!(whole(&file), None, "{length}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::format::log::{LOG_HEAD_BYTES, LogPackFront, LogPackHead, LogRecord, L
 use crate::format::place::{MERGED_FOLDER, RECORDS_FOLDER};
 use crate::format::trust::Act;
 use crate::repo::error::RepoError;
+use crate::repo::known::KnownObjects;
 use crate::repo::repository::Repository;
 use crate::repo::roots::Listing;
 use crate::repo::sealed::open;
@@ -47,7 +48,8 @@ impl Repository {
     /// When the store cannot be listed or read.
     pub fn find_log(&self, stream: &str, name: &str) -> Result<Listing<FoundLog>, RepoError> {
         let folder = self.log_segment_folder(stream, name);
-        let mut listing = self.read_logs(&format!("{folder}/"))?;
+        let objects = self.environment().store.list(&format!("{folder}/"))?;
+        let mut listing = self.logs_in_with(objects, self.known_for_few())?;
         // A pack that was put into the folder of another segment says nothing about this one.
         let is_here = |found: &FoundLog| found.record.stream == stream && found.record.name == name;
         let (found, strangers) = listing.found.into_iter().partition(is_here);
@@ -137,8 +139,17 @@ impl Repository {
     ///
     /// When the store does not answer.
     pub fn logs_in(&self, objects: Vec<ObjectInfo>) -> Result<Listing<FoundLog>, RepoError> {
+        let known = if objects.is_empty() { None } else { self.known_objects() };
+        self.logs_in_with(objects, known)
+    }
+
+    fn logs_in_with(
+        &self,
+        objects: Vec<ObjectInfo>,
+        known: Option<&KnownObjects>,
+    ) -> Result<Listing<FoundLog>, RepoError> {
         let mut listing = Listing { found: Vec::new(), refused: Vec::new() };
-        let (known, mut rows) = (self.known_objects(), Vec::new());
+        let mut rows = Vec::new();
         for object in objects {
             let Some(id) = id_of(&object) else { continue };
             let kept = known.filter(|_| !is_merged(&object.name));

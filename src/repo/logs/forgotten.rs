@@ -153,7 +153,8 @@ impl Repository {
         match log.record.kind {
             LogRecordKind::Segment | LogRecordKind::Piece => {
                 let bytes = self.read_log(log)?;
-                self.put_log(LogRecord { content: None, ..log.record.clone() }, &bytes)
+                let folder = self.log_segment_folder(&log.record.stream, &log.record.name);
+                self.put_log(&folder, || LogRecord { content: None, ..log.record.clone() }, &bytes)
             }
             _ => self.put_log_record(&log.record).map(LogPackId::from),
         }

@@ -169,6 +169,9 @@ impl Repository {
     /// Reads the first records of merged log packs: those that this client has not seen from a catalogue, and where none
     /// lists one by a short read. Whether their signers may make such is not asked.
     pub(super) fn read_merges(&self, objects: Vec<ObjectInfo>) -> Vec<ReadMerge> {
+        if objects.is_empty() {
+            return Vec::new();
+        }
         let known = self.known_objects();
         let kept = |object: &ObjectInfo, id: ObjectId| {
             let (record, signer) = unpack_row(object, &known?.get(id.as_bytes())?)?;

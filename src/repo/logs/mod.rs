@@ -1,6 +1,6 @@
 //! Archived logs: a segment is one object, and one put commits it.
 //!
-//! - `write`: a segment becomes a log pack
+//! - `write`: a segment becomes a log pack; `sealing`: its bytes, in frames that were read back
 //! - `pieces`: a segment that is archived while it grows
 //! - `merge`: many log packs become one
 //! - `merged`, `spans`, `sums`, `frames`: what merged log packs hold: their records, the names, what sums them up, the bytes
@@ -18,6 +18,7 @@ mod merge;
 mod merged;
 mod pieces;
 mod read;
+mod sealing;
 mod spans;
 mod sums;
 mod windows;

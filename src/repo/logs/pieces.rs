@@ -80,7 +80,7 @@ impl Repository {
             piece_offset: Some(offset),
             ..entry.record(LogRecordKind::Piece, self.environment().clock.now())
         };
-        let stored = self.put_log(record, bytes)?;
+        let stored = self.put_log(folder.trim_end_matches('/'), || record, bytes)?;
         let put = self.settle(entry, seen, stored, piece, bytes)?;
         seen.insert(format!("{folder}{stored}"));
         Ok(put)

@@ -79,14 +79,18 @@ impl Repository {
         if let Some(spans) = lock(&self.merged_logs.spans).get(&folder).filter(|spans| is_good(spans)) {
             return Ok(spans.clone());
         }
-        let known = self.known_objects();
+        let store = &self.environment().store;
+        // On a disk of this machine a listing takes less time than looking up what is kept of an older one.
+        let near = if store.capabilities().distant { None } else { Some(store.list(&folder)?) };
+        let known = if near.as_ref().is_some_and(Vec::is_empty) { None } else { self.known_objects() };
         let row = *blake3::hash(folder.as_bytes()).as_bytes();
         let kept = known.and_then(|known| unpack_spans(&folder, &known.get(&row)?));
         let spans = match kept.filter(is_good) {
             Some(spans) => Arc::new(spans),
             None => {
                 let mut packs = Vec::new();
-                for (object, read) in self.read_merges(self.environment().store.list(&folder)?) {
+                let objects = near.map_or_else(|| store.list(&folder), Ok)?;
+                for (object, read) in self.read_merges(objects) {
                     let names = match read {
                         Ok(merge) if merge.record.stream != stream => continue,
                         Ok(merge) => {

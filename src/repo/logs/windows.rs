@@ -113,7 +113,7 @@ impl OpenedLog {
             values.extend(own?);
             Ok(values)
         })?;
-        match digest(values) == Some(content.digest.blake3) {
+        match whole_of(values) == Some(content.digest.blake3) {
             true => Ok(true),
             false => Err(Failure::Unreadable),
         }
@@ -180,8 +180,8 @@ fn parts<'a>(content: &LogContent, frames: &[&'a FrameRecord]) -> Option<Vec<Par
     (parts.len() == places.len()).then_some(parts)
 }
 
-/// Puts the digest of the whole together; `None` where chunks are missing.
-fn digest(mut values: Vec<(usize, ChainingValue)>) -> Option<[u8; 32]> {
+/// Puts the digest of the whole together from those of subtrees of equal length; `None` where chunks are missing.
+pub(super) fn whole_of(mut values: Vec<(usize, ChainingValue)>) -> Option<[u8; 32]> {
     values.sort_unstable_by_key(|(number, _)| *number);
     if values.len() < 2 || !values.len().is_power_of_two() {
         return None;

@@ -1,38 +1,27 @@
 //! A segment becomes a log pack.
 //!
-//! Write order, and what a crash leaves: the folder of the segment is listed; the log pack is put, durable
-//! once that returns; the folder is listed again, for another who stored other bytes at the same moment; only
-//! then does anybody hear of success. A crash before the put leaves nothing, one after it a segment that the
-//! next attempt finds and makes durable itself ([LOG-PACK-7]).
+//! Write order, and what a crash leaves: the folder of the segment is listed; where a store has folders, that one is
+//! made while the segment is compressed; the log pack is put, durable once that returns; the folder is listed again, for
+//! another who stored other bytes at the same moment; only then does anybody hear of success. A crash before the put
+//! leaves nothing, or an empty folder, one after it a segment that the next attempt finds and makes durable itself
+//! ([LOG-PACK-7]).
 
 use super::find::FoundLog;
 use super::merged::is_merged;
-use crate::base::{BlobId, LogPackId, ObjectId, Timestamp, limits};
+use crate::base::{LogPackId, ObjectId, Timestamp, limits};
 use crate::format::kind::ObjectKind;
 use crate::format::log::{LogChunk, LogContent, LogDigest, LogPackFront, LogRecord, LogRecordKind};
-use crate::format::pack::{BlobClass, FrameRecord};
+use crate::format::pack::BlobClass;
 use crate::format::place::RECORDS_FOLDER;
 use crate::format::sets::IdSet;
 use crate::format::trust::Act;
 use crate::repo::error::RepoError;
-use crate::repo::frames::{FrameEncoder, SessionOrigin, length_u32};
+use crate::repo::frames::{SessionOrigin, length_u32};
 use crate::repo::packs::finish_pack;
 use crate::repo::repository::Repository;
 use crate::repo::roots::Listing;
 use crate::repo::sealed::seal;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
-
-/// Threads that compress one segment.
-const THREADS: usize = 2;
-/// Bytes from which a segment is worth a second thread.
-const WORTH_HALVING: usize = 256 << 10;
-/// What the pieces of a segment are aligned to: no page of a log is cut.
-const ALIGNMENT: usize = 8 << 10;
-/// Length of a chunk of nothing but zeros, of which a segment may name many and store one (A9).
-const ZEROS: usize = 1 << 20;
-/// Zeros at the end that are worth chunks of their own.
-const WORTH_ZEROS: usize = 128 << 10;
+use std::collections::{BTreeMap, HashSet};
 
 /// What is known of a segment besides its bytes.
 #[derive(Debug, Clone, Default)]
@@ -150,17 +139,48 @@ impl Repository {
     /// [`RepoError::LogTaken`] when other bytes have the name, which is then recorded as a conflict; or
     /// when this key may not write the stream, or the store fails.
     pub fn archive_log(&self, entry: &LogEntry, bytes: &[u8]) -> Result<LogPut, RepoError> {
+        self.archive_log_telling(entry, bytes, || entry.clone())
+    }
+
+    /// Does the same, and has `tell` say the rest of what is known of the segment while it is compressed. What says where
+    /// it belongs must be the same as in `entry`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::archive_log`].
+    pub fn archive_log_telling(
+        &self,
+        entry: &LogEntry,
+        bytes: &[u8],
+        tell: impl FnOnce() -> LogEntry + Send,
+    ) -> Result<LogPut, RepoError> {
         self.require_log_writer(&entry.stream)?;
         let found = self.look_before(&entry.stream, &entry.name)?;
         if !found.found.is_empty() {
+            let entry = tell();
             let digest = digest(bytes);
-            if let Some(present) = self.present(entry, &found.found, None, &digest)? {
+            if let Some(present) = self.present(&entry, &found.found, None, &digest)? {
                 return Ok(LogPut::Present(present));
             }
+            return self.store_log(&entry, bytes, &found, || entry.clone());
         }
-        let record = entry.record(LogRecordKind::Segment, self.environment().clock.now());
-        let stored = self.put_log(record, bytes)?;
-        self.settle(entry, &names(&found), stored, None, bytes)
+        self.store_log(entry, bytes, &found, tell)
+    }
+
+    /// Stores a segment beside what was found under its name.
+    fn store_log(
+        &self,
+        entry: &LogEntry,
+        bytes: &[u8],
+        found: &Listing<FoundLog>,
+        tell: impl FnOnce() -> LogEntry + Send,
+    ) -> Result<LogPut, RepoError> {
+        let folder = self.log_segment_folder(&entry.stream, &entry.name);
+        let clock = self.environment().clock.clone();
+        let mut told = None;
+        let record = || told.insert(tell()).record(LogRecordKind::Segment, clock.now());
+        let stored = self.put_log(&folder, record, bytes)?;
+        self.settle(told.as_ref().unwrap_or(entry), &names(found), stored, None, bytes)
     }
 
     /// Archives a piece of a long segment, which begins at `offset`; the piece that ends the segment says
@@ -189,7 +209,8 @@ impl Repository {
             whole,
             ..entry.record(LogRecordKind::Piece, self.environment().clock.now())
         };
-        let stored = self.put_log(record, bytes)?;
+        let folder = self.log_segment_folder(&entry.stream, &entry.name);
+        let stored = self.put_log(&folder, || record, bytes)?;
         self.settle(entry, &names(&found), stored, Some((offset, whole)), bytes)
     }
 
@@ -354,28 +375,36 @@ impl Repository {
         self.put_object(&folder, ObjectKind::LogRecord, Act::LogRecord { stream: &record.stream }, &payload)
     }
 
-    /// Makes a log pack of a record and its bytes, and puts it.
-    pub(super) fn put_log(&self, mut record: LogRecord, bytes: &[u8]) -> Result<LogPackId, RepoError> {
+    /// Makes a log pack of a record and its bytes, and puts it. What the record says besides its content is found out
+    /// meanwhile.
+    pub(super) fn put_log(
+        &self,
+        folder: &str,
+        record: impl FnOnce() -> LogRecord + Send,
+        bytes: &[u8],
+    ) -> Result<LogPackId, RepoError> {
         if bytes.is_empty() || bytes.len() as u64 > limits::LOG_PIECE_BYTES_MAX {
             let why = match bytes.is_empty() {
                 true => "it is empty",
                 false => "it is too long for one object",
             };
-            return Err(RepoError::Usage(format!("{} cannot be archived: {why}", record.name)));
+            return Err(RepoError::Usage(format!("{} cannot be archived: {why}", record().name)));
         }
         let entropy = self.environment().entropy.as_ref();
         let session =
             SessionOrigin::draw(BlobClass::Content, self.suite(), self.id(), self.keyring(), entropy)?;
-        let pieces = cut(bytes);
-        let (digest, sealed) = std::thread::scope(|scope| {
-            let whole = scope.spawn(|| digest(bytes));
-            let sealed = self.seal_pieces(&session, bytes, &pieces);
-            let whole = whole.join().map_err(|_| panicked())?;
-            sealed.map(|sealed| (whole, sealed))
+        let store = &self.environment().store;
+        let (mut record, sealed) = std::thread::scope(|scope| {
+            let record = scope.spawn(|| {
+                // Waits for the disk for the most part, and nobody else has to.
+                store.expect_put(folder);
+                record()
+            });
+            let sealed = self.seal_segment(&session, bytes)?;
+            Ok::<_, RepoError>((record.join().map_err(|_| panicked())?, sealed))
         })?;
         let chunks = sealed.ids.iter().map(|(id, length)| LogChunk { id: *id, length: *length }).collect();
-        record.content = Some(LogContent { digest, chunks, extra: Default::default() });
-        let segment = self.log_segment_folder(&record.stream, &record.name);
+        record.content = Some(LogContent { digest: sealed.digest, chunks, extra: Default::default() });
         let record = record.encode().map_err(RepoError::damaged("the log record being written"))?;
         let (suite, keyring) = (self.suite(), self.keyring());
         let record = seal(ObjectKind::LogRecord, suite, self.id(), keyring, entropy, &record)?;
@@ -384,144 +413,28 @@ impl Repository {
             origins: vec![session.origin],
             records: vec![&record],
         };
-        let length: usize = sealed.frames.iter().map(|(_, bytes)| bytes.len()).sum();
-        let mut pack = Vec::with_capacity(length + record.len() + 4096);
-        front.encode(&mut pack).map_err(RepoError::damaged("the log pack being written"))?;
+        let mut head = Vec::new();
+        front.encode(&mut head).map_err(RepoError::damaged("the log pack being written"))?;
+        let mut pack = Vec::new();
         let mut frames = Vec::with_capacity(sealed.frames.len());
         for (mut record, bytes) in sealed.frames {
-            record.offset = length_u32(pack.len())?;
-            pack.extend_from_slice(&bytes);
+            record.offset = length_u32(head.len() + pack.len())?;
+            match pack.is_empty() {
+                // There is room behind it: that of its encoder.
+                true => pack = bytes,
+                false => pack.extend_from_slice(&bytes),
+            }
             frames.push(record);
         }
         let origins = front.origins;
+        pack.splice(0..0, head);
         let pack =
             finish_pack(ObjectKind::LogPack, origins, pack, frames, suite, self.id(), keyring, entropy)?;
-        self.environment().store.put(&format!("{segment}/{}", pack.id), &pack.bytes)?;
+        store.put(&format!("{folder}/{}", pack.id), &pack.bytes)?;
         Ok(ObjectId::from(pack.id).into())
     }
-
-    /// Identifies, compresses and seals the pieces, on a few threads; equal pieces once.
-    fn seal_pieces(
-        &self,
-        session: &SessionOrigin,
-        bytes: &[u8],
-        pieces: &[Range<usize>],
-    ) -> Result<SealedPieces, RepoError> {
-        let ids = self.keyring().id_key(BlobClass::Content)?;
-        // Chunks of zeros are found by their place, so that each length is hashed and sealed once.
-        let mut work: Vec<&[u8]> = Vec::new();
-        let mut place = Vec::with_capacity(pieces.len());
-        let mut zeros: HashMap<usize, usize> = HashMap::new();
-        let data_end = data_end(bytes);
-        for piece in pieces {
-            let is_zeros = piece.start >= data_end;
-            let known = zeros.get(&piece.len()).copied().filter(|_| is_zeros);
-            place.push(known.unwrap_or(work.len()));
-            if known.is_none() {
-                if is_zeros {
-                    zeros.insert(piece.len(), work.len());
-                }
-                work.push(bytes.get(piece.clone()).unwrap_or_default());
-            }
-        }
-        let threads = if bytes.len() >= WORTH_HALVING { THREADS.min(work.len()) } else { 1 };
-        let seal_some = |first: usize| -> Result<Vec<(usize, FrameRecord, Vec<u8>)>, RepoError> {
-            let mut encoder = FrameEncoder::for_logs()?;
-            let mut sealed = Vec::new();
-            for (number, plain) in work.iter().enumerate().skip(first).step_by(threads.max(1)) {
-                let blob = (ids.blob_id(plain), length_u32(plain.len())?);
-                let frame = encoder.seal(session, self.id(), ids, plain, vec![blob])?;
-                let bytes = frame.bytes.to_vec();
-                sealed.push((number, frame.record, bytes));
-            }
-            Ok(sealed)
-        };
-        let mut sealed = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|first| scope.spawn(move || seal_some(first))).collect();
-            let mut sealed = seal_some(0)?;
-            for other in others {
-                sealed.extend(other.join().map_err(|_| panicked())??);
-            }
-            Ok::<_, RepoError>(sealed)
-        })?;
-        sealed.sort_unstable_by_key(|(number, ..)| *number);
-        let blobs: Vec<(BlobId, u32)> =
-            sealed.iter().filter_map(|(_, frame, _)| frame.blobs.first().copied()).collect();
-        let ids = place.iter().filter_map(|number| blobs.get(*number).copied()).collect();
-        let mut placed = HashSet::new();
-        sealed.retain(|(_, frame, _)| frame.blobs.first().is_some_and(|(id, _)| placed.insert(*id)));
-        let frames = sealed.into_iter().map(|(_, frame, bytes)| (frame, bytes)).collect();
-        Ok(SealedPieces { ids, frames })
-    }
 }
 
-/// The pieces of a segment on their way into a log pack.
-struct SealedPieces {
-    /// The blob of each piece, in their order.
-    ids: Vec<(BlobId, u32)>,
-    /// The frames, each blob once.
-    frames: Vec<(FrameRecord, Vec<u8>)>,
-}
-
-fn panicked() -> RepoError {
+pub(super) fn panicked() -> RepoError {
     RepoError::Internal { doing: "archiving a segment", why: "a thread panicked".to_owned() }
-}
-
-/// Returns where the zeros at the end begin, rounded up to a page, where they are worth it.
-fn data_end(bytes: &[u8]) -> usize {
-    let zeros: usize =
-        bytes.rchunks(4096).take_while(|block| block.iter().all(|byte| *byte == 0)).map(<[u8]>::len).sum();
-    let end = (bytes.len() - zeros).next_multiple_of(ALIGNMENT).min(bytes.len());
-    if bytes.len() - end >= WORTH_ZEROS { end } else { bytes.len() }
-}
-
-/// Cuts a segment: what holds something into equal pieces, one for each thread or more; zeros at the end
-/// into pieces of which all but the last are equal.
-fn cut(bytes: &[u8]) -> Vec<Range<usize>> {
-    let end = data_end(bytes);
-    let least = if end >= WORTH_HALVING { THREADS } else { 1 };
-    let blob_max = usize::try_from(limits::BLOB_BYTES_MAX).unwrap_or(usize::MAX);
-    let count = end.div_ceil(blob_max).max(least);
-    let length = end.div_ceil(count).next_multiple_of(ALIGNMENT).min(blob_max).max(1);
-    let data = (0..end).step_by(length).map(|start| start..end.min(start + length));
-    let zeros = (end..bytes.len()).step_by(ZEROS).map(|start| start..bytes.len().min(start + ZEROS));
-    data.chain(zeros).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lengths(bytes: &[u8]) -> Vec<usize> {
-        let pieces = cut(bytes);
-        assert_eq!(pieces.first().map(|piece| piece.start), Some(0));
-        assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
-        assert_eq!(pieces.last().map(|piece| piece.end), Some(bytes.len()));
-        pieces.iter().map(Range::len).collect()
-    }
-
-    #[test]
-    fn segments_are_cut_for_two_threads() {
-        assert_eq!(lengths(b"1"), [1]);
-        assert_eq!(lengths(&[1; 100 << 10]), [100 << 10]);
-        assert_eq!(lengths(&[1; 1 << 20]), [512 << 10, 512 << 10]);
-        assert_eq!(lengths(&[1; 16 << 20]), [8 << 20, 8 << 20]);
-        assert_eq!(lengths(&[1; 64 << 20]), [8 << 20; 8]);
-    }
-
-    /// A9: what `archive_timeout` makes: full length, and nothing behind the first pages.
-    #[test]
-    fn zeros_at_the_end_are_pieces_of_their_own() {
-        let mut segment = vec![0; 16 << 20];
-        segment[9000] = 1;
-        let found = lengths(&segment);
-        assert_eq!(found[0], 16 << 10);
-        assert_eq!(found[1..16], [1 << 20; 15]);
-        assert_eq!(found[16..], [(1 << 20) - (16 << 10)]);
-        assert_eq!(lengths(&[0; 16 << 20]), [1 << 20; 16]);
-        // Too short to be worth it.
-        let mut segment = vec![1; 1 << 20];
-        segment[(1 << 20) - 100_000..].fill(0);
-        assert_eq!(lengths(&segment), [512 << 10; 2]);
-    }
 }

@@ -146,6 +146,13 @@ impl Store for LocalStore {
         self.put_new(name, bytes)
     }
 
+    fn expect_put(&self, folder: &str) {
+        if check_name(Operation::Put, folder).is_ok() {
+            // What goes wrong here goes wrong again when the object is put, and is told then.
+            let _ = self.make_folder(Operation::Put, folder, folder);
+        }
+    }
+
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         names::check_object(Operation::Replace, name, bytes)?;
         self.put_over(name, bytes)

@@ -2,7 +2,7 @@
 //!
 //! The order of a `put`, and what a crash after each step leaves:
 //!
-//! 1. the folder is made and its parent synced: an empty folder;
+//! 1. the folder is made and its parent synced, earlier where a put was expected: an empty folder;
 //! 2. a temporary file is written under `tmp/`: a temporary, never listed, removed after a day;
 //! 3. the file is synced: the same;
 //! 4. it gets its name, without replacing: the whole object, perhaps not durable;
@@ -16,7 +16,7 @@ use super::super::names::TEMPORARY_FOLDER;
 use super::super::{Operation, PutOutcome, StorageError};
 use super::reserve::RESERVE_NAME;
 use super::{LocalStore, length};
-use crate::direct::{DirectWriter, WORTHWHILE_BYTES};
+use crate::direct::DirectWriter;
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -27,6 +27,11 @@ use std::sync::atomic::Ordering;
 
 /// Age from which a temporary file is taken for one whose writer is dead.
 pub const STALE_AFTER_SECONDS: i64 = 24 * 60 * 60;
+
+/// Objects from this length on are written past the page cache. Of a segment of a log, which has one to two MiB, the
+/// memory for it and the second request for its end take longer than the copy: 2.1 ms instead of 1.4. Whoever follows
+/// the log reads it soon, besides.
+const DIRECT_FROM_BYTES: usize = 4 << 20;
 
 /// Syncs a folder, where the file system knows how to.
 pub(super) fn sync_folder(folder: impl AsFd) -> Result<(), Errno> {
@@ -39,7 +44,7 @@ pub(super) fn sync_folder(folder: impl AsFd) -> Result<(), Errno> {
 
 /// Writes an object into its empty file.
 fn write_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    let long = u64::try_from(bytes.len()).is_ok_and(|length| length >= WORTHWHILE_BYTES);
+    let long = bytes.len() >= DIRECT_FROM_BYTES;
     match long.then(|| DirectWriter::new(file)).flatten() {
         Some(mut direct) => {
             direct.write_at(file, 0, bytes)?;
@@ -243,7 +248,12 @@ impl LocalStore {
     ///
     /// A folder that exists is synced as well when this process first meets it: its maker may have
     /// died between making and syncing.
-    fn make_folder(&self, operation: Operation, name: &str, folder: &str) -> Result<(), StorageError> {
+    pub(super) fn make_folder(
+        &self,
+        operation: Operation,
+        name: &str,
+        folder: &str,
+    ) -> Result<(), StorageError> {
         if folder.is_empty() || self.folders.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
             return Ok(());
         }

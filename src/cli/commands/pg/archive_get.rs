@@ -27,7 +27,7 @@ const PREFETCH_MAX: i64 = 1024;
 /// way: on 1 a recovering server takes the log for ended, on 126 it stops. A standby (standby.signal without
 /// recovery.signal) must not stop for a store that is out of reach: there it tries again for a while, and
 /// then exits 1 with a warning.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub struct Arguments {
     /// The file's name: what the server puts for %f
     #[arg(value_name = "%f")]

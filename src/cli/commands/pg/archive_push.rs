@@ -5,7 +5,7 @@ use crate::cli::edges;
 use crate::cli::fault::{Fault, exit};
 use crate::cli::session::Session;
 use crate::cli::settings::CachePlace;
-use crate::postgres::archive::{Receipts, is_waiting, push};
+use crate::postgres::archive::{Handed, Receipts, is_waiting, push_handed};
 use crate::postgres::lineage::Archiver;
 use crate::repo::{LogPut, Repository};
 use clap::Args;
@@ -21,7 +21,7 @@ const WORTH_A_PROCESS: usize = 2;
 ///
 /// Exits 0 only when the file is safely stored, 1 to 125 otherwise. A file that is archived already is a
 /// success; other bytes under its name, and the log of another cluster, are refused.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub struct Arguments {
     /// The file: what the server puts for %p
     #[arg(value_name = "%p")]
@@ -50,6 +50,14 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
         host: edges::host_name(),
         program: concat!("chronolith ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
+    let path = arguments.path.clone();
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    let read = {
+        let (path, name) = (path.clone(), name.clone());
+        move || Handed::read(&path, &name)
+    };
+    // Where no receipt may save the reading it goes on while the repository is opened.
+    let reading = (!arguments.ahead && !arguments.archive_ready).then(|| std::thread::spawn(read.clone()));
     // Before any receipt is looked at: what is archived, only the repository can say.
     let repository = session.open_for_server()?;
     let receipts = receipts(session, arguments, &archiver, &repository);
@@ -63,7 +71,6 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     let redeemed = receipts.map(|receipts| receipts.redeem(&repository, &arguments.path)).transpose()?;
     if redeemed == Some(true) {
         archive_ahead(session, arguments);
-        let name = arguments.path.file_name().unwrap_or_default().to_string_lossy();
         let fields =
             json!({ "name": name, "bytes": null, "stream": null, "stored": false, "log_pack": null });
         session.talk.event("summary", fields)?;
@@ -75,7 +82,11 @@ pub fn run(session: &Session, arguments: &Arguments) -> Result<u8, Fault> {
     if !is_history {
         archive_ahead(session, arguments);
     }
-    let pushed = push(&repository, &archiver, &arguments.path)?;
+    let handed = match reading {
+        Some(reading) => reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        None => read(),
+    };
+    let pushed = push_handed(&repository, &archiver, &path, &name, handed)?;
     if is_history {
         archive_ahead(session, arguments);
     }

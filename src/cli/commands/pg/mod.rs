@@ -50,8 +50,44 @@ enum Verb {
     UpgradeCluster(upgrade_cluster::Arguments),
 }
 
-/// The cluster whose log is meant.
+/// The verbs that a server calls for each file of its log, without the others.
 #[derive(Args)]
+pub struct ServerArguments {
+    #[command(subcommand)]
+    verb: ServerVerb,
+}
+
+#[derive(Subcommand)]
+enum ServerVerb {
+    ArchivePush(archive_push::Arguments),
+    ArchiveGet(archive_get::Arguments),
+}
+
+impl From<ServerArguments> for Arguments {
+    fn from(ServerArguments { verb }: ServerArguments) -> Self {
+        Self {
+            verb: match verb {
+                ServerVerb::ArchivePush(arguments) => Verb::ArchivePush(arguments),
+                ServerVerb::ArchiveGet(arguments) => Verb::ArchiveGet(arguments),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+impl Arguments {
+    /// Writes what a server's command was told.
+    pub fn show_for_server(&self) -> String {
+        match &self.verb {
+            Verb::ArchivePush(arguments) => format!("{arguments:?}"),
+            Verb::ArchiveGet(arguments) => format!("{arguments:?}"),
+            _ => panic!("no server calls this"),
+        }
+    }
+}
+
+/// The cluster whose log is meant.
+#[derive(Args, Debug)]
 pub struct Cluster {
     /// The cluster: one server's history of base backups and log [default: `cluster` of the profile]
     #[arg(long, value_name = "NAME")]
