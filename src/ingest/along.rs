@@ -47,21 +47,26 @@ impl<'a> Along<'a> {
         Self { cutter, parameters, ids }
     }
 
+    /// Returns where in a region the first chunk of the parent that begins there is to be expected, and how much further on it
+    /// stands in the parent.
+    fn begin(&self, region: &[u8], before: &Before) -> Option<(usize, i64)> {
+        let drift = before.window.drift_ahead();
+        let place = before.offset.checked_add_signed(drift).unwrap_or(0);
+        let first = before.window.first_from(place)?;
+        let offset = first.offset.checked_add_signed(drift.checked_neg()?)?;
+        let begin = usize::try_from(offset.checked_sub(before.offset)?).ok()?;
+        (begin < region.len().min(self.parameters.maximum() as usize)).then_some((begin, drift))
+    }
+
     /// Cuts a region, beginning where a chunk of the parent begins; `None` if none does.
     ///
     /// Returns what [`Cutter::join`] wants, and what the chunks are that end at each place, as far as they
     /// were met.
     pub fn cut(&self, region: &[u8], before: &Before) -> Option<(Vec<usize>, Vec<Option<Known>>)> {
-        let drift = before.window.drift_ahead();
-        let place = before.offset.checked_add_signed(drift).unwrap_or(0);
-        let first = before.window.first_from(place)?;
-        let begin = usize::try_from(
-            first.offset.checked_add_signed(drift.checked_neg()?)?.checked_sub(before.offset)?,
-        )
-        .ok()?;
-        if begin >= region.len().min(self.parameters.maximum() as usize) {
+        let Some((begin, drift)) = self.begin(region, before) else {
+            before.window.cut_to(None);
             return None;
-        }
+        };
         let mut walk =
             Walk { along: self, region, before, drift, credit: CREDIT_FIRST, has_met: false, last: None };
         let (mut cuts, mut known) = (vec![begin], vec![None]);
@@ -217,6 +222,26 @@ mod tests {
         assert!(met * 10 > cuts.len() * 6, "{met} of {}", cuts.len());
         // Of something else nothing is.
         assert_eq!(cut_along(&old, &noise(2, 400_000), 40_000).1, 0);
+    }
+
+    #[test]
+    fn a_place_far_from_the_parent_is_not_kept() {
+        let table = GearTable::derive(&Secret::new([7; 32]));
+        let cutter = Cutter::new(&table, parameters());
+        let ids = IdKey::new(Secret::new([8; 32]));
+        let old = noise(1, 40_000);
+        let length = cutter.cut(&old, true).unwrap();
+        let known = Known { id: ids.blob_id(&old[..length]), sketch: Sketch([1; 3]) };
+        let window = Arc::new(ParentWindow::of([Standing { known, offset: 0, length: length as u32 }]));
+        let along = Along::new(&cutter, parameters(), &ids);
+        for far in [1 << 40, -(1 << 40), i64::MIN, i64::MAX] {
+            window.cut_to(Some(far));
+            let before = Before::new(&window, 0).unwrap();
+            let first = along.cut(&old, &before);
+            assert!(first.is_none_or(|(_, known)| known.iter().all(Option::is_none)), "{far}");
+            let (cuts, known) = along.cut(&old, &before).unwrap();
+            assert_eq!((cuts[..2].to_vec(), known[1].is_some()), (vec![0, length], true), "{far}");
+        }
     }
 
     proptest! {

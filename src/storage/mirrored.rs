@@ -188,7 +188,10 @@ impl Store for MirroredStore {
     }
 
     fn expect_put(&self, folder: &str) {
-        self.members.iter().for_each(|member| member.store.expect_put(folder));
+        self.ask_all(|store| {
+            store.expect_put(folder);
+            Ok(())
+        });
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {

@@ -150,6 +150,10 @@ impl<S: Store> Store for FaultStore<S> {
         })
     }
 
+    fn expect_put(&self, folder: &str) {
+        self.inner.expect_put(folder);
+    }
+
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         self.run(Operation::Replace, name, |fault| match fault {
             Some(Fault::Torn) => {

@@ -20,6 +20,10 @@ impl<S: Store> Store for StrictStore<S> {
         self.0.put(name, bytes)
     }
 
+    fn expect_put(&self, folder: &str) {
+        self.0.expect_put(folder);
+    }
+
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         if !["chronolith", "copies/chronolith"].contains(&name) {
             return Err(refuse(Operation::Replace, name, "only the configuration is ever replaced"));

@@ -18,6 +18,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+/// Why what ends early is refused.
+const SHORTER: &str = "it became shorter while it was read";
+
 /// Longest file that is no segment: a history, a backup label.
 const SMALL_FILE_BYTES_MAX: u64 = 16 << 20;
 /// Longest fact of a record.
@@ -247,6 +250,17 @@ struct Pieces<'a, R> {
 }
 
 impl<R: Read> Pieces<'_, R> {
+    /// Returns what goes into the first object, which is all of a segment unless that is long.
+    fn first_piece(&mut self) -> Result<Room, OpsError> {
+        let wanted = limits::LOG_PIECE_BYTES_MAX.min(self.length);
+        let first = match self.first.take() {
+            Some(first) => first,
+            None => self.read(wanted)?,
+        };
+        // A part of it would be archived for the whole, and the whole be refused afterwards.
+        if first.len() as u64 == wanted { Ok(first) } else { Err(refused(self.name, SHORTER)) }
+    }
+
     /// Archives it; `digest` is that of the whole, for the record of a conflict.
     fn push(
         &mut self,
@@ -255,10 +269,7 @@ impl<R: Read> Pieces<'_, R> {
         digest: impl FnOnce() -> Result<LogDigest, OpsError>,
     ) -> Result<Pushed, OpsError> {
         let piece_bytes = limits::LOG_PIECE_BYTES_MAX;
-        let mut bytes = match self.first.take() {
-            Some(first) => first,
-            None => self.read(piece_bytes.min(self.length))?,
-        };
+        let mut bytes = self.first_piece()?;
         let first = FirstPage::read(&bytes).map_err(|why: PageError| refused(self.name, why))?;
         self.check(&first)?;
         let lineage = Lineage::of(&first);
@@ -305,7 +316,7 @@ impl<R: Read> Pieces<'_, R> {
                 at = end;
                 bytes = self.read(piece_bytes.min(self.length - at))?;
                 if bytes.is_empty() {
-                    return Err(refused(self.name, "it became shorter while it was read"));
+                    return Err(refused(self.name, SHORTER));
                 }
             }
         }
@@ -382,4 +393,31 @@ pub(in crate::postgres) fn whole_digest(path: &Path) -> Result<LogDigest, OpsErr
     let mut source = File::open(path).map_err(read_error(path))?;
     io::copy(&mut source, &mut hasher).map_err(read_error(path))?;
     Ok(LogDigest { length: hasher.count(), blake3: *hasher.finalize().as_bytes() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is cut short between the question for its length and the reading, as on a network file system.
+    #[test]
+    fn what_ends_early_is_refused() {
+        let bytes = vec![1_u8; 5000];
+        let pieces = |length, first| Pieces {
+            path: Path::new("pg_wal/000000010000000000000001"),
+            name: "000000010000000000000001",
+            segment: "000000010000000000000001".parse().unwrap(),
+            source: bytes.as_slice(),
+            first,
+            length,
+            of_directory: None,
+        };
+        let read = |length| Room::read(&mut bytes.as_slice(), length).unwrap();
+        assert_eq!(pieces(5000, None).first_piece().unwrap().len(), 5000);
+        assert_eq!(pieces(5000, Some(read(5000))).first_piece().unwrap().len(), 5000);
+        for first in [None, Some(read(5000))] {
+            let why = pieces(16 << 20, first).first_piece().map(drop).unwrap_err();
+            assert!(crate::base::explain(&why).contains("became shorter"), "{}", crate::base::explain(&why));
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! Segments that are fetched before the server asks for them.
 //!
 //! Each lies in a folder of one data directory, so that no recovery meets what another left (R8), with its
-//! digest behind it: what a crash left half written is not believed. Where the system has run ever since it was written,
-//! to a disk of this machine, and nobody has written to the file, no crash can have: then it is handed over as it is, as
-//! the bytes of the digest went into it. The folder holds what follows the
+//! digest behind it: what a crash left half written is not believed. Where it has reached a disk of this machine, the system has
+//! run ever since, and nobody has written to the file, it is what was read from the repository, and is handed over as it
+//! is. The folder holds what follows the
 //! segment that was asked for last and nothing else, so that it stays small and forgets a timeline that
 //! recovery has left. It never says that something is absent: only the repository does.
 
@@ -154,6 +154,8 @@ impl Spool {
                     source,
                 })
             })?;
+            // Nobody waits for this. A disk that takes nothing says so here, and nowhere else.
+            file.sync_data().map_err(local)?;
             end(&file, &digest, repository.environment().clock.now()).map_err(local)?;
             fs::rename(&partial, &path).map_err(local)?;
             fetched += 1;

@@ -1,8 +1,8 @@
 //! The bytes of a segment become sealed frames: cut into pieces, a few threads at once, and each read back before anybody
 //! hears of it.
 //!
-//! What is hashed is what was read back: so the ids and the digest that a record names are those of the bytes that its
-//! frames hold, and these are compared with the segment.
+//! What was read back is compared with the segment, and the ids that a record names are those of what was read back. So is
+//! the digest, where the pieces are subtrees of it, as those of a full segment are.
 
 use super::windows::whole_of;
 use super::write::{digest, panicked};
@@ -76,12 +76,15 @@ impl Repository {
         let (mut sealed, whole) = std::thread::scope(|scope| {
             let whole = (!has_subtrees).then(|| scope.spawn(|| digest(bytes)));
             let others: Vec<_> = (1..threads).map(|first| scope.spawn(move || seal_some(first))).collect();
-            let mut sealed = seal_some(0)?;
+            let own = seal_some(0);
+            // All are waited for before anything is said: a panic is an error here, and nothing else.
+            let others: Vec<_> = others.into_iter().map(|other| other.join()).collect();
+            let whole = whole.map(|whole| whole.join().map_err(|_| panicked())).transpose();
+            let mut sealed = own?;
             for other in others {
-                sealed.extend(other.join().map_err(|_| panicked())??);
+                sealed.extend(other.map_err(|_| panicked())??);
             }
-            let whole = whole.map(|whole| whole.join().map_err(|_| panicked())).transpose()?;
-            Ok::<_, RepoError>((sealed, whole))
+            Ok::<_, RepoError>((sealed, whole?))
         })?;
         sealed.sort_unstable_by_key(|(number, _)| *number);
         let whole = match whole {

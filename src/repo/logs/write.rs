@@ -400,8 +400,10 @@ impl Repository {
                 store.expect_put(folder);
                 record()
             });
-            let sealed = self.seal_segment(&session, bytes)?;
-            Ok::<_, RepoError>((record.join().map_err(|_| panicked())?, sealed))
+            let sealed = self.seal_segment(&session, bytes);
+            // Waited for first: a panic is an error here, and nothing else.
+            let record = record.join().map_err(|_| panicked());
+            Ok::<_, RepoError>((record?, sealed?))
         })?;
         let chunks = sealed.ids.iter().map(|(id, length)| LogChunk { id: *id, length: *length }).collect();
         record.content = Some(LogContent { digest: sealed.digest, chunks, extra: Default::default() });
