@@ -67,8 +67,7 @@ impl<'a> Along<'a> {
             before.window.cut_to(None);
             return None;
         };
-        let mut walk =
-            Walk { along: self, region, before, drift, credit: CREDIT_FIRST, has_met: false, last: None };
+        let mut walk = Walk { along: self, region, before, drift, credit: CREDIT_FIRST, last: None };
         let (mut cuts, mut known) = (vec![begin], vec![None]);
         let (mut at, mut length_before) = (begin, 0);
         let mut here = walk.meet(at);
@@ -93,7 +92,7 @@ impl<'a> Along<'a> {
             known.push(here.filter(|_| is_met).map(|here| here.known));
             here = if is_met { next } else { walk.meet(at) };
         }
-        before.window.cut_to(walk.has_met.then_some(walk.drift));
+        before.window.cut_to(walk.last.map(|_| walk.drift));
         Some((cuts, known))
     }
 }
@@ -106,7 +105,6 @@ struct Walk<'a> {
     /// How much further on the parent had what stands here.
     drift: i64,
     credit: u32,
-    has_met: bool,
     /// The last chunk that was met.
     last: Option<(Range<usize>, Known)>,
 }
@@ -136,7 +134,6 @@ impl Walk<'_> {
             return None;
         }
         self.credit = CREDIT_MOST.min(self.credit + 1);
-        self.has_met = true;
         self.drift = i64::try_from(i128::from(found.offset) - i128::from(offset)).ok()?;
         self.last = Some((range, found.known));
         Some(found)

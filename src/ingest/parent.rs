@@ -127,18 +127,18 @@ impl std::fmt::Debug for ParentWindow {
 }
 
 impl ParentWindow {
+    fn over(chunks: Chunks, cut: CutKind) -> Self {
+        let drift = || AtomicI64::new(0);
+        Self { chunks: RwLock::new(chunks), drift: drift(), drift_ahead: drift(), cut }
+    }
+
     #[cfg(test)]
     pub(super) fn of(standing: impl IntoIterator<Item = Standing>) -> Self {
         let mut chunks = Chunks::default();
         for Standing { known: Known { id, sketch }, offset, length } in standing {
             chunks.push(Candidate { id, offset }, length, sketch);
         }
-        Self {
-            chunks: RwLock::new(chunks),
-            drift: AtomicI64::new(0),
-            drift_ahead: AtomicI64::new(0),
-            cut: CutKind::Stream,
-        }
+        Self::over(chunks, CutKind::Stream)
     }
 
     /// Returns how much further on the parent had what stands here.
@@ -232,12 +232,7 @@ impl ParentWalk {
     /// Begins at the start of the parent's file.
     pub fn new(reader: &mut BlobReader, parent: &Content) -> Self {
         let pieces = Pieces::open(reader, parent).ok();
-        let window = ParentWindow {
-            chunks: RwLock::default(),
-            drift: AtomicI64::new(0),
-            drift_ahead: AtomicI64::new(0),
-            cut: parent.cut,
-        };
+        let window = ParentWindow::over(Chunks::default(), parent.cut);
         Self { window: Arc::new(window), pieces, read_to: 0, moved_at: None }
     }
 

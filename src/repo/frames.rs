@@ -418,50 +418,16 @@ pub(super) fn length_u32(length: usize) -> Result<u32, RepoError> {
 
 /// Checks that the plain bytes are the blobs that they are said to be; returns the first that is not.
 pub(super) fn check_blobs(ids: &IdKey, plain: &[u8], blobs: &[(BlobId, u32)]) -> Result<(), BlobId> {
-    let mut check = BlobCheck::new(ids, blobs);
-    check.take(plain)?;
-    check.finish()
-}
-
-/// Checks the same of plain bytes that come piece by piece.
-pub(super) struct BlobCheck<'a> {
-    ids: &'a IdKey,
-    blobs: &'a [(BlobId, u32)],
-    /// The blob that is passing, and how much of it is still to come.
-    passing: blake3::Hasher,
-    missing: usize,
-    /// The one before it.
-    last: BlobId,
-}
-
-impl<'a> BlobCheck<'a> {
-    pub fn new(ids: &'a IdKey, blobs: &'a [(BlobId, u32)]) -> Self {
-        let missing = blobs.first().map_or(0, |(_, length)| *length as usize);
-        Self { ids, blobs, passing: ids.hasher(), missing, last: BlobId::new([0; 32]) }
-    }
-
-    /// Takes what comes next; returns the first blob that is another.
-    pub fn take(&mut self, mut plain: &[u8]) -> Result<(), BlobId> {
-        while let Some(((id, _), later)) = self.blobs.split_first() {
-            let (now, rest) = plain.split_at(plain.len().min(self.missing));
-            self.passing.update(now);
-            self.missing -= now.len();
-            plain = rest;
-            if self.missing > 0 {
-                return Ok(());
-            }
-            if self.passing.finalize() != *id.as_bytes() {
-                return Err(*id);
-            }
-            *self = Self { last: *id, ..Self::new(self.ids, later) };
+    let (mut rest, mut last) = (plain, BlobId::new([0; 32]));
+    for (id, length) in blobs {
+        let (blob, behind) = rest.split_at_checked(*length as usize).ok_or(*id)?;
+        if ids.blob_id(blob) != *id {
+            return Err(*id);
         }
-        if plain.is_empty() { Ok(()) } else { Err(self.last) }
+        (rest, last) = (behind, *id);
     }
-
-    /// Says whether all blobs came to their end; returns the first that did not.
-    pub fn finish(&self) -> Result<(), BlobId> {
-        self.blobs.first().map_or(Ok(()), |(id, _)| Err(*id))
-    }
+    // What stands behind the last one is no blob of this frame.
+    if rest.is_empty() { Ok(()) } else { Err(last) }
 }
 
 /// How to open one frame: what its index record or its pack's table says.
